@@ -1,0 +1,187 @@
+//! The contract between the optimizer front and what computes.
+//!
+//! Why it looks as it does:
+//!
+//! - **A whole model per call.** A CPU gets one parallel region and a GPU a handful of launches
+//!   only if they see all adapters at once. A loop over single adapters is the special case.
+//! - **Borrowed tensors.** A, B and their gradients stay where candle, torch or a slice has them;
+//!   views carry strides, dtype and place ([`crate::MatRef`]).
+//! - **State belongs to the front, its memory to the backend.** [`Backend::allocate`] makes a
+//!   buffer wherever the backend wants it; the front owns it, names it, saves it.
+//! - **No allocation per step.** The front passes its own slots and the caller's list; a backend
+//!   keeps scratch memory from step to step. Reports are written into the slots.
+//! - **Graph capture.** [`Control::stream`] is the caller's stream; all work goes there. What
+//!   changes from step to step (learning rate, step counters) must not be baked into a captured
+//!   graph, so counters may live on the device and come home in [`Backend::sync`], which is also
+//!   where a device reports a gradient that was not finite.
+//! - **Transactional.** Everything is checked before anything is written. If `step` returns an
+//!   error, no parameter, no state and no counter has changed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AdapterReport, AdapterSpec, Buffer, DType, Error, Hyper, MatMut, MatRef, Memory, NonFinite,
+    ParamSpec, State, StateTensor, StepReport,
+};
+
+/// How far a backend promises to repeat itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Determinism {
+    /// The same bits for the same input on the same machine, alone or in any batch (law 13).
+    Bitwise,
+    /// Results may differ by rounding from run to run.
+    Rounding,
+}
+
+/// What a backend is and can do: printed, and stored with every result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its name, as asked for on the command line.
+    pub name: String,
+    /// Version of its crate.
+    pub version: String,
+    /// The device, in words.
+    pub device: String,
+    /// Where its tensors must be.
+    pub memory: Memory,
+    /// Storage types that it takes for A, B and gradients.
+    pub dtypes: Vec<DType>,
+    /// Storage types that it takes for the full mode's moments.
+    pub moment_dtypes: Vec<DType>,
+    /// Type in which r x r matrices are accumulated and solved.
+    pub accumulate: DType,
+    /// The instruction set that runs.
+    pub simd: String,
+    /// Threads that it uses.
+    pub threads: usize,
+    /// What it promises about repeated runs.
+    pub determinism: Determinism,
+    /// How it came to be chosen: `asked for`, or `auto: ` and why.
+    pub chosen: String,
+}
+
+/// One adapter of the front: what it is, how it is stepped, what it remembers, what it did last.
+pub struct PairSlot {
+    /// Name, shape, rank, scale.
+    pub spec: AdapterSpec,
+    /// The hyper-parameters of its group.
+    pub hyper: Hyper,
+    /// Step counter and moments.
+    pub state: State,
+    /// Filled by the backend in each step.
+    pub report: AdapterReport,
+}
+
+/// One parameter without a pair.
+pub struct ParamSlot {
+    /// Name and shape.
+    pub spec: ParamSpec,
+    /// The hyper-parameters of its group; only AdamW's matter.
+    pub hyper: Hyper,
+    /// Step counter and moments.
+    pub state: State,
+}
+
+/// All slots of a model.
+pub struct Slots<'s> {
+    /// The adapters.
+    pub pairs: &'s mut [PairSlot],
+    /// The parameters without a pair.
+    pub params: &'s mut [ParamSlot],
+}
+
+/// Number of an adapter, given by [`crate::Optimizer::add_adapter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AdapterId(pub usize);
+
+/// Number of a parameter, given by [`crate::Optimizer::add_param`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(pub usize);
+
+/// The tensors of one adapter in one step.
+pub struct PairIo<'a> {
+    /// Which adapter.
+    pub id: AdapterId,
+    /// A, r x n.
+    pub a: MatMut<'a>,
+    /// B, m x r.
+    pub b: MatMut<'a>,
+    /// gA = dL/dA, r x n.
+    pub grad_a: MatRef<'a>,
+    /// gB = dL/dB, m x r.
+    pub grad_b: MatRef<'a>,
+    /// W0, m x n; needed, and looked at, only where [`Hyper::decay_base`] is set.
+    pub base: Option<MatMut<'a>>,
+}
+
+/// The tensors of one parameter without a pair in one step.
+pub struct ParamIo<'a> {
+    /// Which parameter.
+    pub id: ParamId,
+    /// The parameter.
+    pub value: MatMut<'a>,
+    /// Its gradient.
+    pub grad: MatRef<'a>,
+}
+
+/// The tensors of one step; an adapter that is not listed is not stepped.
+pub struct StepIo<'s, 'a> {
+    /// The adapters.
+    pub pairs: &'s mut [PairIo<'a>],
+    /// The parameters without a pair.
+    pub params: &'s mut [ParamIo<'a>],
+}
+
+/// What concerns the whole step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Control {
+    /// Factor on all learning rates, from the schedule.
+    pub lr_factor: f64,
+    /// Factor on all gradients before anything else: 1 / (loss scale * accumulation steps).
+    pub grad_scale: f64,
+    /// Global-norm clip of all gradients, after `grad_scale`, before the adjustment.
+    pub max_grad_norm: Option<f64>,
+    /// What to do with a gradient that is not finite.
+    pub on_non_finite: NonFinite,
+    /// The caller's stream (a `CUstream` as an integer; 0 is the default stream). Host backends
+    /// ignore it.
+    pub stream: u64,
+}
+
+/// Something that computes optimizer steps.
+pub trait Backend: Send {
+    /// What this backend is and can do.
+    fn manifest(&self) -> Manifest;
+
+    /// Memory for one state tensor, filled with zeros.
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error>;
+
+    /// The tensor's row-major little-endian bytes.
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error>;
+
+    /// Replaces the tensor by row-major little-endian bytes.
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error>;
+
+    /// Steps every adapter and parameter in `io` once.
+    ///
+    /// The front has checked ids, shapes, dtypes and places, and that hyper-parameters are valid.
+    /// The backend checks that values are finite, writes all or nothing, advances the counters of
+    /// what it stepped and fills the reports.
+    fn step(
+        &mut self,
+        slots: Slots<'_>,
+        io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error>;
+
+    /// Waits for the device and brings counters and reports home. Nothing to do on a host.
+    fn sync(&mut self, _slots: Slots<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}

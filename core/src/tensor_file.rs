@@ -1,0 +1,195 @@
+//! A file of named tensors and one JSON document: safetensors with a checksum, written atomically.
+//!
+//! safetensors alone does not notice a flipped bit in its data, so the document and all tensors
+//! are covered by a CRC-32 that is stored beside them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde_json::{Value, json};
+
+use crate::{DType, Error};
+
+/// What a tensor of any number of dimensions holds, as row-major little-endian bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorData {
+    /// Storage type.
+    pub dtype: DType,
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Named tensors and one JSON document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorFile {
+    /// The document.
+    pub document: Value,
+    /// The tensors.
+    pub tensors: BTreeMap<String, TensorData>,
+}
+
+/// The one metadata key that holds everything: safetensors keeps metadata in no fixed order.
+const KEY: &str = "lora-pro";
+
+impl TensorFile {
+    /// Writes the file so that at every moment `path` is either the old file or the new one. The
+    /// old one stays as [`previous`].
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let bytes = self.to_bytes(path)?;
+        replace(path, &bytes).map_err(|error| Error::file(path, error))
+    }
+
+    /// Reads and checks a file. A damaged one is refused with a reason that names the previous
+    /// one, if there is one.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
+        Self::from_bytes(&bytes).map_err(|reason| {
+            let old = previous(path);
+            let hint = if old.exists() {
+                format!("; the one before it is {}", old.display())
+            } else {
+                String::new()
+            };
+            Error::file(path, format!("{reason}{hint}"))
+        })
+    }
+
+    fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let sealed = json!({ "document": self.document, "crc32": self.checksum() });
+        let metadata = HashMap::from([(KEY.to_string(), sealed.to_string())]);
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, data)| {
+                TensorView::new(to_safetensors(data.dtype), data.shape.clone(), &data.bytes)
+                    .map(|view| (name, view))
+            })
+            .collect::<Result<Vec<_>, _>>();
+        views
+            .and_then(|views| serialize(views, Some(metadata)))
+            .map_err(|error| Error::file(path, error))
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let (_, header) = SafeTensors::read_metadata(bytes)
+            .map_err(|error| format!("not a readable safetensors file ({error})"))?;
+        let sealed = header
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get(KEY));
+        let sealed = sealed.ok_or("it has no lora-pro header")?;
+        let mut sealed: Value = serde_json::from_str(sealed)
+            .map_err(|error| format!("its lora-pro header is damaged ({error})"))?;
+        let crc = sealed["crc32"].as_u64();
+        let document = sealed["document"].take();
+        let tensors = read_tensors(bytes)?;
+        let file = TensorFile { document, tensors };
+        if crc != Some(u64::from(file.checksum())) {
+            return Err("its checksum is wrong: the file is damaged".into());
+        }
+        Ok(file)
+    }
+
+    /// CRC-32 of the document and of every tensor's name, dtype, shape and bytes.
+    fn checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(self.document.to_string().as_bytes());
+        for (name, data) in &self.tensors {
+            hasher.update(format!("{name}:{}:{:?}", data.dtype, data.shape).as_bytes());
+            hasher.update(&data.bytes);
+        }
+        hasher.finalize()
+    }
+}
+
+/// All tensors of a safetensors file, this project's or anybody's. The reason is for people.
+pub fn read_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorData>, String> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| format!("not a readable safetensors file ({error})"))?;
+    file.iter()
+        .map(|(name, view)| {
+            let dtype = from_safetensors(view.dtype())
+                .ok_or_else(|| format!("tensor `{name}` has dtype {:?}", view.dtype()))?;
+            let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
+            Ok((
+                name.to_string(),
+                TensorData {
+                    dtype,
+                    shape,
+                    bytes,
+                },
+            ))
+        })
+        .collect()
+}
+
+/// Where [`TensorFile::save`] keeps the file that it replaced.
+pub fn previous(path: &Path) -> PathBuf {
+    path.with_extension("previous.safetensors")
+}
+
+/// Temporary file, flush, rename; the old file is first linked to its `previous` name.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    if path.exists() {
+        keep(path, &previous(path))?;
+    }
+    fs::rename(&temporary, path)?;
+    sync_folder(path)
+}
+
+/// Makes `old` a second name of `path`'s present content, atomically.
+fn keep(path: &Path, old: &Path) -> std::io::Result<()> {
+    let link = old.with_extension("tmp");
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // File systems without hard links get a copy.
+    if fs::hard_link(path, &link).is_err() {
+        fs::copy(path, &link)?;
+    }
+    fs::rename(&link, old)
+}
+
+/// Makes the rename itself durable, where folders can be opened.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => {
+            let folder = if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                folder
+            };
+            File::open(folder)?.sync_all()
+        }
+        _ => Ok(()),
+    }
+}
+
+fn to_safetensors(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F64 => Dtype::F64,
+        DType::F32 => Dtype::F32,
+        DType::Bf16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+    }
+}
+
+fn from_safetensors(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F64 => Some(DType::F64),
+        Dtype::F32 => Some(DType::F32),
+        Dtype::BF16 => Some(DType::Bf16),
+        Dtype::F16 => Some(DType::F16),
+        _ => None,
+    }
+}
