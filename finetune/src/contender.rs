@@ -1,0 +1,94 @@
+//! The methods that are compared, as data.
+
+use lora_pro_core::{Config, Hyper, Method, Scale};
+
+use crate::{Experiment, Run, Trains};
+
+/// One method and what sets it apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contender {
+    /// Its name on the command line: `lora-pro-full`.
+    pub id: &'static str,
+    /// Its name in tables: `LoRA-Pro full`.
+    pub name: &'static str,
+    /// How adapters are stepped; `None` trains the weights themselves, by AdamW.
+    pub method: Option<Method>,
+    /// True for s = alpha / sqrt(r) instead of alpha / r.
+    pub rank_stabilised: bool,
+    /// Learning rate of B over that of A.
+    pub lr_ratio: f64,
+    /// The learning rates that a comparison tries, ascending.
+    pub grid: &'static [f64],
+}
+
+/// All rates are from one ladder, so that the methods' grids overlap.
+const LADDER: [f64; 7] = [3e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2];
+
+/// LoRA, from which the others differ in one thing each.
+const LORA: Contender = Contender {
+    id: "lora",
+    name: "LoRA",
+    method: Some(Method::Lora),
+    rank_stabilised: false,
+    lr_ratio: 1.0,
+    grid: &LADDER,
+};
+
+/// The compared methods; full fine-tuning comes first, the others are measured against it.
+pub const CONTENDERS: [Contender; 7] = [
+    Contender { id: "full-fine-tuning", name: "full fine-tuning", method: None, ..LORA },
+    LORA,
+    Contender { id: "rslora", name: "rsLoRA", rank_stabilised: true, ..LORA },
+    Contender { id: "lora-plus", name: "LoRA+", lr_ratio: 16.0, ..LORA },
+    Contender {
+        id: "lora-pro-efficient",
+        name: "LoRA-Pro efficient",
+        method: Some(Method::Efficient),
+        ..LORA
+    },
+    Contender {
+        id: "lora-pro-factored",
+        name: "LoRA-Pro factored",
+        method: Some(Method::Factored),
+        ..LORA
+    },
+    Contender { id: "lora-pro-full", name: "LoRA-Pro full", method: Some(Method::Full), ..LORA },
+];
+
+impl Contender {
+    /// The contender called `id`.
+    ///
+    /// ```
+    /// use lora_pro_finetune::Contender;
+    /// assert_eq!(Contender::find("lora-pro-factored").unwrap().name, "LoRA-Pro factored");
+    /// assert!(Contender::find("lora-pr").is_none());
+    /// ```
+    pub fn find(id: &str) -> Option<&'static Contender> {
+        CONTENDERS.iter().find(|contender| contender.id == id)
+    }
+
+    /// One run of this method; every field can be changed afterwards.
+    pub fn run(&self, experiment: &Experiment, lr: f64, seed: u64) -> Run {
+        let scale = match self.rank_stabilised {
+            true => Scale::RsLora(experiment.alpha),
+            false => Scale::Alpha(experiment.alpha),
+        };
+        let trains = match self.method {
+            Some(_) => Trains::Adapters { rank: experiment.rank, scale },
+            None => Trains::Weights,
+        };
+        let config = self.config(experiment, lr);
+        Run { trains, config, seed, batch: experiment.batch, steps: experiment.steps }
+    }
+
+    fn config(&self, experiment: &Experiment, lr: f64) -> Config {
+        // What AdamW needs is the same for weights and for adapters.
+        let hyper = Hyper {
+            method: self.method.unwrap_or(Method::Lora),
+            lr,
+            lr_ratio: self.lr_ratio,
+            ..experiment.hyper
+        };
+        Config { schedule: experiment.schedule(), ..Config::from(hyper) }
+    }
+}
