@@ -45,4 +45,6 @@ pub use scale::Scale;
 pub use schedule::Schedule;
 pub use state::{Buffer, State, StateTensor, adapter_layout, foreign_buffer, param_layout};
 pub use tensor::{DType, Element, HostTensor, MatMut, MatRef, Memory};
-pub use tensor_file::{TensorData, TensorFile, previous, read_tensors};
+pub use tensor_file::{
+    TensorData, TensorFile, encode_tensors, previous, read_metadata, read_tensors, write_atomically,
+};

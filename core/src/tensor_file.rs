@@ -62,27 +62,12 @@ impl TensorFile {
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
         let sealed = json!({ "document": self.document, "crc32": self.checksum() });
         let metadata = HashMap::from([(KEY.to_string(), sealed.to_string())]);
-        let views = self
-            .tensors
-            .iter()
-            .map(|(name, data)| {
-                TensorView::new(to_safetensors(data.dtype), data.shape.clone(), &data.bytes)
-                    .map(|view| (name, view))
-            })
-            .collect::<Result<Vec<_>, _>>();
-        views
-            .and_then(|views| serialize(views, Some(metadata)))
-            .map_err(|error| Error::file(path, error))
+        encode_tensors(&self.tensors, metadata).map_err(|error| Error::file(path, error))
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let (_, header) = SafeTensors::read_metadata(bytes)
-            .map_err(|error| format!("not a readable safetensors file ({error})"))?;
-        let sealed = header
-            .metadata()
-            .as_ref()
-            .and_then(|metadata| metadata.get(KEY));
-        let sealed = sealed.ok_or("it has no lora-pro header")?;
+        let metadata = read_metadata(bytes)?;
+        let sealed = metadata.get(KEY).ok_or("it has no lora-pro header")?;
         let mut sealed: Value = serde_json::from_str(sealed)
             .map_err(|error| format!("its lora-pro header is damaged ({error})"))?;
         let crc = sealed["crc32"].as_u64();
@@ -105,6 +90,30 @@ impl TensorFile {
         }
         hasher.finalize()
     }
+}
+
+/// A plain safetensors file with string metadata, as other programs read it.
+pub fn encode_tensors(
+    tensors: &BTreeMap<String, TensorData>,
+    metadata: HashMap<String, String>,
+) -> Result<Vec<u8>, String> {
+    let views = tensors
+        .iter()
+        .map(|(name, data)| {
+            TensorView::new(to_safetensors(data.dtype), data.shape.clone(), &data.bytes)
+                .map(|view| (name, view))
+        })
+        .collect::<Result<Vec<_>, _>>();
+    views
+        .and_then(|views| serialize(views, Some(metadata)))
+        .map_err(|error| error.to_string())
+}
+
+/// The string metadata of a safetensors file; none is the same as an empty one.
+pub fn read_metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|error| format!("not a readable safetensors file ({error})"))?;
+    Ok(header.metadata().clone().unwrap_or_default())
 }
 
 /// All tensors of a safetensors file, this project's or anybody's. The reason is for people.
@@ -133,17 +142,43 @@ pub fn previous(path: &Path) -> PathBuf {
     path.with_extension("previous.safetensors")
 }
 
-/// Temporary file, flush, rename; the old file is first linked to its `previous` name.
+/// Writes a file so that at every moment `path` is either the old file or the whole new one.
+///
+/// On an error `path` is as it was, and nothing else is left behind.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    commit(path, bytes, |_| Ok(())).map_err(|error| Error::file(path, error))
+}
+
+/// As [`write_atomically`]; the old file is first linked to its `previous` name.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    if path.exists() {
-        keep(path, &previous(path))?;
+    commit(path, bytes, |path| match path.exists() {
+        true => keep(path, &previous(path)),
+        false => Ok(()),
+    })
+}
+
+/// Temporary file, flush, `before`, rename.
+fn commit(
+    path: &Path,
+    bytes: &[u8],
+    before: impl Fn(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let written = write_durably(temporary.as_ref(), bytes)
+        .and_then(|()| before(path))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to report; a leftover does no harm.
+        let _ = fs::remove_file(&temporary);
     }
-    fs::rename(&temporary, path)?;
-    sync_folder(path)
+    written.and_then(|()| sync_folder(path))
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Makes `old` a second name of `path`'s present content, atomically.
