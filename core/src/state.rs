@@ -72,6 +72,15 @@ impl State {
         Some(&mut found.1)
     }
 
+    /// Storage type of the tensor called `name`.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        let found = self
+            .tensors
+            .iter()
+            .find(|(tensor, _)| tensor.name == name)?;
+        Some(found.0.dtype)
+    }
+
     /// Bytes of all tensors.
     pub fn bytes(&self) -> usize {
         self.tensors.iter().map(|(tensor, _)| tensor.bytes()).sum()

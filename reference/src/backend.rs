@@ -1,0 +1,295 @@
+//! The reference as a backend like any other: compute everything, then write everything.
+
+use lora_pro_core::{
+    AdapterReport, Backend, Buffer, Control, DType, Determinism, Error, HostTensor, Manifest,
+    Memory as Place, NonFinite, PairIo, PairSlot, ParamIo, ParamSlot, Skip, Slots, StateTensor,
+    StepIo, StepReport, foreign_buffer,
+};
+use nalgebra::DMatrix;
+
+use crate::adamw::{Moments, adam};
+use crate::clip::gradient_clip;
+use crate::factors::{Factors, Pair};
+use crate::full::Square;
+use crate::step::{Setting, Stepped, step};
+use crate::storage::{
+    MOMENTS, finite, load_memory, load_moments, memory_tensors, moment_tensors, save_tensors,
+    storable, store,
+};
+
+/// The backend's name.
+pub const NAME: &str = "reference";
+
+/// Steps in f64 with the readable functions of this crate, whatever the storage type. Slow.
+#[derive(Clone, Debug, Default)]
+pub struct ReferenceBackend {
+    square: Square,
+}
+
+impl ReferenceBackend {
+    /// The exact one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With the public code's quirk in the full mode's second moment, to replay its trajectories.
+    pub fn with_bf16_square() -> Self {
+        ReferenceBackend {
+            square: Square::Bf16FromSecondStep,
+        }
+    }
+}
+
+impl Backend for ReferenceBackend {
+    fn manifest(&self) -> Manifest {
+        Manifest {
+            name: NAME.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: "CPU".into(),
+            memory: Place::Host,
+            dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::F16],
+            moment_dtypes: vec![DType::F64, DType::F32, DType::Bf16],
+            accumulate: DType::F64,
+            simd: "none of its own".into(),
+            threads: 1,
+            determinism: Determinism::Bitwise,
+            chosen: "asked for".into(),
+        }
+    }
+
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
+        Ok(Buffer::new(HostTensor::zeros(tensor.dtype, tensor.shape)))
+    }
+
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
+        let host = buffer
+            .get::<HostTensor>()
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?;
+        Ok(host.bytes().to_vec())
+    }
+
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let host = buffer
+            .get_mut::<HostTensor>()
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?;
+        *host = HostTensor::from_bytes(tensor.dtype, tensor.shape, bytes.to_vec()).ok_or_else(
+            || {
+                let expected = format!("{} bytes", tensor.bytes());
+                Error::invalid("the optimizer", tensor.name, bytes.len(), expected)
+            },
+        )?;
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        slots: Slots<'_>,
+        io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        let gradients = match read_gradients(&slots, &io, control.grad_scale) {
+            Ok(gradients) => gradients,
+            Err(error) => return refuse(error, control),
+        };
+        let grad_clip = gradient_clip(control.max_grad_norm, gradients.norm);
+        let mut pairs = Vec::new();
+        for (pair, gradient) in io.pairs.iter().zip(&gradients.pairs) {
+            let slot = &slots.pairs[pair.id.0];
+            pairs.push(self.pair_step(slot, pair, gradient, grad_clip, control)?);
+        }
+        let mut params = Vec::new();
+        for (param, gradient) in io.params.iter().zip(&gradients.params) {
+            let slot = &slots.params[param.id.0];
+            params.push(param_step(slot, param, &(gradient * grad_clip), control)?);
+        }
+        for (pair, new) in io.pairs.iter_mut().zip(pairs) {
+            commit_pair(&mut slots.pairs[pair.id.0], pair, new)?;
+        }
+        for (param, new) in io.params.iter_mut().zip(params) {
+            commit_param(&mut slots.params[param.id.0], param, &new)?;
+        }
+        Ok(StepReport {
+            lr_factor: control.lr_factor,
+            grad_norm: gradients.norm,
+            grad_clip,
+            skipped: None,
+        })
+    }
+}
+
+impl ReferenceBackend {
+    /// Everything that a step of one adapter leads to; nothing is written yet.
+    fn pair_step(
+        &self,
+        slot: &PairSlot,
+        io: &PairIo<'_>,
+        gradient: &Pair,
+        grad_clip: f64,
+        control: &Control,
+    ) -> Result<Stepped, Error> {
+        let subject = slot.spec.subject();
+        let factors = Factors {
+            b: finite(&io.b.as_ref(), &subject, "B")?,
+            a: finite(&io.a.as_ref(), &subject, "A")?,
+            s: slot.spec.s(),
+        };
+        let setting = Setting {
+            hyper: &slot.hyper,
+            lr: slot.hyper.lr * control.lr_factor,
+            t: slot.state.step + 1,
+            square: self.square,
+        };
+        let memory = load_memory(&slot.state)?;
+        let mut new = step(setting, &factors, &gradient.scaled(grad_clip), &memory)
+            .map_err(|error| name(error, &subject))?;
+        new.report.grad_norm = [gradient.a.norm(), gradient.b.norm()];
+        storable(
+            &new.factors.a,
+            slot.spec.dtype,
+            &subject,
+            "A after the step",
+        )?;
+        storable(
+            &new.factors.b,
+            slot.spec.dtype,
+            &subject,
+            "B after the step",
+        )?;
+        for (tensor, values) in memory_tensors(&new.memory) {
+            let dtype = slot.state.dtype(tensor).unwrap_or(DType::F64);
+            storable(&values, dtype, &subject, tensor)?;
+        }
+        Ok(new)
+    }
+}
+
+/// All gradients, scaled, and their global norm.
+struct Gradients {
+    pairs: Vec<Pair>,
+    params: Vec<DMatrix<f64>>,
+    norm: f64,
+}
+
+fn read_gradients(slots: &Slots<'_>, io: &StepIo<'_, '_>, scale: f64) -> Result<Gradients, Error> {
+    let mut gradients = Gradients {
+        pairs: Vec::new(),
+        params: Vec::new(),
+        norm: 0.0,
+    };
+    let mut squares = 0.0;
+    for pair in io.pairs.iter() {
+        let subject = slots.pairs[pair.id.0].spec.subject();
+        let a = finite(&pair.grad_a, &subject, "grad A")? * scale;
+        let b = finite(&pair.grad_b, &subject, "grad B")? * scale;
+        squares += a.norm_squared() + b.norm_squared();
+        gradients.pairs.push(Pair { a, b });
+    }
+    for param in io.params.iter() {
+        let subject = slots.params[param.id.0].spec.subject();
+        let gradient = finite(&param.grad, &subject, "grad")? * scale;
+        squares += gradient.norm_squared();
+        gradients.params.push(gradient);
+    }
+    gradients.norm = squares.sqrt();
+    Ok(gradients)
+}
+
+/// A gradient that is not finite: an error, or a step that changed nothing and says so.
+fn refuse(error: Error, control: &Control) -> Result<StepReport, Error> {
+    let Error::NonFinite { subject, .. } = &error else {
+        return Err(error);
+    };
+    match control.on_non_finite {
+        NonFinite::Error => Err(error),
+        NonFinite::Skip => Ok(StepReport {
+            lr_factor: control.lr_factor,
+            grad_norm: f64::NAN,
+            grad_clip: 1.0,
+            skipped: Some(Skip {
+                subject: subject.clone(),
+                reason: error.to_string(),
+            }),
+        }),
+    }
+}
+
+/// The parameter and the moments after a step of AdamW.
+struct ParamStepped {
+    value: DMatrix<f64>,
+    moments: Moments,
+}
+
+fn param_step(
+    slot: &ParamSlot,
+    io: &ParamIo<'_>,
+    gradient: &DMatrix<f64>,
+    control: &Control,
+) -> Result<ParamStepped, Error> {
+    let subject = slot.spec.subject();
+    let value = finite(&io.value.as_ref(), &subject, "value")?;
+    let old = load_moments(&slot.state, MOMENTS)?.ok_or_else(|| Error::Backend {
+        backend: NAME.into(),
+        reason: format!("{subject} has no moments"),
+    })?;
+    let sign = if slot.hyper.maximize { -1.0 } else { 1.0 };
+    let t = slot.state.step + 1;
+    let lr = slot.hyper.lr * control.lr_factor;
+    let (moments, n) = adam(&slot.hyper, &old, &(gradient * sign), t);
+    let value = value * (1.0 - lr * slot.hyper.weight_decay) - n * lr;
+    storable(&value, slot.spec.dtype, &subject, "value after the step")?;
+    Ok(ParamStepped { value, moments })
+}
+
+fn commit_pair(slot: &mut PairSlot, io: &mut PairIo<'_>, new: Stepped) -> Result<(), Error> {
+    save_tensors(&mut slot.state, &memory_tensors(&new.memory))?;
+    store(&new.factors.a, &mut io.a);
+    store(&new.factors.b, &mut io.b);
+    if let Some(base) = io.base.as_mut().filter(|_| slot.hyper.decay_base) {
+        let decayed = crate::storage::matrix(&base.as_ref()) * new.base_decay;
+        store(&decayed, base);
+    }
+    slot.state.step += 1;
+    slot.report = AdapterReport {
+        step: slot.state.step,
+        ..new.report
+    };
+    Ok(())
+}
+
+fn commit_param(
+    slot: &mut ParamSlot,
+    io: &mut ParamIo<'_>,
+    new: &ParamStepped,
+) -> Result<(), Error> {
+    save_tensors(&mut slot.state, &moment_tensors(&new.moments, MOMENTS))?;
+    store(&new.value, &mut io.value);
+    slot.state.step += 1;
+    Ok(())
+}
+
+/// Puts the adapter's name before an error of its matrices.
+fn name(error: Error, adapter: &str) -> Error {
+    match error {
+        Error::Invalid {
+            subject,
+            field,
+            value,
+            expected,
+        } => Error::Invalid {
+            subject: format!("{adapter}: {subject}"),
+            field,
+            value,
+            expected,
+        },
+        Error::NotConverged { .. } => Error::Backend {
+            backend: NAME.into(),
+            reason: format!("{adapter}: {error}"),
+        },
+        other => other,
+    }
+}

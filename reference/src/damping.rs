@@ -1,0 +1,79 @@
+//! The inverse of a Gram matrix, in the one place where anything is added to it or cut from it.
+
+use lora_pro_core::{Damping, Error};
+use nalgebra::DMatrix;
+
+use crate::eigen::symmetric_eigen;
+use crate::factors::{Factors, gram_a, gram_b};
+
+/// Both Gram matrices and their inverses, each r x r.
+#[derive(Clone, Debug)]
+pub struct Grams {
+    /// $`S_B = B^\top B`$.
+    pub sb: DMatrix<f64>,
+    /// $`S_A = A A^\top`$.
+    pub sa: DMatrix<f64>,
+    /// $`S_B^+`$, damped.
+    pub sb_inverse: DMatrix<f64>,
+    /// $`S_A^+`$, damped.
+    pub sa_inverse: DMatrix<f64>,
+}
+
+impl Grams {
+    /// Of an adapter's factors.
+    ///
+    /// # Errors
+    /// As [`damped_inverse`].
+    pub fn of(factors: &Factors, damping: Damping) -> Result<Self, Error> {
+        let (sb, sa) = (gram_b(&factors.b), gram_a(&factors.a));
+        Ok(Grams {
+            sb_inverse: damped_inverse(&sb, damping, factors.b.nrows())?,
+            sa_inverse: damped_inverse(&sa, damping, factors.a.ncols())?,
+            sb,
+            sa,
+        })
+    }
+}
+
+/// The damped inverse of a Gram matrix $`S = Q \,\mathrm{diag}(\lambda)\, Q^\top`$ (r x r):
+/// ```math
+/// S^+ = Q \,\mathrm{diag}(f(\lambda))\, Q^\top
+/// ```
+///
+/// | damping | f |
+/// |---|---|
+/// | `None` | $`1/\lambda`$, 0 below rounding: $`\lambda \le k \varepsilon \lambda_{\max}`$ |
+/// | `Absolute(d)` | $`1/(\lambda + d)`$ |
+/// | `Relative(c)` | $`1/(\lambda + c \lambda_{\max})`$, 0 where $`S = 0`$ |
+/// | `Cutoff(c)` | $`1/\lambda`$, 0 for $`\lambda \le c \lambda_{\max}`$ |
+///
+/// `k` is the number of products summed in each entry of S (m for S_B, n for S_A), at least r in
+/// effect; it is what rounding in S can amount to. So S = 0 has the pseudo-inverse 0 and the
+/// first step, where B = 0, needs no case of its own (law 11).
+///
+/// # Errors
+/// As [`symmetric_eigen`].
+///
+/// ```
+/// use lora_pro_core::Damping;
+/// use lora_pro_reference::damping::damped_inverse;
+/// use nalgebra::dmatrix;
+/// let s = dmatrix![4.0, 0.0; 0.0, 0.0];
+/// assert_eq!(damped_inverse(&s, Damping::None, 2)?, dmatrix![0.25, 0.0; 0.0, 0.0]);
+/// assert_eq!(damped_inverse(&s, Damping::Absolute(1.0), 2)?, dmatrix![0.2, 0.0; 0.0, 1.0]);
+/// assert_eq!(damped_inverse(&s, Damping::Relative(0.25), 2)?, dmatrix![0.2, 0.0; 0.0, 1.0]);
+/// # Ok::<(), lora_pro_core::Error>(())
+/// ```
+pub fn damped_inverse(s: &DMatrix<f64>, damping: Damping, k: usize) -> Result<DMatrix<f64>, Error> {
+    let eigen = symmetric_eigen(s)?;
+    let largest = eigen.values.max().max(0.0);
+    let cut = |share: f64| move |l: f64| if l <= share * largest { 0.0 } else { 1.0 / l };
+    let shift = |d: f64| move |l: f64| if l + d <= 0.0 { 0.0 } else { 1.0 / (l + d) };
+    let inverted = match damping {
+        Damping::None => eigen.values.map(cut(k as f64 * f64::EPSILON)),
+        Damping::Absolute(d) => eigen.values.map(shift(d)),
+        Damping::Relative(c) => eigen.values.map(shift(c * largest)),
+        Damping::Cutoff(c) => eigen.values.map(cut(c)),
+    };
+    Ok(&eigen.vectors * DMatrix::from_diagonal(&inverted) * eigen.vectors.transpose())
+}

@@ -1,0 +1,45 @@
+//! Decoupled weight decay of the factors.
+
+use lora_pro_core::{Hyper, Method};
+
+/// What A, B and W0 are multiplied by before the update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decay {
+    /// For A.
+    pub a: f64,
+    /// For B.
+    pub b: f64,
+    /// For W0.
+    pub base: f64,
+}
+
+/// Decay w at the learning rates of A and B ($`\eta_A = \eta`$, $`\eta_B = \eta \cdot`$ `lr_ratio`):
+///
+/// - element-wise methods (lora, sgd, efficient): A times $`1 - \eta_A w`$, B times $`1 - \eta_B w`$;
+/// - full and factored: A and B each times $`\sqrt{1 - \eta w}`$, so that B A as a whole decays by
+///   $`1 - \eta w`$, as full fine-tuning's W would;
+/// - W0 times $`1 - \eta w`$ where `decay_base` asks for it, else 1.
+///
+/// ```
+/// use lora_pro_core::{Hyper, Method, Preset};
+/// use lora_pro_reference::decay::decay;
+/// let hyper = Hyper { method: Method::Full, weight_decay: 0.75, ..Preset::Paper.hyper() };
+/// assert_eq!(decay(&hyper, 1.0).a, 0.5);
+/// assert_eq!(decay(&hyper, 1.0).base, 1.0);
+/// ```
+pub fn decay(hyper: &Hyper, lr: f64) -> Decay {
+    let whole = 1.0 - lr * hyper.weight_decay;
+    let base = if hyper.decay_base { whole } else { 1.0 };
+    match hyper.method {
+        Method::Full | Method::Factored => Decay {
+            a: whole.sqrt(),
+            b: whole.sqrt(),
+            base,
+        },
+        Method::Lora | Method::Sgd | Method::Efficient => Decay {
+            a: whole,
+            b: 1.0 - lr * hyper.lr_ratio * hyper.weight_decay,
+            base,
+        },
+    }
+}

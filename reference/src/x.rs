@@ -1,0 +1,85 @@
+//! The three choices of X, r x r. E is the same for each (law 3); the factors' path is not.
+
+use lora_pro_core::{Error, XChoice};
+use nalgebra::DMatrix;
+
+use crate::closed_form::Split;
+use crate::damping::Grams;
+use crate::eigen::symmetric_eigen;
+use crate::factors::{Factors, Pair};
+
+/// The chosen X.
+///
+/// # Errors
+/// As [`sylvester`].
+pub fn choose(
+    choice: XChoice,
+    factors: &Factors,
+    grams: &Grams,
+    gradients: &Pair,
+    split: &Split,
+) -> Result<DMatrix<f64>, Error> {
+    match choice {
+        XChoice::Sylvester => sylvester(&grams.sb, &grams.sa, &(-&split.u * factors.a.transpose())),
+        XChoice::Symmetric => Ok(symmetric(factors, grams, &gradients.b)),
+        XChoice::Zero => Ok(DMatrix::zeros(factors.a.nrows(), factors.a.nrows())),
+    }
+}
+
+/// The X that keeps (dA, dB) nearest to (gA, gB). It solves
+/// ```math
+/// S_B X + X S_A = C , \qquad C = -U A^\top
+/// ```
+/// With $`S_B = Q_b \,\mathrm{diag}(b)\, Q_b^\top`$ and $`S_A = Q_a \,\mathrm{diag}(a)\, Q_a^\top`$:
+/// ```math
+/// X = Q_b \left[ \frac{(Q_b^\top C Q_a)_{ij}}{b_i + a_j} \right] Q_a^\top
+/// ```
+/// Where $`b_i + a_j`$ is 0 up to rounding, so is the numerator, and the entry is 0: the solution
+/// of least norm. The Gram matrices are not damped here. Source: paper, theorem 2.3; laws 5, 6, 15.
+///
+/// # Errors
+/// As [`symmetric_eigen`].
+///
+/// ```
+/// use lora_pro_reference::x::sylvester;
+/// use nalgebra::dmatrix;
+/// let x = sylvester(&dmatrix![1.0], &dmatrix![3.0], &dmatrix![8.0])?;
+/// assert_eq!(x, dmatrix![2.0]);
+/// # Ok::<(), lora_pro_core::Error>(())
+/// ```
+pub fn sylvester(
+    sb: &DMatrix<f64>,
+    sa: &DMatrix<f64>,
+    c: &DMatrix<f64>,
+) -> Result<DMatrix<f64>, Error> {
+    let (eb, ea) = (symmetric_eigen(sb)?, symmetric_eigen(sa)?);
+    let rounding = sb.nrows() as f64 * f64::EPSILON * (eb.values.max() + ea.values.max());
+    let rotated = eb.vectors.transpose() * c * &ea.vectors;
+    let divided = DMatrix::from_fn(rotated.nrows(), rotated.ncols(), |i, j| {
+        let sum = eb.values[i] + ea.values[j];
+        if sum <= rounding {
+            0.0
+        } else {
+            rotated[(i, j)] / sum
+        }
+    });
+    Ok(&eb.vectors * divided * ea.vectors.transpose())
+}
+
+/// The X that shares $`P_B\, g\, P_A`$ equally between the two factors:
+/// ```math
+/// X = -\frac{1}{2 s^2}\, S_B^+ \, B^\top g_B \, S_A^+
+/// ```
+/// ```
+/// use lora_pro_core::Damping;
+/// use lora_pro_reference::{damping::Grams, factors::Factors, x::symmetric};
+/// use nalgebra::dmatrix;
+/// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![2.0, 0.0], s: 1.0 };
+/// let grams = Grams::of(&factors, Damping::None)?;
+/// assert_eq!(symmetric(&factors, &grams, &dmatrix![8.0; 4.0]), dmatrix![-1.0]);
+/// # Ok::<(), lora_pro_core::Error>(())
+/// ```
+pub fn symmetric(factors: &Factors, grams: &Grams, grad_b: &DMatrix<f64>) -> DMatrix<f64> {
+    let inner = &grams.sb_inverse * (factors.b.transpose() * grad_b) * &grams.sa_inverse;
+    inner * (-0.5 / (factors.s * factors.s))
+}
