@@ -104,7 +104,11 @@ impl Spread {
         let count = values.len().max(1) as f64;
         let mean = values.iter().sum::<f64>() / count;
         let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
-        let error = if values.len() < 2 { 0.0 } else { (squares / (count - 1.0) / count).sqrt() };
+        let error = if values.len() < 2 {
+            0.0
+        } else {
+            (squares / (count - 1.0) / count).sqrt()
+        };
         Spread { mean, error }
     }
 }

@@ -36,10 +36,25 @@ const LORA: Contender = Contender {
 
 /// The compared methods; full fine-tuning comes first, the others are measured against it.
 pub const CONTENDERS: [Contender; 7] = [
-    Contender { id: "full-fine-tuning", name: "full fine-tuning", method: None, ..LORA },
+    Contender {
+        id: "full-fine-tuning",
+        name: "full fine-tuning",
+        method: None,
+        ..LORA
+    },
     LORA,
-    Contender { id: "rslora", name: "rsLoRA", rank_stabilised: true, ..LORA },
-    Contender { id: "lora-plus", name: "LoRA+", lr_ratio: 16.0, ..LORA },
+    Contender {
+        id: "rslora",
+        name: "rsLoRA",
+        rank_stabilised: true,
+        ..LORA
+    },
+    Contender {
+        id: "lora-plus",
+        name: "LoRA+",
+        lr_ratio: 16.0,
+        ..LORA
+    },
     Contender {
         id: "lora-pro-efficient",
         name: "LoRA-Pro efficient",
@@ -52,7 +67,12 @@ pub const CONTENDERS: [Contender; 7] = [
         method: Some(Method::Factored),
         ..LORA
     },
-    Contender { id: "lora-pro-full", name: "LoRA-Pro full", method: Some(Method::Full), ..LORA },
+    Contender {
+        id: "lora-pro-full",
+        name: "LoRA-Pro full",
+        method: Some(Method::Full),
+        ..LORA
+    },
 ];
 
 impl Contender {
@@ -74,11 +94,20 @@ impl Contender {
             false => Scale::Alpha(experiment.alpha),
         };
         let trains = match self.method {
-            Some(_) => Trains::Adapters { rank: experiment.rank, scale },
+            Some(_) => Trains::Adapters {
+                rank: experiment.rank,
+                scale,
+            },
             None => Trains::Weights,
         };
         let config = self.config(experiment, lr);
-        Run { trains, config, seed, batch: experiment.batch, steps: experiment.steps }
+        Run {
+            trains,
+            config,
+            seed,
+            batch: experiment.batch,
+            steps: experiment.steps,
+        }
     }
 
     fn config(&self, experiment: &Experiment, lr: f64) -> Config {
@@ -89,6 +118,9 @@ impl Contender {
             lr_ratio: self.lr_ratio,
             ..experiment.hyper
         };
-        Config { schedule: experiment.schedule(), ..Config::from(hyper) }
+        Config {
+            schedule: experiment.schedule(),
+            ..Config::from(hyper)
+        }
     }
 }

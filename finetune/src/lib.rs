@@ -39,10 +39,26 @@
 //! let curve: Vec<GapPoint> = gap_curve(&mut trainer, every, &|step, steps| ...)?;
 //! ```
 
+mod adapted;
+mod bridge;
 mod comparison;
 mod contender;
+mod data;
+mod lora_linear;
+mod network;
+mod pretrain;
+mod run;
 mod setup;
+mod task;
+mod trainer;
 
 pub use comparison::{Comparison, MethodResult, RateResult, RunResult, Setup, Spread};
 pub use contender::{CONTENDERS, Contender};
+pub use data::Dataset;
+pub use lora_linear::LoraLinear;
+pub use network::Network;
+pub use pretrain::pretrain;
+pub use run::{Run, Trains};
 pub use setup::{Experiment, Pretraining};
+pub use task::{Problem, Shift};
+pub use trainer::{History, Trainer};

@@ -55,7 +55,12 @@ impl Default for Experiment {
             parts: [0.4, 0.28, 0.14],
             shift: Shift::Rotate,
             hidden: vec![128, 128, 128],
-            pretraining: Pretraining { steps: 300, batch: 64, lr: 1e-3, seed: 0 },
+            pretraining: Pretraining {
+                steps: 300,
+                batch: 64,
+                lr: 1e-3,
+                seed: 0,
+            },
             rank: 4,
             alpha: 8.0,
             hyper: Preset::default().hyper(),
@@ -71,6 +76,9 @@ impl Default for Experiment {
 impl Experiment {
     /// The learning-rate schedule of every run.
     pub fn schedule(&self) -> Schedule {
-        Schedule::Linear { warmup: self.warmup as u64, total: self.steps as u64 }
+        Schedule::Linear {
+            warmup: self.warmup as u64,
+            total: self.steps as u64,
+        }
     }
 }

@@ -1,0 +1,107 @@
+//! The network: linear layers with GELU between them. Hidden layers are called `layers.0`,
+//! `layers.1`, ..., the last one `head`.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Module, Tensor};
+use candle_nn::Linear;
+use lora_pro_core::{Error, TensorData};
+
+use crate::{
+    Dataset,
+    bridge::{candle, from_data, to_data},
+};
+
+/// A network without trained parts: frozen, or merged for use.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The layers; the last is the head. Weights are m x n (out x in), biases m.
+    pub layers: Vec<Linear>,
+}
+
+/// Runs `layers` one after another with GELU between them: N x inputs to N x classes.
+pub(crate) fn forward<'l, L: Module + 'l>(
+    layers: impl IntoIterator<Item = &'l L>,
+    head: &impl Module,
+    input: &Tensor,
+) -> candle_core::Result<Tensor> {
+    let mut hidden = input.clone();
+    for layer in layers {
+        hidden = layer.forward(&hidden)?.gelu_erf()?;
+    }
+    head.forward(&hidden)
+}
+
+impl Network {
+    /// Logits, N x classes, of features, N x inputs.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor, Error> {
+        let (head, hidden) = self.parts()?;
+        forward(hidden, head, input).map_err(candle)
+    }
+
+    /// The part of the rows that it classifies correctly, in [0, 1].
+    pub fn accuracy(&self, data: &Dataset) -> Result<f64, Error> {
+        let right = |logits: Tensor| {
+            let hits = logits.argmax(1)?.eq(&data.labels)?;
+            hits.to_dtype(candle_core::DType::F64)?
+                .mean_all()?
+                .to_scalar()
+        };
+        right(self.forward(&data.features)?).map_err(candle)
+    }
+
+    /// The name of layer `index`.
+    pub fn layer_name(&self, index: usize) -> String {
+        if index + 1 == self.layers.len() {
+            "head".into()
+        } else {
+            format!("layers.{index}")
+        }
+    }
+
+    /// The head and the hidden layers.
+    pub(crate) fn parts(&self) -> Result<(&Linear, &[Linear]), Error> {
+        let empty = || Error::invalid("the network", "layers", 0, "at least 1");
+        self.layers.split_last().ok_or_else(empty)
+    }
+
+    /// Adds its tensors, `<prefix><layer>.weight` and `.bias`.
+    pub(crate) fn write(
+        &self,
+        prefix: &str,
+        tensors: &mut BTreeMap<String, TensorData>,
+    ) -> Result<(), Error> {
+        for (index, layer) in self.layers.iter().enumerate() {
+            let name = self.layer_name(index);
+            tensors.insert(format!("{prefix}{name}.weight"), to_data(layer.weight())?);
+            if let Some(bias) = layer.bias() {
+                tensors.insert(format!("{prefix}{name}.bias"), to_data(bias)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What [`Network::write`] wrote; the reason of a refusal is for people.
+    pub(crate) fn read(
+        prefix: &str,
+        tensors: &BTreeMap<String, TensorData>,
+    ) -> Result<Self, String> {
+        let read = |name: &str| match tensors.get(name) {
+            Some(data) => from_data(name, data).map(Some),
+            None => Ok(None),
+        };
+        let layer = |name: &str| -> Result<Option<Linear>, String> {
+            let weight = read(&format!("{prefix}{name}.weight"))?;
+            let bias = read(&format!("{prefix}{name}.bias"))?;
+            Ok(weight.map(|weight| Linear::new(weight, bias)))
+        };
+        let mut layers = Vec::new();
+        while let Some(next) = layer(&format!("layers.{}", layers.len()))? {
+            layers.push(next);
+        }
+        layers.push(
+            layer("head")?.ok_or_else(|| format!("tensor `{prefix}head.weight` is missing"))?,
+        );
+        Ok(Network { layers })
+    }
+}
