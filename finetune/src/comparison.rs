@@ -46,11 +46,12 @@ pub struct MethodResult {
     pub name: String,
     /// One entry per learning rate, ascending.
     pub rates: Vec<RateResult>,
-    /// Learning rate with the best mean validation accuracy.
+    /// Learning rate with the lowest mean validation loss: accuracy is too coarse to choose by.
     pub best_lr: f64,
     /// Seconds of one optimizer step alone (forward and backward not counted), median.
     pub seconds_per_step: f64,
-    /// Bytes of optimizer state.
+    /// Bytes of optimizer state for the adapted weights; the head's is the same for all methods and
+    /// not counted.
     pub state_bytes: usize,
 }
 
@@ -68,6 +69,8 @@ pub struct RateResult {
 pub struct RunResult {
     /// Its seed.
     pub seed: u64,
+    /// Mean loss on the validation split at the end; `None` where it is not finite.
+    pub validation_loss: Option<f64>,
     /// Accuracy on the validation split at the end, in [0, 1].
     pub validation_accuracy: f64,
     /// Accuracy on the test split at the end, in [0, 1].
@@ -76,10 +79,17 @@ pub struct RunResult {
     pub final_loss: f64,
     /// ||W - W_full||_F / ||W_full - W0||_F over all adapted weights, where W_full is full
     /// fine-tuning's result with the same learning rate, seed and data order; `None` for full
-    /// fine-tuning itself.
+    /// fine-tuning itself, and where a run diverged.
     pub distance_to_full: Option<f64>,
+    /// For full fine-tuning only, the distance to its own run with the next seed: what another
+    /// order of the data alone does. Distances above it say nothing about a method.
+    pub distance_by_order: Option<f64>,
     /// (step, ||g - E||_F / ||g||_F over all adapted weights), at step 1, in between and at the end.
+    /// Plain LoRA's own E grows with its factors, so this can exceed 1.
     pub gap: Vec<(usize, f64)>,
+    /// The same after the best rescaling of E, the smallest ||g - c E||_F / ||g||_F; no different
+    /// for LoRA-Pro, whose E is a projection.
+    pub gap_rescaled: Vec<(usize, f64)>,
     /// Training loss of every step.
     pub losses: Vec<f64>,
     /// Largest |lr dA| / |A| over the adapters in each of the first fifty steps; empty where

@@ -22,7 +22,7 @@ pub struct Contender {
 }
 
 /// All rates are from one ladder, so that the methods' grids overlap.
-const LADDER: [f64; 7] = [3e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2];
+const LADDER: [f64; 5] = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2];
 
 /// LoRA, from which the others differ in one thing each.
 const LORA: Contender = Contender {
@@ -119,7 +119,7 @@ impl Contender {
             ..experiment.hyper
         };
         Config {
-            schedule: experiment.schedule(),
+            schedule: experiment.schedule,
             ..Config::from(hyper)
         }
     }

@@ -17,7 +17,7 @@
 //!
 //! ```ignore
 //! let data = Dataset::digits()?;                       // or Dataset::from_csv(path)?
-//! let experiment = Experiment::default();              // or Experiment::for_data(&data): any CSV
+//! let experiment = Experiment::default();              // or ::without_shift(), for any CSV
 //!
 //! // Everything at once. `make` makes backends: one per run, on several threads.
 //! let found: Comparison = compare(&experiment, &data, &make, &|done, total, what| ...)?;
@@ -32,7 +32,7 @@
 //!     if ... { trainer.save(&checkpoint)?; }
 //! }
 //! trainer.accuracy(&problem.validation)?;
-//! trainer.save_peft(&out_dir)?;
+//! trainer.peft("base")?.save(&out_dir)?;                  // PeftAdapter::load(&out_dir)?.merge(&base)?
 //! let mut trainer = Trainer::load(&checkpoint, &problem.train, make()?)?;   // resume, to the last bit
 //!
 //! // The gap over training: `every` steps, also at the first and the last.
@@ -41,22 +41,32 @@
 
 mod adapted;
 mod bridge;
+mod checkpoint;
+mod compare;
 mod comparison;
 mod contender;
 mod data;
+mod distance;
+mod gap;
 mod lora_linear;
+mod matrix;
 mod network;
+mod peft;
 mod pretrain;
 mod run;
 mod setup;
 mod task;
 mod trainer;
 
+pub use compare::{MakeBackend, Progress, compare};
 pub use comparison::{Comparison, MethodResult, RateResult, RunResult, Setup, Spread};
 pub use contender::{CONTENDERS, Contender};
 pub use data::Dataset;
+pub use distance::distance;
+pub use gap::{Gap, GapPoint, gap_curve};
 pub use lora_linear::LoraLinear;
 pub use network::Network;
+pub use peft::{CONFIG_FILE, MODEL_FILE, PeftAdapter, PeftConfig};
 pub use pretrain::pretrain;
 pub use run::{Run, Trains};
 pub use setup::{Experiment, Pretraining};

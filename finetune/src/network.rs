@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Module, Tensor};
-use candle_nn::Linear;
+use candle_nn::{Linear, loss::cross_entropy};
 use lora_pro_core::{Error, TensorData};
 
 use crate::{
@@ -48,6 +48,14 @@ impl Network {
                 .to_scalar()
         };
         right(self.forward(&data.features)?).map_err(candle)
+    }
+
+    /// Mean cross-entropy on the rows.
+    pub fn loss(&self, data: &Dataset) -> Result<f64, Error> {
+        let loss = cross_entropy(&self.forward(&data.features)?, &data.labels);
+        loss.and_then(|loss| loss.to_scalar::<f32>())
+            .map(f64::from)
+            .map_err(candle)
     }
 
     /// The name of layer `index`.

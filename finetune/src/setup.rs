@@ -1,6 +1,6 @@
 //! The numbers of the default experiment, in one place, each with its reason.
 
-use lora_pro_core::{Hyper, Preset, Schedule};
+use lora_pro_core::{Damping, Hyper, Preset, Schedule};
 
 use crate::Shift;
 
@@ -28,8 +28,8 @@ pub struct Experiment {
     pub batch: usize,
     /// Steps per run.
     pub steps: usize,
-    /// Steps over which the learning rate rises; afterwards it falls linearly to 0.
-    pub warmup: usize,
+    /// The learning-rate schedule of every run.
+    pub schedule: Schedule,
     /// Seeds; each fixes the start of A and the order of the data, for all methods alike.
     pub seeds: Vec<u64>,
     /// Points at which a comparison measures the gap, first and last step included.
@@ -52,7 +52,10 @@ pub struct Pretraining {
 impl Default for Experiment {
     fn default() -> Self {
         Experiment {
-            parts: [0.4, 0.28, 0.14],
+            // 599, 399, 400 and 399 of the 1,797 digits: enough to pre-train to 97 %, and test
+            // parts that resolve one per cent.
+            parts: [1.0 / 3.0, 2.0 / 9.0, 2.0 / 9.0],
+            // The pre-trained network classifies 13 % of the turned images correctly.
             shift: Shift::Rotate,
             hidden: vec![128, 128, 128],
             pretraining: Pretraining {
@@ -63,22 +66,27 @@ impl Default for Experiment {
             },
             rank: 4,
             alpha: 8.0,
-            hyper: Preset::default().hyper(),
+            // Of absolute 1e-8, relative 1e-6, 1e-4, 1e-2 and none, relative 1e-4 was the most
+            // robust where it mattered (r = 16, batch 4), and no worse anywhere.
+            hyper: Hyper {
+                damping: Damping::Relative(1e-4),
+                ..Preset::default().hyper()
+            },
             batch: 32,
-            steps: 200,
-            warmup: 0,
-            seeds: vec![0, 1, 2],
+            steps: 300,
+            schedule: Schedule::Constant,
+            seeds: vec![0, 1, 2, 3, 4],
             gap_points: 11,
         }
     }
 }
 
 impl Experiment {
-    /// The learning-rate schedule of every run.
-    pub fn schedule(&self) -> Schedule {
-        Schedule::Linear {
-            warmup: self.warmup as u64,
-            total: self.steps as u64,
+    /// The default experiment for anybody's data: further rows of the same kind.
+    pub fn without_shift() -> Self {
+        Experiment {
+            shift: Shift::None,
+            ..Self::default()
         }
     }
 }

@@ -1,0 +1,324 @@
+//! Every method at every learning rate of its grid with every seed.
+//!
+//! Each run is computed by one thread, and several runs at a time: the numbers do not depend on
+//! how many cores there are.
+
+use std::{
+    num::NonZero,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use lora_pro_core::{Backend, Error};
+
+use crate::{
+    CONTENDERS, Comparison, Contender, Dataset, Experiment, MethodResult, Network, Problem,
+    RateResult, RunResult, Setup, Spread, Trainer, distance::distance,
+};
+
+/// Makes a backend; called once per run, on the thread that computes the run.
+pub type MakeBackend<'a> = &'a (dyn Fn() -> Result<Box<dyn Backend>, Error> + Sync);
+
+/// Told how many runs are done, of how many, and which was the last.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize, &str) + Sync);
+
+/// Steps whose update sizes are reported.
+const FIRST_UPDATES: usize = 50;
+
+/// One run of the comparison.
+#[derive(Clone, Copy)]
+struct Job {
+    contender: usize,
+    lr: f64,
+    seed: u64,
+}
+
+/// What a job gives.
+struct Outcome {
+    job: Job,
+    result: RunResult,
+    seconds_per_step: f64,
+    state_bytes: usize,
+    /// The trained network, of full fine-tuning only: the others are measured against it.
+    network: Option<Network>,
+}
+
+/// Runs [`CONTENDERS`] on `data`.
+pub fn compare(
+    experiment: &Experiment,
+    data: &Dataset,
+    make_backend: MakeBackend<'_>,
+    progress: Progress<'_>,
+) -> Result<Comparison, Error> {
+    let start = Instant::now();
+    let problem = Problem::prepare(experiment, data, make_backend()?)?;
+    let (reference, others) = jobs(experiment);
+    let total = reference.len() + others.len();
+    let done = AtomicUsize::new(0);
+    let work = |jobs: &[Job], full: &[Outcome]| {
+        in_parallel(jobs, |&job| {
+            let outcome = run(experiment, &problem, full, job, make_backend)?;
+            let what = format!("{} at {}", CONTENDERS[job.contender].name, job.lr);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total, &what);
+            Ok(outcome)
+        })
+    };
+    let mut outcomes = work(&reference, &[])?;
+    compare_orders(&mut outcomes, &problem)?;
+    outcomes.extend(work(&others, &outcomes)?);
+    let methods = (0..CONTENDERS.len())
+        .map(|k| method_result(k, &outcomes))
+        .collect();
+    Ok(Comparison {
+        setup: Setup {
+            seconds: start.elapsed().as_secs_f64(),
+            ..describe(experiment, data, &problem, make_backend()?.as_ref())?
+        },
+        methods,
+    })
+}
+
+/// Full fine-tuning's runs, which come first, and all others'. Full fine-tuning runs at every
+/// rate that any method has: it is what they are measured against.
+fn jobs(experiment: &Experiment) -> (Vec<Job>, Vec<Job>) {
+    let mut all: Vec<f64> = CONTENDERS
+        .iter()
+        .flat_map(|one| one.grid)
+        .copied()
+        .collect();
+    all.sort_by(f64::total_cmp);
+    all.dedup();
+    let grid = |one: &Contender| {
+        if one.method.is_none() {
+            all.clone()
+        } else {
+            one.grid.to_vec()
+        }
+    };
+    let rates = CONTENDERS
+        .iter()
+        .enumerate()
+        .flat_map(|(k, one)| grid(one).into_iter().map(move |lr| (k, lr)));
+    let jobs = rates.flat_map(|(contender, lr)| {
+        experiment.seeds.iter().map(move |&seed| Job {
+            contender,
+            lr,
+            seed,
+        })
+    });
+    jobs.partition(|job| CONTENDERS[job.contender].method.is_none())
+}
+
+/// `work` on every item, in order of the items, on all cores; the first error ends it.
+///
+/// Each thread has a rayon pool of its own with one thread, which is what candle's matrix
+/// products then use: they neither wait for each other nor split differently.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, Error> + Sync,
+) -> Result<Vec<R>, Error> {
+    let threads = thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(items.len());
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+    let results = Mutex::new(Vec::new());
+    let worker = || {
+        while failed.load(Ordering::Relaxed) == usize::MAX {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { break };
+            let result = work(item);
+            if result.is_err() {
+                failed.fetch_min(index, Ordering::Relaxed);
+            }
+            // A poisoned lock still holds whole results.
+            results
+                .lock()
+                .unwrap_or_else(|lock| lock.into_inner())
+                .push((index, result));
+        }
+    };
+    thread::scope(|scope| {
+        (0..threads).try_for_each(|_| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+            let pool = pool.map_err(|error| Error::Backend {
+                backend: "candle".into(),
+                reason: error.to_string(),
+            })?;
+            scope.spawn(move || pool.install(worker));
+            Ok::<_, Error>(())
+        })
+    })?;
+    let mut results = results
+        .into_inner()
+        .unwrap_or_else(|lock| lock.into_inner());
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// One run from start to end, with everything that is measured of it.
+fn run(
+    experiment: &Experiment,
+    problem: &Problem,
+    full: &[Outcome],
+    job: Job,
+    make_backend: MakeBackend<'_>,
+) -> Result<Outcome, Error> {
+    let contender = &CONTENDERS[job.contender];
+    let run = contender.run(experiment, job.lr, job.seed);
+    let mut trainer = Trainer::new(&problem.base, &problem.train, run, make_backend()?)?;
+    let measured = gap_steps(experiment);
+    let (mut gap, mut gap_rescaled) = (Vec::new(), Vec::new());
+    while !trainer.finished() {
+        let step = trainer.steps_done() + 1;
+        if contender.method.is_some() && measured.contains(&step) {
+            let now = trainer.gap()?;
+            gap.push((step, now.raw));
+            gap_rescaled.push((step, now.rescaled));
+        }
+        trainer.step()?;
+    }
+    let network = trainer.network()?;
+    let rival = full
+        .iter()
+        .find(|other| other.job.lr == job.lr && other.job.seed == job.seed);
+    let rival = rival.and_then(|other| other.network.as_ref());
+    let loss = network.loss(&problem.validation)?;
+    let history = trainer.history();
+    let result = RunResult {
+        seed: job.seed,
+        validation_loss: Some(loss).filter(|loss| loss.is_finite()),
+        validation_accuracy: network.accuracy(&problem.validation)?,
+        test_accuracy: network.accuracy(&problem.test)?,
+        final_loss: tail_mean(&history.losses),
+        distance_to_full: match rival {
+            Some(full) => distance(&network, full, &problem.base)?,
+            None => None,
+        },
+        // Filled when all runs of full fine-tuning are there.
+        distance_by_order: None,
+        gap,
+        gap_rescaled,
+        losses: history.losses.clone(),
+        first_updates: match contender.method {
+            Some(_) => history
+                .updates
+                .iter()
+                .take(FIRST_UPDATES)
+                .copied()
+                .collect(),
+            None => Vec::new(),
+        },
+        diverged: trainer.diverged(),
+    };
+    Ok(Outcome {
+        job,
+        result,
+        seconds_per_step: trainer.optimizer_time().as_secs_f64(),
+        state_bytes: trainer.state_bytes(),
+        network: contender.method.is_none().then_some(network),
+    })
+}
+
+/// The distance of each full fine-tuning to the one with the next seed.
+fn compare_orders(full: &mut [Outcome], problem: &Problem) -> Result<(), Error> {
+    for runs in full.chunk_by_mut(|one, next| one.job.lr == next.job.lr) {
+        for k in 0..runs.len() {
+            let next = &runs[(k + 1) % runs.len()];
+            if let (Some(one), Some(next)) = (&runs[k].network, &next.network) {
+                let apart = distance(one, next, &problem.base)?;
+                runs[k].result.distance_by_order = apart.filter(|_| runs.len() > 1);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `gap_points` steps from the first to the last, evenly spaced.
+fn gap_steps(experiment: &Experiment) -> Vec<usize> {
+    let (last, points) = (experiment.steps.saturating_sub(1), experiment.gap_points);
+    (0..points)
+        .map(|k| 1 + k * last / points.saturating_sub(1).max(1))
+        .collect()
+}
+
+/// Mean of the last tenth.
+fn tail_mean(losses: &[f64]) -> f64 {
+    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
+    Spread::of(tail).mean
+}
+
+fn method_result(contender: usize, outcomes: &[Outcome]) -> MethodResult {
+    let own: Vec<&Outcome> = outcomes
+        .iter()
+        .filter(|one| one.job.contender == contender)
+        .collect();
+    let mut rates: Vec<RateResult> = Vec::new();
+    for outcome in &own {
+        let result = outcome.result.clone();
+        match rates.last_mut().filter(|rate| rate.lr == outcome.job.lr) {
+            Some(rate) => rate.runs.push(result),
+            None => rates.push(RateResult {
+                lr: outcome.job.lr,
+                runs: vec![result],
+            }),
+        }
+    }
+    let mut seconds: Vec<f64> = own.iter().map(|one| one.seconds_per_step).collect();
+    seconds.sort_by(f64::total_cmp);
+    MethodResult {
+        name: CONTENDERS[contender].name.into(),
+        best_lr: best_rate(&rates),
+        seconds_per_step: seconds.get(seconds.len() / 2).copied().unwrap_or_default(),
+        state_bytes: own.first().map_or(0, |one| one.state_bytes),
+        rates,
+    }
+}
+
+/// The rate with the lowest mean validation loss; of equals, the smallest.
+fn best_rate(rates: &[RateResult]) -> f64 {
+    let mut best = (f64::INFINITY, 0.0);
+    for rate in rates {
+        let loss = rate
+            .spread(|run| run.validation_loss.unwrap_or(f64::INFINITY))
+            .mean;
+        if loss < best.0 {
+            best = (loss, rate.lr);
+        }
+    }
+    best.1
+}
+
+fn describe(
+    experiment: &Experiment,
+    data: &Dataset,
+    problem: &Problem,
+    backend: &dyn Backend,
+) -> Result<Setup, Error> {
+    let widths = [&[data.inputs()], &experiment.hidden[..], &[data.classes]].concat();
+    let widths: Vec<String> = widths.iter().map(usize::to_string).collect();
+    let known = (experiment.parts[0] * data.len() as f64).round();
+    Ok(Setup {
+        task: format!("{} {}", data.name, experiment.shift.describe()),
+        network: format!(
+            "an MLP {} with GELU, pre-trained on {known} rows; the hidden layers carry adapters, the head is trained by all",
+            widths.join("-"),
+        ),
+        rank: experiment.rank,
+        alpha: experiment.alpha,
+        batch: experiment.batch,
+        steps: experiment.steps,
+        seeds: experiment.seeds.clone(),
+        split: [
+            problem.train.len(),
+            problem.validation.len(),
+            problem.test.len(),
+        ],
+        accuracy_before: problem.base.accuracy(&problem.test)?,
+        backend: backend.manifest(),
+        seconds: 0.0,
+    })
+}
