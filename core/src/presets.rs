@@ -60,9 +60,23 @@ const PAPER: Hyper = Hyper {
     moment_dtype: MomentDType::Auto,
 };
 
-/// Factored mode, which follows the full mode at LoRA's memory.
+/// Factored mode with scale-free damping.
+///
+/// - Method: factored follows the full mode within noise at LoRA's memory, on digits and on film
+///   reviews (see the book's chapter on algorithms).
+/// - Damping: mean test accuracy over a grid of learning rates (digits, rank 4, four seeds,
+///   standard error 0.1) is the same for every damping up to 1e-4 of the largest eigenvalue: 88.1
+///   to 88.2 factored, 87.9 to 88.0 full; 1e-2 costs 0.4 to 1.1 points. Where the rank exceeds
+///   that of the gradient (rank 16, batch 4) relative 1e-4 was the best measured for the factored
+///   mode (80.9 against 80.5 at 1e-6, 78.2 with the public code's absolute 1e-8, divergence with
+///   none).
+/// - X: accuracy hardly depends on it, balance does: |A| grows from about 1 to 1.7 (Sylvester), 9.9
+///   (symmetric) or 72 (zero).
+/// - No update clip: the large second step is a useful move; a clip of |lr dA| / |A| at 0.3 cost
+///   0.1 to 1.0 points, at 0.1 about 1.5.
 const RECOMMENDED: Hyper = Hyper {
     method: Method::Factored,
+    damping: Damping::Relative(1e-4),
     lr: 5e-4,
     ..PAPER
 };
