@@ -1,1 +1,111 @@
-fn main() {}
+//! The command `lora-pro`. `--help` documents it, exit codes included.
+
+mod backends;
+mod commands;
+mod data;
+mod failure;
+mod output;
+mod progress;
+mod report;
+mod run_args;
+mod summary;
+mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use commands::{compare, gap, info, replay, train};
+use failure::Failure;
+
+/// Fine-tune with LoRA-Pro, and see how near it comes to full fine-tuning
+///
+/// LoRA trains a weight W = W0 + s B A through two thin factors. LoRA-Pro adjusts the gradients of
+/// A and B so that what a step does to W is as near to full fine-tuning's step as the rank allows
+/// (arXiv 2407.18242). Without a command, this compares the methods on handwritten digits:
+/// `lora-pro compare --data digits`.
+///
+/// Methods:
+///   full-ft    trains the weights themselves: what the others are measured against
+///   lora       AdamW on A and B, s = alpha / r
+///   rslora     the same with s = alpha / sqrt(r)
+///   lora+      the same with a 16 times larger learning rate for B
+///   lora-pro   adjusted gradients, in one of four modes:
+///     factored   follows full fine-tuning's AdamW with LoRA's memory (default)
+///     full       the same with moments of the size of W
+///     efficient  AdamW on the adjusted gradients of A and B
+///     sgd        plain descent along the adjusted gradients
+#[derive(Parser, Debug)]
+#[command(version, name = "lora-pro", verbatim_doc_comment, after_help = EXIT_CODES, after_long_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the run failed: training diverged, a replay is out of tolerance, a backend gave up
+  2  bad usage or bad input: unknown options, values out of range, files that are missing,
+     damaged or cannot be written";
+
+const AFTER_HELP: &str = "\
+Examples:
+  lora-pro                                   compare all methods, write report.html
+  lora-pro compare --quick                   the same in seconds, with little to conclude from
+  lora-pro train --out run1                  LoRA-Pro on the digits, adapter in run1
+  lora-pro train --out run1 --resume         go on where it was interrupted
+  lora-pro train --data rows.csv --method lora --rank 8 --lr 1e-3 --out run2
+  lora-pro gap --method lora                 how far LoRA's steps are from full fine-tuning's
+  lora-pro replay conformance/vectors/00-full.safetensors --backend reference
+  lora-pro info                              versions, backends, this machine
+
+Results go to standard output, progress and notes to standard error.
+
+Exit codes:
+  0  done
+  1  the run failed: training diverged, a replay is out of tolerance, a backend gave up
+  2  bad usage or bad input: unknown options, values out of range, files that are missing,
+     damaged or cannot be written";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Compare(compare::CompareArgs),
+    Train(train::TrainArgs),
+    Gap(gap::GapArgs),
+    Replay(replay::ReplayArgs),
+    Info,
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse_from(arguments());
+    let result = match &command {
+        Command::Compare(args) => compare::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Gap(args) => gap::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Info => info::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+/// The arguments; none at all mean the comparison.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.len() <= 1 {
+        arguments.resize(1, "lora-pro".into());
+        arguments.push("compare".into());
+    }
+    arguments
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    if let Failure::Input(message) | Failure::Run(message) = failure {
+        output::note(&format!("error: {message}"));
+    }
+    failure.exit_code()
+}

@@ -1,0 +1,89 @@
+//! The backends of this program by name.
+
+use lora_pro_core::{Backend, Error, Manifest};
+use lora_pro_reference::ReferenceBackend;
+
+use crate::failure::Failure;
+use crate::output::note;
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// When `auto` takes it: the first row that is there.
+    pub why: &'static str,
+    make: fn() -> Result<Box<dyn Backend>, Error>,
+}
+
+/// All backends, the one that `auto` likes best first.
+pub const BACKENDS: &[Entry] = &[Entry {
+    name: "reference",
+    why: "it is the only one in this build",
+    make: || Ok(Box::new(ReferenceBackend::new())),
+}];
+
+/// A backend that was asked for, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    entry: &'static Entry,
+    automatic: bool,
+}
+
+impl Choice {
+    /// The backend called `name`. For `auto`, standard error says which one and why.
+    pub fn of(name: &str) -> Result<Self, Failure> {
+        if name == "auto" {
+            return Self::automatic();
+        }
+        match BACKENDS.iter().find(|entry| entry.name == name) {
+            Some(entry) => Ok(Choice {
+                entry,
+                automatic: false,
+            }),
+            None => Err(Failure::Input(format!(
+                "there is no backend `{name}`: use one of auto {}",
+                names().join(" ")
+            ))),
+        }
+    }
+
+    fn automatic() -> Result<Self, Failure> {
+        let Some(entry) = BACKENDS.iter().find(|entry| (entry.make)().is_ok()) else {
+            return Err(Failure::Run("no backend of this build works here".into()));
+        };
+        note(&format!(
+            "backend: auto chose {}: {}",
+            entry.name, entry.why
+        ));
+        Ok(Choice {
+            entry,
+            automatic: true,
+        })
+    }
+
+    /// A new backend of this kind.
+    pub fn make(&self) -> Result<Box<dyn Backend>, Error> {
+        (self.entry.make)()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.entry.name
+    }
+
+    /// What it says about itself, and how it was chosen.
+    pub fn manifest(&self) -> Result<Manifest, Error> {
+        let manifest = self.make()?.manifest();
+        let chosen = match self.automatic {
+            true => format!("auto: {}", self.entry.why),
+            false => "asked for".into(),
+        };
+        Ok(Manifest { chosen, ..manifest })
+    }
+}
+
+/// The names of all backends.
+pub fn names() -> Vec<&'static str> {
+    BACKENDS.iter().map(|entry| entry.name).collect()
+}

@@ -1,0 +1,122 @@
+//! `lora-pro compare`: all methods on the same task, as a table and a report.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use lora_pro_core::{Error, write_atomically};
+use lora_pro_finetune::{Comparison, Experiment, compare};
+
+use crate::backends::Choice;
+use crate::failure::Failure;
+use crate::output::{note, say};
+use crate::progress::Progress;
+use crate::summary::summary;
+use crate::table::Table;
+use crate::{data, report};
+
+/// Compare full fine-tuning, LoRA, rsLoRA, LoRA+ and LoRA-Pro
+///
+/// Every method trains the same weights of the same pre-trained network, over several seeds and
+/// learning rates. Accuracies on the test split are given twice: at full fine-tuning's best
+/// learning rate, where the question is who follows it, and at the method's own best, chosen on
+/// the validation split. Numbers are printed as they come out.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  lora-pro compare
+  lora-pro compare --rank 1 --seeds 3 --out rank1.html --json rank1.json
+  lora-pro compare --data rows.csv --quick")]
+pub struct CompareArgs {
+    /// `digits`, or a CSV file: features, then the class as a whole number from 0
+    #[arg(long, default_value = "digits", value_name = "digits|FILE.csv")]
+    data: String,
+    /// Which backend steps; `lora-pro info` lists them
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    backend: String,
+    /// Rank r of every adapter
+    #[arg(long, value_name = "R")]
+    rank: Option<usize>,
+    /// Alpha: the scale s is alpha / r, or alpha / sqrt(r) for rsLoRA
+    #[arg(long, value_name = "ALPHA")]
+    alpha: Option<f64>,
+    /// Number of seeds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    /// Steps of each run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+    /// Examples per step
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// One seed and sixty steps: to see that it works, not to conclude from
+    #[arg(long)]
+    quick: bool,
+    /// Where the report goes
+    #[arg(long, default_value = "report.html", value_name = "FILE.html")]
+    out: PathBuf,
+    /// Write all numbers as JSON, too
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
+}
+
+/// Steps of a `--quick` run.
+const QUICK_STEPS: usize = 60;
+
+/// Runs everything, prints the table, writes the files.
+pub fn run(args: &CompareArgs) -> Result<(), Failure> {
+    let choice = Choice::of(&args.backend)?;
+    let (data, experiment) = data::load(&args.data)?;
+    let experiment = args.adjusted(experiment);
+    let progress = Progress::new();
+    let told = |done: usize, all: usize, what: &str| progress.set(done, all, what);
+    let mut found = compare(&experiment, &data, &|| choice.make(), &told)?;
+    progress.finish();
+    found.setup.backend = choice.manifest()?;
+    say(&text(&found))?;
+    write_atomically(&args.out, report::html(&found).as_bytes())?;
+    note(&format!("report: {}", args.out.display()));
+    args.json
+        .as_deref()
+        .map_or(Ok(()), |path| write_json(path, &found))
+}
+
+impl CompareArgs {
+    fn adjusted(&self, mut experiment: Experiment) -> Experiment {
+        if self.quick {
+            experiment.steps = QUICK_STEPS;
+            experiment.seeds.truncate(1);
+        }
+        let number = |value: Option<u32>, default| value.map_or(default, |value| value as usize);
+        experiment.steps = number(self.steps, experiment.steps);
+        experiment.batch = number(self.batch, experiment.batch);
+        experiment.rank = self.rank.unwrap_or(experiment.rank);
+        experiment.alpha = self.alpha.unwrap_or(experiment.alpha);
+        if let Some(count) = self.seeds {
+            experiment.seeds = (0..count).collect();
+        }
+        experiment
+    }
+}
+
+fn text(found: &Comparison) -> String {
+    let setup = &found.setup;
+    let head = format!(
+        "{}\n{}\nrank {}, alpha {}, {} steps of {} examples, {} seeds; before fine-tuning {:.1} %\n",
+        setup.task,
+        setup.network,
+        setup.rank,
+        setup.alpha,
+        setup.steps,
+        setup.batch,
+        setup.seeds.len(),
+        100.0 * setup.accuracy_before
+    );
+    let table = Table::of(found).text();
+    let time = format!("{:.0} s in all", setup.seconds);
+    [head, table, String::new(), summary(found).join("\n"), time].join("\n")
+}
+
+fn write_json(path: &Path, found: &Comparison) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec_pretty(found).map_err(|error| Error::file(path, error))?;
+    Ok(write_atomically(path, &bytes)?)
+}

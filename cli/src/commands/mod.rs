@@ -1,0 +1,7 @@
+//! One module per command.
+
+pub mod compare;
+pub mod gap;
+pub mod info;
+pub mod replay;
+pub mod train;

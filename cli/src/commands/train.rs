@@ -1,0 +1,152 @@
+//! `lora-pro train`: one run, saved as it goes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use lora_pro_core::Error;
+use lora_pro_finetune::{Problem, Trainer, Trains};
+
+use crate::backends::Choice;
+use crate::failure::Failure;
+use crate::output::{note, say};
+use crate::progress::Progress;
+use crate::run_args::{Plan, RunArgs};
+
+/// The checkpoint's name in the output folder.
+const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// Fine-tune once; save a PEFT adapter and a checkpoint
+///
+/// The network is pre-trained first, in seconds, on a part of the data. Then its hidden weights
+/// are trained by the chosen method. DIR gets adapter_config.json and adapter_model.safetensors
+/// in PEFT's names, and checkpoint.safetensors, which holds everything that continuing needs. Every
+/// file is replaced as a whole: interrupted at any moment, the run resumes to the last bit.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  lora-pro train --out run1
+  lora-pro train --method lora-pro --mode full --rank 2 --lr 3e-3 --out run2
+  lora-pro train --data rows.csv --config run.toml --out run3 --resume
+
+A configuration file sets the same and more; `[optimizer]` takes every field of the optimizer:
+  method = \"lora-pro\"
+  mode = \"factored\"
+  rank = 8
+  [optimizer]
+  lr = 1e-3
+  schedule = { cosine = { warmup = 20, total = 300 } }
+  [optimizer.groups.head]
+  lr = 1e-2")]
+pub struct TrainArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Which backend steps; `lora-pro info` lists them
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    backend: String,
+    /// Folder for the adapter and the checkpoint
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Go on from the checkpoint in DIR; without one, start
+    #[arg(long)]
+    resume: bool,
+    /// Steps between two savings
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    save_every: u32,
+}
+
+/// Trains to the end, saving as it goes.
+pub fn run(args: &TrainArgs) -> Result<(), Failure> {
+    let choice = Choice::of(&args.backend)?;
+    let plan = args.run.plan()?;
+    let checkpoint = args.out.join(CHECKPOINT);
+    let saved = checkpoint.exists();
+    if saved && !args.resume {
+        return Err(Failure::Input(format!(
+            "{} is there already: --resume goes on with it, another --out starts anew",
+            checkpoint.display()
+        )));
+    }
+    std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
+    let problem = Problem::prepare(&plan.experiment, &plan.data, choice.make()?)?;
+    let mut trainer = match saved {
+        true => resumed(&plan, &problem, &checkpoint, choice)?,
+        false => Trainer::new(&problem.base, &problem.train, plan.run, choice.make()?)?,
+    };
+    train(&mut trainer, args, &checkpoint, &plan.data.name)?;
+    result(&trainer, &problem, &args.out)
+}
+
+/// The saved run, which must be the one that is asked for, if anything is.
+fn resumed(
+    plan: &Plan,
+    problem: &Problem,
+    checkpoint: &Path,
+    choice: Choice,
+) -> Result<Trainer, Failure> {
+    let trainer = Trainer::load(checkpoint, &problem.train, choice.make()?)?;
+    if !plan.by_default && *trainer.run() != plan.run {
+        return Err(Failure::Input(format!(
+            "{}: it is of a run with other settings; leave them out to go on with its own",
+            checkpoint.display()
+        )));
+    }
+    let (done, all) = (trainer.steps_done(), trainer.run().steps);
+    note(&format!("resumed after step {done} of {all}"));
+    Ok(trainer)
+}
+
+fn train(
+    trainer: &mut Trainer,
+    args: &TrainArgs,
+    checkpoint: &Path,
+    base: &str,
+) -> Result<(), Failure> {
+    let progress = Progress::new();
+    while !trainer.finished() {
+        trainer.step()?;
+        if trainer.diverged() {
+            break;
+        }
+        let (done, all) = (trainer.steps_done(), trainer.run().steps);
+        let loss = trainer.history().losses.last().copied().unwrap_or(f64::NAN);
+        progress.set(done, all, &format!("steps, loss {loss:.4}"));
+        if done % args.save_every as usize == 0 && done < all {
+            save(trainer, args, checkpoint, base)?;
+        }
+    }
+    progress.finish();
+    if trainer.diverged() {
+        let step = trainer.steps_done();
+        let message = format!("training diverged at step {step}: a number was not finite");
+        return Err(Failure::Run(message));
+    }
+    save(trainer, args, checkpoint, base)
+}
+
+/// The adapter first: a checkpoint never claims more than the adapter shows.
+fn save(
+    trainer: &mut Trainer,
+    args: &TrainArgs,
+    checkpoint: &Path,
+    base: &str,
+) -> Result<(), Failure> {
+    if trainer.run().trains != Trains::Weights {
+        trainer.peft(base)?.save(&args.out)?;
+    }
+    Ok(trainer.save(checkpoint)?)
+}
+
+fn result(trainer: &Trainer, problem: &Problem, out: &Path) -> Result<(), Failure> {
+    let percent = |data| trainer.accuracy(data).map(|part| 100.0 * part);
+    let losses = &trainer.history().losses;
+    let loss = losses
+        .last()
+        .map_or("-".into(), |loss| format!("{loss:.4}"));
+    say(&format!(
+        "steps {}, loss {loss}, accuracy {:.1} % (validation {:.1} %), in {}",
+        trainer.steps_done(),
+        percent(&problem.test)?,
+        percent(&problem.validation)?,
+        out.display()
+    ))
+}

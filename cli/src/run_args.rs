@@ -1,0 +1,278 @@
+//! What fixes one training run: the same settings from the command line and from a TOML file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use lora_pro_core::{Config, Damping, Error, Method, Preset, Scale, XChoice};
+use lora_pro_finetune::{Contender, Dataset, Experiment, Run, Trains};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::data;
+use crate::failure::Failure;
+
+/// The methods of the command line. LoRA-Pro's modes are [`Mode`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// AdamW on A and B, s = alpha / r
+    Lora,
+    /// LoRA with s = alpha / sqrt(r)
+    #[value(name = "rslora")]
+    #[serde(rename = "rslora")]
+    RsLora,
+    /// LoRA with a 16 times larger learning rate for B
+    #[value(name = "lora+")]
+    #[serde(rename = "lora+")]
+    LoraPlus,
+    /// Adjusted gradients: each step as near to full fine-tuning's as the rank allows
+    #[default]
+    #[value(name = "lora-pro")]
+    #[serde(rename = "lora-pro")]
+    LoraPro,
+    /// Full fine-tuning of the weights that carry adapters elsewhere
+    #[value(name = "full-ft")]
+    #[serde(rename = "full-ft")]
+    FullFt,
+}
+
+/// LoRA-Pro's modes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// AdamW on the adjusted gradients of A and B; state 2 r (m + n)
+    Efficient,
+    /// The full mode at LoRA's memory; state r (m + n) + m + n
+    #[default]
+    Factored,
+    /// Adam on the equivalent gradient; state 2 m n
+    Full,
+    /// Descent along the adjusted gradients; no state
+    Sgd,
+}
+
+/// Everything about a run that can be set, by option or in a file; what is absent has a default.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// `digits`, or a CSV file: features, then the class as a whole number from 0 [default: digits]
+    #[arg(long, value_name = "digits|FILE.csv")]
+    data: Option<String>,
+    /// How the weights are trained [default: lora-pro]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    method: Option<MethodName>,
+    /// LoRA-Pro's mode [default: factored]
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// Rank r of every adapter
+    #[arg(long, value_name = "R")]
+    rank: Option<usize>,
+    /// Alpha: the scale s is alpha / r, or alpha / sqrt(r) for rslora
+    #[arg(long, value_name = "ALPHA")]
+    alpha: Option<f64>,
+    /// Steps to take
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Examples per step
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Fixes the start of A and the order of the data [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The file's table `[optimizer]`: any field of the optimizer's configuration.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    optimizer: Map<String, Value>,
+}
+
+/// The optimizer's most wanted options; a file can set all of them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OptimizerArgs {
+    /// Learning rate
+    #[arg(long, value_name = "LR")]
+    lr: Option<f64>,
+    /// The free matrix X: sylvester (the paper's), symmetric or zero
+    #[arg(long, value_name = "X")]
+    x: Option<XChoice>,
+    /// Damping of Gram inverses: none, absolute:D, relative:C or cutoff:C
+    #[arg(long, value_name = "DAMPING")]
+    damping: Option<Damping>,
+    /// Decoupled weight decay
+    #[arg(long, value_name = "W")]
+    weight_decay: Option<f64>,
+    /// Where defaults come from: recommended or paper
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<Preset>,
+}
+
+/// The options of one run.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    optimizer: OptimizerArgs,
+    /// Take settings from a TOML file; options on the command line win
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+}
+
+/// A run, ready to start.
+pub struct Plan {
+    /// The data.
+    pub data: Dataset,
+    /// How the frozen network is made.
+    pub experiment: Experiment,
+    /// The run.
+    pub run: Run,
+    /// True where nothing about the run was asked for: all of it is the default.
+    pub by_default: bool,
+}
+
+impl RunArgs {
+    /// Reads the file, lets the command line win, fills in defaults.
+    pub fn plan(&self) -> Result<Plan, Failure> {
+        let settings = self.merged()?;
+        let (data, experiment) = data::load(settings.data.as_deref().unwrap_or("digits"))?;
+        let run = settings.run(&experiment)?;
+        let asked = Settings {
+            data: None,
+            ..settings
+        };
+        Ok(Plan {
+            data,
+            experiment,
+            run,
+            by_default: asked == Settings::default(),
+        })
+    }
+
+    fn merged(&self) -> Result<Settings, Failure> {
+        let mut merged = match &self.config {
+            Some(path) => read(path)?,
+            None => Map::new(),
+        };
+        let given = given(&self.settings)?;
+        let mut optimizer = match merged.remove("optimizer") {
+            None => Map::new(),
+            Some(Value::Object(fields)) => fields,
+            Some(_) => return Err(Failure::Input("`optimizer` must be a table".into())),
+        };
+        if optimizer.contains_key("method") {
+            let hint = "`optimizer.method` follows from `method` and `mode`, which stand above it";
+            return Err(Failure::Input(hint.into()));
+        }
+        merged.extend(given);
+        optimizer.extend(self.optimizer.given()?);
+        merged.insert("optimizer".into(), Value::Object(optimizer));
+        let place = self
+            .config
+            .as_deref()
+            .unwrap_or(Path::new("the command line"));
+        Ok(Settings::deserialize(Value::Object(merged)).map_err(|e| Error::file(place, e))?)
+    }
+}
+
+fn read(path: &Path) -> Result<Map<String, Value>, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
+    toml::from_str(&text).map_err(|error| Error::file(path, error.to_string().trim_end()))
+}
+
+/// The fields that are not absent.
+fn given(settings: &impl Serialize) -> Result<Map<String, Value>, Failure> {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(fields)) => Ok(fields.into_iter().filter(|(_, v)| !v.is_null()).collect()),
+        _ => Err(Failure::Input("the options cannot be written down".into())),
+    }
+}
+
+impl OptimizerArgs {
+    fn given(&self) -> Result<Map<String, Value>, Failure> {
+        given(&serde_json::json!({
+            "lr": self.lr,
+            "x": self.x,
+            "damping": self.damping,
+            "weight_decay": self.weight_decay,
+            "preset": self.preset,
+        }))
+    }
+}
+
+impl Settings {
+    fn run(&self, experiment: &Experiment) -> Result<Run, Failure> {
+        let method = self.method.unwrap_or_default();
+        if self.mode.is_some() && method != MethodName::LoraPro {
+            let message = format!("mode is for method lora-pro only, not for {method}");
+            return Err(Failure::Input(message));
+        }
+        let rank = self.rank.unwrap_or(experiment.rank);
+        let alpha = self.alpha.unwrap_or(experiment.alpha);
+        let scale = match method {
+            MethodName::RsLora => Scale::RsLora(alpha),
+            _ => Scale::Alpha(alpha),
+        };
+        let trains = match method {
+            MethodName::FullFt => Trains::Weights,
+            _ => Trains::Adapters { rank, scale },
+        };
+        Ok(Run {
+            trains,
+            config: self.config(experiment, method)?,
+            seed: self.seed.unwrap_or(0),
+            batch: self.batch.unwrap_or(experiment.batch),
+            steps: self.steps.unwrap_or(experiment.steps),
+        })
+    }
+
+    /// The optimizer's configuration: the experiment's, unless a preset is named, with what is
+    /// given on top.
+    fn config(&self, experiment: &Experiment, method: MethodName) -> Result<Config, Failure> {
+        let mut fields = match self.optimizer.contains_key("preset") {
+            true => Map::new(),
+            false => given(&experiment.hyper)?,
+        };
+        if let Some(ratio) = method.lr_ratio() {
+            fields.insert("lr_ratio".into(), ratio.into());
+        }
+        let schedule = given(&serde_json::json!({ "schedule": experiment.schedule }))?;
+        fields.extend(schedule);
+        fields.extend(self.optimizer.clone());
+        let optimizer = method.optimizer(self.mode.unwrap_or_default());
+        fields.insert("method".into(), optimizer.to_string().into());
+        let config: Config = serde_json::from_value(Value::Object(fields))
+            .map_err(|error| Failure::Input(format!("the optimizer's settings: {error}")))?;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl MethodName {
+    /// The optimizer of the adapters; full fine-tuning has AdamW on the weights.
+    fn optimizer(self, mode: Mode) -> Method {
+        match (self, mode) {
+            (MethodName::LoraPro, Mode::Efficient) => Method::Efficient,
+            (MethodName::LoraPro, Mode::Factored) => Method::Factored,
+            (MethodName::LoraPro, Mode::Full) => Method::Full,
+            (MethodName::LoraPro, Mode::Sgd) => Method::Sgd,
+            _ => Method::Lora,
+        }
+    }
+
+    /// Learning rate of B over that of A, where the method prescribes it.
+    fn lr_ratio(self) -> Option<f64> {
+        let plus = || Contender::find("lora-plus").map(|contender| contender.lr_ratio);
+        (self == MethodName::LoraPlus).then(plus).flatten()
+    }
+}
+
+impl fmt::Display for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No variant is hidden from the command line.
+        f.write_str(
+            self.to_possible_value()
+                .as_ref()
+                .map_or("", |value| value.get_name()),
+        )
+    }
+}
