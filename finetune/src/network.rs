@@ -89,27 +89,32 @@ impl Network {
         Ok(())
     }
 
-    /// What [`Network::write`] wrote; the reason of a refusal is for people.
+    /// What [`Network::write`] wrote; every layer has a bias. The reason of a refusal is for people.
     pub(crate) fn read(
         prefix: &str,
         tensors: &BTreeMap<String, TensorData>,
     ) -> Result<Self, String> {
-        let read = |name: &str| match tensors.get(name) {
-            Some(data) => from_data(name, data).map(Some),
-            None => Ok(None),
+        let read = |name: String| {
+            let data = tensors
+                .get(&name)
+                .ok_or_else(|| format!("tensor `{name}` is missing"))?;
+            from_data(&name, data)
         };
-        let layer = |name: &str| -> Result<Option<Linear>, String> {
-            let weight = read(&format!("{prefix}{name}.weight"))?;
-            let bias = read(&format!("{prefix}{name}.bias"))?;
-            Ok(weight.map(|weight| Linear::new(weight, bias)))
+        let layer = |name: &str| {
+            let weight = read(format!("{prefix}{name}.weight"))?;
+            Ok(Linear::new(
+                weight,
+                Some(read(format!("{prefix}{name}.bias"))?),
+            ))
         };
-        let mut layers = Vec::new();
-        while let Some(next) = layer(&format!("layers.{}", layers.len()))? {
-            layers.push(next);
-        }
-        layers.push(
-            layer("head")?.ok_or_else(|| format!("tensor `{prefix}head.weight` is missing"))?,
-        );
+        let hidden =
+            |index: &usize| tensors.contains_key(&format!("{prefix}layers.{index}.weight"));
+        let hidden = (0..)
+            .take_while(hidden)
+            .map(|index| layer(&format!("layers.{index}")));
+        let layers = hidden
+            .chain([layer("head")])
+            .collect::<Result<_, String>>()?;
         Ok(Network { layers })
     }
 }

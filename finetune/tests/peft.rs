@@ -1,0 +1,102 @@
+//! Adapter files have PEFT's names and shapes, and give the trained network back.
+
+mod common;
+
+use std::fs;
+
+use common::{problem, trainer};
+use lora_pro_finetune::{CONFIG_FILE, MODEL_FILE, Network, PeftAdapter};
+
+fn weights(network: &Network) -> Vec<Vec<f32>> {
+    let weights = network
+        .layers
+        .iter()
+        .map(|layer| layer.weight().flatten_all().unwrap());
+    weights.map(|weight| weight.to_vec1().unwrap()).collect()
+}
+
+#[test]
+fn saved_loaded_and_merged_it_is_the_trained_network() {
+    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    for id in ["lora-pro-factored", "rslora"] {
+        let mut trainer = trainer(&problem, id);
+        (0..5).for_each(|_| trainer.step().unwrap());
+        let adapter = trainer.peft("digits-mlp").unwrap();
+        adapter.save(folder.path()).unwrap();
+        let loaded = PeftAdapter::load(folder.path()).unwrap();
+        assert_eq!(loaded, adapter);
+        let merged = loaded.merge(&problem.base).unwrap();
+        assert_eq!(weights(&merged), weights(&trainer.network().unwrap()));
+        assert_ne!(weights(&merged), weights(&problem.base));
+    }
+}
+
+#[test]
+fn names_and_configuration_are_pefts() {
+    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let adapter = trainer(&problem, "lora").peft("digits-mlp").unwrap();
+    let shapes: Vec<_> = adapter
+        .tensors
+        .iter()
+        .map(|(name, data)| (name.as_str(), &data.shape[..]))
+        .collect();
+    let expected: [(&str, &[usize]); 6] = [
+        ("base_model.model.head.bias", &[10]),
+        ("base_model.model.head.weight", &[10, 8]),
+        ("base_model.model.layers.0.lora_A.weight", &[2, 64]),
+        ("base_model.model.layers.0.lora_B.weight", &[12, 2]),
+        ("base_model.model.layers.1.lora_A.weight", &[2, 12]),
+        ("base_model.model.layers.1.lora_B.weight", &[8, 2]),
+    ];
+    assert_eq!(shapes, expected);
+    adapter.save(folder.path()).unwrap();
+    let text = fs::read_to_string(folder.path().join(CONFIG_FILE)).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in [
+        ("peft_type", serde_json::json!("LORA")),
+        ("task_type", serde_json::json!(null)),
+        ("r", serde_json::json!(2)),
+        ("lora_alpha", serde_json::json!(4.0)),
+        ("use_rslora", serde_json::json!(false)),
+        ("bias", serde_json::json!("none")),
+        (
+            "target_modules",
+            serde_json::json!(["layers.0", "layers.1"]),
+        ),
+        ("modules_to_save", serde_json::json!(["head"])),
+        ("rank_pattern", serde_json::json!({})),
+        ("alpha_pattern", serde_json::json!({})),
+        ("base_model_name_or_path", serde_json::json!("digits-mlp")),
+    ] {
+        assert_eq!(config[key], value, "{key}");
+    }
+}
+
+#[test]
+fn what_is_no_adapter_is_refused() {
+    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let error = trainer(&problem, "full-fine-tuning")
+        .peft("digits-mlp")
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "the run: method is full fine-tuning, but it must be one with adapters"
+    );
+
+    let refusal = || PeftAdapter::load(folder.path()).unwrap_err().to_string();
+    assert!(refusal().contains(CONFIG_FILE));
+    let adapter = trainer(&problem, "lora").peft("digits-mlp").unwrap();
+    adapter.save(folder.path()).unwrap();
+    fs::write(folder.path().join(MODEL_FILE), b"short").unwrap();
+    assert!(refusal().contains("not a readable safetensors file"));
+    fs::write(folder.path().join(CONFIG_FILE), b"{}").unwrap();
+    assert!(refusal().contains("missing field `peft_type`"));
+
+    let mut wrong = adapter.clone();
+    wrong.config.rank_pattern.insert("layers.1".into(), 3);
+    let error = wrong.merge(&problem.base).unwrap_err().to_string();
+    let expected =
+        "tensor `base_model.model.layers.1.lora_A.weight` is [2, 12], but [3, 12] is needed";
+    assert!(error.contains(expected), "{error}");
+}

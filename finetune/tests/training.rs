@@ -1,0 +1,175 @@
+//! Training does what it says, and says so when it cannot.
+
+mod common;
+
+use common::{backend, experiment, problem, trainer};
+use lora_pro_core::Error;
+use lora_pro_finetune::{
+    CONTENDERS, Contender, Dataset, Problem, Trainer, Trains, compare, gap_curve,
+};
+
+#[test]
+fn adapters_start_where_the_frozen_network_is() {
+    let problem = problem();
+    let start = trainer(&problem, "lora-pro-factored")
+        .accuracy(&problem.test)
+        .unwrap();
+    assert_eq!(start, problem.base.accuracy(&problem.test).unwrap());
+}
+
+#[test]
+fn every_method_lowers_the_loss() {
+    let problem = problem();
+    for contender in &CONTENDERS {
+        let mut trainer = trainer(&problem, contender.id);
+        let before = trainer.network().unwrap().loss(&problem.train).unwrap();
+        while !trainer.finished() {
+            trainer.step().unwrap();
+        }
+        let after = trainer.network().unwrap().loss(&problem.train).unwrap();
+        assert!(
+            after < 0.95 * before,
+            "{}: {before} to {after}",
+            contender.name
+        );
+        assert_eq!(trainer.history().losses.len(), 20);
+    }
+}
+
+#[test]
+fn preparing_twice_gives_the_same_bits() {
+    let values = |problem: &Problem| {
+        let weights = problem
+            .base
+            .layers
+            .iter()
+            .map(|layer| layer.weight().flatten_all());
+        weights
+            .map(|weight| weight.unwrap().to_vec1::<f32>().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values(&problem()), values(&problem()));
+}
+
+#[test]
+fn a_rate_out_of_all_measure_diverges_without_a_panic() {
+    let problem = problem();
+    for contender in &CONTENDERS {
+        let run = contender.run(&experiment(), 1e30, 0);
+        let mut trainer =
+            Trainer::new(&problem.base, &problem.train, run, backend().unwrap()).unwrap();
+        while !trainer.finished() {
+            trainer.step().unwrap();
+        }
+        assert!(trainer.diverged(), "{}", contender.name);
+        assert!(trainer.history().losses.iter().all(|loss| loss.is_finite()));
+    }
+}
+
+#[test]
+fn impossible_runs_are_refused() {
+    let problem = problem();
+    let refusal = |change: &dyn Fn(&mut lora_pro_finetune::Run)| {
+        let mut run = Contender::find("lora").unwrap().run(&experiment(), 1e-3, 0);
+        change(&mut run);
+        let trainer = Trainer::new(&problem.base, &problem.train, run, backend().unwrap());
+        trainer.err().unwrap().to_string()
+    };
+    let rank = |rank| {
+        move |run: &mut lora_pro_finetune::Run| {
+            if let Trains::Adapters { rank: old, .. } = &mut run.trains {
+                *old = rank;
+            }
+        }
+    };
+    let message = "adapter `layers.1`: r is 10, but it must be at most min(m, n) = 8";
+    assert_eq!(refusal(&rank(10)), message);
+    let message = "adapter `layers.0`: r is 0, but it must be at least 1";
+    assert_eq!(refusal(&rank(0)), message);
+    let message = "the run: batch is 0, but it must be at least 1";
+    assert_eq!(refusal(&|run| run.batch = 0), message);
+    let message = "the optimizer: lr is NaN, but it must be finite and at least 0";
+    assert_eq!(refusal(&|run| run.config.hyper.lr = f64::NAN), message);
+}
+
+/// Law 10: with B of full rank m, every g is in the tangent space. B is 0 at first.
+#[test]
+fn at_full_rank_the_gap_closes_after_the_first_steps() {
+    let mut experiment = experiment();
+    (experiment.hidden, experiment.rank, experiment.steps) = (vec![8], 8, 6);
+    let data = Dataset::digits().unwrap();
+    let problem = Problem::prepare(&experiment, &data, backend().unwrap()).unwrap();
+    let run = Contender::find("lora-pro-full")
+        .unwrap()
+        .run(&experiment, 1e-2, 0);
+    let mut trainer = Trainer::new(&problem.base, &problem.train, run, backend().unwrap()).unwrap();
+    let curve = gap_curve(&mut trainer, 2, &|_, _| ()).unwrap();
+    let steps: Vec<usize> = curve.iter().map(|point| point.step).collect();
+    assert_eq!(steps, [1, 3, 5, 6]);
+    assert!(
+        curve[0].gap.raw > 0.5 && curve[3].gap.raw < 1e-5,
+        "{curve:?}"
+    );
+}
+
+#[test]
+fn a_projection_needs_no_rescaling_and_plain_lora_does() {
+    let problem = problem();
+    for (id, projection) in [("lora", false), ("lora-pro-factored", true)] {
+        let mut trainer = trainer(&problem, id);
+        (0..3).for_each(|_| trainer.step().unwrap());
+        let gap = trainer.gap().unwrap();
+        assert_eq!(
+            (gap.raw - gap.rescaled).abs() < 1e-7,
+            projection,
+            "{id}: {gap:?}"
+        );
+        assert!(gap.rescaled > 0.0 && gap.rescaled <= 1.0);
+    }
+}
+
+#[test]
+fn a_comparison_does_not_depend_on_chance() {
+    let (experiment, data) = (experiment(), Dataset::digits().unwrap());
+    let told = std::sync::atomic::AtomicUsize::new(0);
+    let count = |done: usize, total: usize, _: &str| {
+        assert!(done <= total);
+        told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    };
+    let once = compare(&experiment, &data, &backend, &count).unwrap();
+    let again = compare(&experiment, &data, &backend, &|_, _, _| ()).unwrap();
+    assert_eq!(told.into_inner(), 7 * 5 * 2);
+    for (one, other) in once.methods.iter().zip(&again.methods) {
+        assert_eq!(format!("{:?}", one.rates), format!("{:?}", other.rates));
+        assert_eq!(one.best_lr, other.best_lr);
+    }
+    let full = once.methods[0].at(1e-2).unwrap();
+    assert!(full.runs[0].distance_to_full.is_none() && full.runs[0].distance_by_order.is_some());
+    let factored = once.methods[5].at(1e-2).unwrap();
+    assert_eq!(
+        factored.runs.iter().map(|run| run.seed).collect::<Vec<_>>(),
+        [0, 1]
+    );
+    assert!(factored.runs[0].distance_to_full.unwrap() > 0.0);
+    assert_eq!(
+        factored.runs[0]
+            .gap
+            .iter()
+            .map(|(step, _)| *step)
+            .collect::<Vec<_>>(),
+        [1, 10, 20]
+    );
+}
+
+#[test]
+fn a_backend_that_cannot_be_made_is_an_error() {
+    let fail = || {
+        Err(Error::Backend {
+            backend: "none".into(),
+            reason: "absent".into(),
+        })
+    };
+    let data = Dataset::digits().unwrap();
+    let error = compare(&experiment(), &data, &fail, &|_, _, _| ()).unwrap_err();
+    assert_eq!(error.to_string(), "the none backend: absent");
+}
