@@ -1,1 +1,27 @@
-//! warm
+//! The book as a crate: its chapters are in `docs/chapters`, every Rust code block in them is a
+//! doctest of this crate, and its program builds the pages.
+
+#![cfg_attr(doctest, doc = include_str!("../chapters/introduction.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/derivation.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/algorithms.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/numerics.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/laws.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/quirks.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/architecture.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/configuration.md"))]
+
+pub mod links;
+pub mod second_step;
+pub mod toy;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_chapter_is_left_out_of_the_doctests() {
+        let chapters = include_str!("../chapters/SUMMARY.md").split("](").skip(1);
+        for chapter in chapters.filter_map(|rest| rest.split(')').next()) {
+            let line = format!("include_str!(\"../chapters/{chapter}\")");
+            assert!(include_str!("lib.rs").contains(&line), "{chapter}");
+        }
+    }
+}
