@@ -64,7 +64,7 @@ pub enum MomentDType {
     Bf16,
 }
 
-/// The hyper-parameters of one group. See [`crate::presets`] for where values come from.
+/// The hyper-parameters of one group. See [`crate::Preset`] for where values come from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hyper {
