@@ -4,7 +4,7 @@
 //! never forms it. Everything here is plain f64 loops on row-major matrices and knows no backend.
 //!
 //! - LoRA-Pro's E is the orthogonal projection of g on the tangent space {B Y + Z A}, so
-//!   g − E = (I − PB) g (I − PA) (spec of the closed form; laws 1 and 2). Damping is left out: the
+//!   g − E = (I − PB) g (I − PA) (laws 1 and 2). Damping is left out: the
 //!   gap tells what the adapter could do.
 //! - Plain LoRA's E = s (B gA + ρ gB A) = s² (B B'g + ρ g A'A), with ρ the learning rate of B over
 //!   that of A.
@@ -49,7 +49,7 @@ pub fn gap_curve(
     let mut curve = Vec::new();
     while !trainer.finished() {
         let done = trainer.steps_done();
-        let gap = match done % every.max(1) == 0 || done + 1 == steps {
+        let gap = match done.is_multiple_of(every.max(1)) || done + 1 == steps {
             true => Some(trainer.gap()?),
             false => None,
         };

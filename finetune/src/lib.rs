@@ -7,36 +7,53 @@
 //! |---|---|
 //! | `data`, `task` | the embedded digits or a CSV file; its parts, and what fine-tuning sees anew |
 //! | `network`, `pretrain` | the frozen network and how it is made |
-//! | `adapted`, `bridge` | the network with its trained parts; between candle's memory and core's |
+//! | `lora_linear`, `adapted` | a layer with an adapter; the network with its trained parts |
+//! | `bridge` | between candle's memory and core's: what is borrowed, what is copied once per step |
 //! | `run`, `trainer`, `checkpoint` | one run: what fixes it, its steps, saving and resuming |
-//! | `gap` | ‖g − E‖ / ‖g‖ |
+//! | `gap`, `distance`, `matrix` | ‖g − E‖ / ‖g‖; how far from full fine-tuning's weights; the algebra for both |
 //! | `peft` | adapter files as PEFT reads and writes them |
 //! | `setup`, `contender`, `compare`, `comparison` | the default experiment, the methods, all runs, what they found |
 //!
 //! # Entry points
 //!
-//! ```ignore
-//! let data = Dataset::digits()?;                       // or Dataset::from_csv(path)?
-//! let experiment = Experiment::default();              // or ::without_shift(), for any CSV
+//! [`compare`] runs everything. [`Problem::prepare`], [`Contender::run`] and [`Trainer`] are one
+//! run, [`gap_curve`] is one run with its gap measured:
 //!
-//! // Everything at once. `make` makes backends: one per run, on several threads.
-//! let found: Comparison = compare(&experiment, &data, &make, &|done, total, what| ...)?;
+//! ```
+//! use lora_pro_finetune::{Contender, Dataset, Experiment, Problem, Trainer, gap_curve};
+//! # use lora_pro_core::{Backend, Error};
+//! # use lora_pro_reference::ReferenceBackend;
+//! # fn main() -> Result<(), Error> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let (out, checkpoint) = (folder.path(), folder.path().join("run.safetensors"));
+//! let make = || Ok::<Box<dyn Backend>, Error>(Box::new(ReferenceBackend::new()));
+//! let data = Dataset::digits()?;
+//! let mut experiment = Experiment::default();
+//! # experiment.pretraining.steps = 5;
+//! experiment.steps = 4;
 //!
-//! // One run.
-//! let problem = Problem::prepare(&experiment, &data, make()?)?;     // splits, pre-trains
-//! let contender = Contender::find("lora-pro-factored").unwrap();    // or CONTENDERS
-//! let mut run: Run = contender.run(&experiment, lr, seed);          // change any field of it
+//! let problem = Problem::prepare(&experiment, &data, make()?)?;
+//! let contender = Contender::find("lora-pro-factored").unwrap();
+//! let (lr, seed) = (1e-3, 0);
+//! let run = contender.run(&experiment, lr, seed);
 //! let mut trainer = Trainer::new(&problem.base, &problem.train, run, make()?)?;
-//! while !trainer.finished() {                          // all steps taken, or diverged
-//!     trainer.step()?;                                 // trainer.losses(), .steps_done(), ...
-//!     if ... { trainer.save(&checkpoint)?; }
+//! while !trainer.finished() {
+//!     trainer.step()?;
+//!     trainer.save(&checkpoint)?;
 //! }
-//! trainer.accuracy(&problem.validation)?;
-//! trainer.peft("base")?.save(&out_dir)?;                  // PeftAdapter::load(&out_dir)?.merge(&base)?
-//! let mut trainer = Trainer::load(&checkpoint, &problem.train, make()?)?;   // resume, to the last bit
+//! println!("{}", trainer.accuracy(&problem.validation)?);
+//! trainer.peft("base_model.safetensors")?.save(out)?;
+//! problem.base.save(&out.join("base_model.safetensors"))?;
 //!
-//! // The gap over training: `every` steps, also at the first and the last.
-//! let curve: Vec<GapPoint> = gap_curve(&mut trainer, every, &|step, steps| ...)?;
+//! // From where it stood, to the last bit.
+//! let resumed = Trainer::load(&checkpoint, &problem.train, make()?)?;
+//! assert_eq!(resumed.steps_done(), 4);
+//!
+//! let run = contender.run(&experiment, lr, seed);
+//! let mut trainer = Trainer::new(&problem.base, &problem.train, run, make()?)?;
+//! let curve = gap_curve(&mut trainer, 2, &|_done, _steps| ())?;
+//! assert_eq!(curve.len(), 3); // before steps 1, 3 and the last
+//! # Ok(()) }
 //! ```
 
 mod adapted;

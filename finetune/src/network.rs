@@ -1,11 +1,15 @@
 //! The network: linear layers with GELU between them. Hidden layers are called `layers.0`,
 //! `layers.1`, ..., the last one `head`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
 
 use candle_core::{Module, Tensor};
 use candle_nn::{Linear, loss::cross_entropy};
-use lora_pro_core::{Error, TensorData};
+use lora_pro_core::{Error, TensorData, encode_tensors, read_tensors, write_atomically};
 
 use crate::{
     Dataset,
@@ -56,6 +60,21 @@ impl Network {
         loss.and_then(|loss| loss.to_scalar::<f32>())
             .map(f64::from)
             .map_err(candle)
+    }
+
+    /// Writes a plain safetensors file, `<layer>.weight` and `<layer>.bias`.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let mut tensors = BTreeMap::new();
+        self.write("", &mut tensors)?;
+        let bytes = encode_tensors(&tensors, HashMap::new());
+        write_atomically(path, &bytes.map_err(|reason| Error::file(path, reason))?)
+    }
+
+    /// The network that [`Network::save`] wrote.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
+        let network = read_tensors(&bytes).and_then(|tensors| Self::read("", &tensors));
+        network.map_err(|reason| Error::file(path, reason))
     }
 
     /// The name of layer `index`.
