@@ -34,7 +34,8 @@ pub fn u(s: f64, sb_inverse: &DMatrix<f64>, grad_a: &DMatrix<f64>) -> DMatrix<f6
 /// ```math
 /// V = \frac{1}{s^2}\, (I - P_B)\, g_B \, S_A^+ , \qquad P_B = B S_B^+ B^\top
 /// ```
-/// P_B is never formed: $`P_B g_B = B (S_B^+ (B^\top g_B))`$. Source: paper, theorem 2.1.
+/// P_B is never formed, and it comes last: projecting first would let $`S_A^+`$ magnify the
+/// projection's rounding. Source: paper, theorem 2.1.
 ///
 /// ```
 /// use lora_pro_core::Damping;
@@ -47,8 +48,8 @@ pub fn u(s: f64, sb_inverse: &DMatrix<f64>, grad_a: &DMatrix<f64>) -> DMatrix<f6
 /// # Ok::<(), lora_pro_core::Error>(())
 /// ```
 pub fn v(factors: &Factors, grams: &Grams, grad_b: &DMatrix<f64>) -> DMatrix<f64> {
-    let projected = outside_columns(&factors.b, &grams.sb_inverse, grad_b);
-    projected * &grams.sa_inverse / (factors.s * factors.s)
+    let unprojected = grad_b * &grams.sa_inverse / (factors.s * factors.s);
+    outside_columns(&factors.b, &grams.sb_inverse, &unprojected)
 }
 
 /// $`(I - P_B)\, y`$ for y of m rows, with $`P_B = B S_B^+ B^\top`$.

@@ -42,14 +42,15 @@ impl Grams {
 ///
 /// | damping | f |
 /// |---|---|
-/// | `None` | $`1/\lambda`$, 0 below rounding: $`\lambda \le k \varepsilon \lambda_{\max}`$ |
+/// | `None` | $`1/\lambda`$, 0 where rounding leaves no digit: $`\lambda \le 100\, k \varepsilon \lambda_{\max}`$ |
 /// | `Absolute(d)` | $`1/(\lambda + d)`$ |
 /// | `Relative(c)` | $`1/(\lambda + c \lambda_{\max})`$, 0 where $`S = 0`$ |
 /// | `Cutoff(c)` | $`1/\lambda`$, 0 for $`\lambda \le c \lambda_{\max}`$ |
 ///
-/// `k` is the number of products summed in each entry of S (m for S_B, n for S_A), at least r in
-/// effect; it is what rounding in S can amount to. So S = 0 has the pseudo-inverse 0 and the
-/// first step, where B = 0, needs no case of its own (law 11).
+/// `k` is the number of products summed in each entry of S (m for S_B, n for S_A): rounding moves
+/// each eigenvalue by up to $`k \varepsilon \lambda_{\max}`$. An eigenvalue that is no larger than
+/// a hundred times that has less than two digits, and its inverse would make E longer than g. So
+/// S = 0 has the pseudo-inverse 0 and the first step, where B = 0, needs no case of its own (law 11).
 ///
 /// # Errors
 /// As [`symmetric_eigen`].
@@ -70,7 +71,7 @@ pub fn damped_inverse(s: &DMatrix<f64>, damping: Damping, k: usize) -> Result<DM
     let cut = |share: f64| move |l: f64| if l <= share * largest { 0.0 } else { 1.0 / l };
     let shift = |d: f64| move |l: f64| if l + d <= 0.0 { 0.0 } else { 1.0 / (l + d) };
     let inverted = match damping {
-        Damping::None => eigen.values.map(cut(k as f64 * f64::EPSILON)),
+        Damping::None => eigen.values.map(cut(100.0 * k as f64 * f64::EPSILON)),
         Damping::Absolute(d) => eigen.values.map(shift(d)),
         Damping::Relative(c) => eigen.values.map(shift(c * largest)),
         Damping::Cutoff(c) => eigen.values.map(cut(c)),

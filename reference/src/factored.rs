@@ -144,7 +144,11 @@ pub fn transported(
     let (b, a) = (&new_factors.b, &new_factors.a);
     Ok(Factored {
         y: &grams.sb_inverse * (b.transpose() * &m),
-        z: outside_columns(b, &grams.sb_inverse, &(m * a.transpose())) * &grams.sa_inverse,
+        z: outside_columns(
+            b,
+            &grams.sb_inverse,
+            &(m * a.transpose() * &grams.sa_inverse),
+        ),
         means: state.means.clone(),
         largest: state.largest.clone(),
     })

@@ -1,0 +1,36 @@
+//! Law 4: $`\langle g, E \rangle = \langle g_A, U \rangle + \langle g_B, V \rangle
+//! = \lVert E \rVert^2 \ge 0`$.
+//!
+//! U and V are the answer with X = 0. Cannot see X, nor a change that keeps E a projection of g.
+
+use lora_pro_core::{Error, XChoice};
+use lora_pro_reference::closed_form::Split;
+use lora_pro_reference::descent::decrease;
+
+use super::Answer;
+use crate::residual::{ratio, worst};
+use crate::sample::CaseSpec;
+use crate::subject::Subject;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let Answer {
+        g,
+        gradients,
+        adjusted,
+        e,
+        ..
+    } = Answer::of(subject, spec, XChoice::Zero)?;
+    let decrease = decrease(
+        &gradients,
+        &Split {
+            u: adjusted.a,
+            v: adjusted.b,
+        },
+    );
+    let size = g.norm_squared();
+    Ok(worst([
+        ratio(spec, (decrease - g.dot(&e)).abs(), size),
+        ratio(spec, (decrease - e.norm_squared()).abs(), size),
+        ratio(spec, (-decrease).max(0.0), size),
+    ]))
+}

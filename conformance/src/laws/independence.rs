@@ -1,0 +1,62 @@
+//! Law 13: an adapter's update is the same alone, in any batch and in any order, to the last bit.
+//!
+//! Sees state shared between adapters and reductions that depend on the neighbours.
+
+use lora_pro_core::Error;
+use lora_pro_reference::factors::{Factors, Pair};
+
+use super::METHODS;
+use crate::residual::all_or_nothing;
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+/// Steps of a trajectory.
+const STEPS: u64 = 3;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let tall = CaseSpec {
+        m: spec.m + 3,
+        seed: spec.seed ^ 1,
+        ..*spec
+    };
+    let wide = CaseSpec {
+        n: spec.n + 5,
+        s: spec.s * 2.0,
+        seed: spec.seed ^ 2,
+        ..*spec
+    };
+    let batch = [*spec, tall, wide];
+    let mut same = true;
+    for method in METHODS {
+        let together = finish(subject, &batch, method)?;
+        let permuted = finish(subject, &[wide, *spec, tall], method)?;
+        same &= together[0] == permuted[1] && together[1] == permuted[2];
+        same &= together[2] == permuted[0];
+        for (spec, result) in batch.iter().zip(&together) {
+            same &= finish(subject, &[*spec], method)?[0] == *result;
+        }
+    }
+    Ok(all_or_nothing(same))
+}
+
+/// The factors of every adapter after some steps of all.
+fn finish(
+    subject: &Subject,
+    specs: &[CaseSpec],
+    method: lora_pro_core::Method,
+) -> Result<Vec<Factors>, Error> {
+    let start: Vec<Factors> = specs.iter().map(CaseSpec::factors).collect();
+    let mut run = Run::start_all(subject, &start, exact(method))?;
+    for t in 1..=STEPS {
+        let members = run.members().iter().zip(specs);
+        let gradients: Vec<Pair> = members
+            .map(|(member, spec)| spec.gradients(&member.factors(), t))
+            .collect();
+        run.step_all(&gradients)?;
+    }
+    Ok(run
+        .members()
+        .iter()
+        .map(|member| member.factors())
+        .collect())
+}

@@ -1,0 +1,153 @@
+//! The laws, one file each. A law takes a subject and a case and returns a ratio that must be
+//! below [`crate::residual::THRESHOLD`].
+//!
+//! The equivalent gradient E does not see X: laws on E alone (1 to 4 and 7 to 11) find no wrong
+//! Sylvester solver. Laws 5, 6, 15, 16 and 17 do.
+
+use lora_pro_core::{Error, Method, XChoice};
+use lora_pro_reference::damping::Grams;
+use lora_pro_reference::equivalent::equivalent_gradient;
+use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
+use nalgebra::DMatrix;
+
+use crate::sample::CaseSpec;
+use crate::subject::{Subject, exact};
+
+mod balance;
+mod descent;
+mod exactness;
+mod independence;
+mod nearness;
+mod optimality;
+mod orthogonality;
+mod rank_deficient;
+mod recurrence;
+mod rejection;
+mod reparametrisation;
+mod resume;
+mod rotation;
+mod rotation_of_factors;
+mod scale;
+mod sylvester;
+mod transpose;
+mod x_invariance;
+
+/// What a law needs of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// Factors of full rank, any condition number.
+    FullRank,
+    /// Factors of any rank, zero included.
+    AnyRank,
+    /// An adapter as training meets it, stepped several times.
+    Trajectory,
+}
+
+/// One law.
+pub struct Law {
+    /// Its number in the list of laws.
+    pub number: u8,
+    /// Its name.
+    pub name: &'static str,
+    /// Which cases it is about.
+    pub applies: Applies,
+    /// The ratio for one case.
+    pub check: fn(&Subject, &CaseSpec) -> Result<f64, Error>,
+}
+
+macro_rules! law {
+    ($number:literal, $module:ident, $applies:ident) => {
+        Law {
+            number: $number,
+            name: stringify!($module),
+            applies: Applies::$applies,
+            check: $module::check,
+        }
+    };
+}
+
+/// All of them, by number.
+pub const LAWS: [Law; 18] = [
+    law!(1, orthogonality, FullRank),
+    law!(2, optimality, FullRank),
+    law!(3, x_invariance, FullRank),
+    law!(4, descent, FullRank),
+    law!(5, sylvester, FullRank),
+    law!(6, nearness, FullRank),
+    law!(7, reparametrisation, FullRank),
+    law!(8, rotation, FullRank),
+    law!(9, scale, FullRank),
+    law!(10, exactness, FullRank),
+    law!(11, rank_deficient, AnyRank),
+    law!(12, recurrence, Trajectory),
+    law!(13, independence, Trajectory),
+    law!(14, resume, Trajectory),
+    law!(15, balance, AnyRank),
+    law!(16, transpose, FullRank),
+    law!(17, rotation_of_factors, Trajectory),
+    law!(18, rejection, Trajectory),
+];
+
+/// All choices of X.
+const XS: [XChoice; 3] = [XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero];
+
+/// All methods.
+const METHODS: [Method; 5] = [
+    Method::Lora,
+    Method::Sgd,
+    Method::Efficient,
+    Method::Factored,
+    Method::Full,
+];
+
+/// What a subject answers for one case.
+struct Answer {
+    factors: Factors,
+    /// The full gradient.
+    g: DMatrix<f64>,
+    /// (gA, gB).
+    gradients: Pair,
+    /// (dA, dB).
+    adjusted: Pair,
+    /// The equivalent gradient of (dA, dB).
+    e: DMatrix<f64>,
+}
+
+impl Answer {
+    fn of(subject: &Subject, spec: &CaseSpec, x: XChoice) -> Result<Self, Error> {
+        Self::to(subject, spec.factors(), spec.full_gradient(1), x)
+    }
+
+    fn to(subject: &Subject, factors: Factors, g: DMatrix<f64>, x: XChoice) -> Result<Self, Error> {
+        let gradients = factor_gradients(&factors, &g);
+        let adjusted = subject.adjusted(&factors, &gradients, x)?;
+        let e = equivalent_gradient(&factors, &adjusted);
+        Ok(Answer {
+            factors,
+            g,
+            gradients,
+            adjusted,
+            e,
+        })
+    }
+}
+
+impl Answer {
+    /// Sizes that dA and dB can be expected to have: their own, or that of the g behind them
+    /// seen through the other factor, where they happen to vanish (at r = m all of V does).
+    fn sizes(&self) -> [f64; 2] {
+        let through = |factor: &DMatrix<f64>| match factor.norm() {
+            0.0 => 0.0,
+            norm => self.g.norm() / (self.factors.s * norm),
+        };
+        [
+            self.adjusted.a.norm() + through(&self.factors.b),
+            self.adjusted.b.norm() + through(&self.factors.a),
+        ]
+    }
+}
+
+/// Gram inverses with which a law follows a trajectory on its own.
+fn grams(factors: &Factors, method: Method) -> Result<Grams, Error> {
+    Grams::of(factors, exact(method).damping)
+}

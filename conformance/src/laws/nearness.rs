@@ -1,0 +1,48 @@
+//! Law 6: the Sylvester X minimises $`\lVert \mathrm{d}A - g_A \rVert^2 + \lVert \mathrm{d}B - g_B
+//! \rVert^2`$; moving X raises it.
+//!
+//! Moving X by hD changes the sum by $`2h \langle G, D \rangle + h^2 (\lVert D A \rVert^2 +
+//! \lVert B D \rVert^2)`$ with $`G = (\mathrm{d}A - g_A) A^\top - B^\top (\mathrm{d}B - g_B)`$, so
+//! G must be 0. The sum is also evaluated on both sides. Cannot see a wrong E.
+
+use lora_pro_core::{Error, XChoice};
+use lora_pro_reference::factors::Pair;
+
+use super::Answer;
+use crate::residual::{ratio, worst};
+use crate::sample::{CaseSpec, uniform};
+use crate::subject::Subject;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let Answer {
+        factors,
+        gradients,
+        adjusted,
+        ..
+    } = Answer::of(subject, spec, XChoice::Sylvester)?;
+    let (b, a) = (&factors.b, &factors.a);
+    let far = Pair {
+        a: &adjusted.a - &gradients.a,
+        b: &adjusted.b - &gradients.b,
+    };
+    let slope = &far.a * a.transpose() - b.transpose() * &far.b;
+    let size = far.a.norm() * a.norm() + b.norm() * far.b.norm();
+
+    let square = |pair: &Pair| pair.a.norm_squared() + pair.b.norm_squared();
+    let direction = uniform(&mut spec.random(100), spec.r, spec.r);
+    let (moved_a, moved_b) = (&direction * a, b * &direction);
+    let length = (square(&far) / (moved_a.norm_squared() + moved_b.norm_squared())).sqrt();
+    let gains = [-0.5, -0.01, 0.01, 0.5].map(|share| {
+        let h = share * length;
+        let moved = Pair {
+            a: &far.a + &moved_a * h,
+            b: &far.b - &moved_b * h,
+        };
+        ratio(spec, (square(&far) - square(&moved)).max(0.0), square(&far))
+    });
+    Ok(worst(gains.into_iter().chain([ratio(
+        spec,
+        slope.norm(),
+        size,
+    )])))
+}

@@ -1,0 +1,21 @@
+//! Law 1: $`B^\top (g - E) = 0`$ and $`(g - E) A^\top = 0`$.
+//!
+//! What is left of g is out of the adapter's reach. Cannot see X.
+
+use lora_pro_core::{Error, XChoice};
+
+use super::Answer;
+use crate::residual::{ratio, worst};
+use crate::sample::CaseSpec;
+use crate::subject::Subject;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let Answer { factors, g, e, .. } = Answer::of(subject, spec, XChoice::Sylvester)?;
+    let rest = &g - e;
+    let left = (factors.b.transpose() * &rest).norm();
+    let right = (&rest * factors.a.transpose()).norm();
+    Ok(worst([
+        ratio(spec, left, factors.b.norm() * g.norm()),
+        ratio(spec, right, g.norm() * factors.a.norm()),
+    ]))
+}

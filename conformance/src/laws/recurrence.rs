@@ -1,0 +1,268 @@
+//! Law 12: the moments follow their recurrences.
+//!
+//! - Full: M and V2 follow Adam on E, and the step moves W by the projection of N. At t = 1 that
+//!   is $`N = E / (|E| + \varepsilon)`$.
+//! - Factored: the row and column means are those of E.E; M is the running mean of E, projected
+//!   on each new tangent space; the step moves W by the projection of N. At r = min(m, n) and full
+//!   rank the projections do nothing, and this is AdamW with a factored second moment on W.
+//! - Efficient and lora: the same for each factor by itself.
+//! - With b1 = b2 = 0 nothing of the past is left.
+//!
+//! Sees time: bias correction, stale or shared moments, the order of averaging and transport.
+//! Cannot see X in the full and factored mode.
+
+use lora_pro_core::{Error, Hyper, Method, XChoice};
+use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
+use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
+use nalgebra::DMatrix;
+
+use super::{METHODS, grams};
+use crate::residual::{all_or_nothing, ratio, worst};
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+/// Steps of a trajectory.
+const STEPS: u64 = 5;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let square = CaseSpec {
+        r: spec.m.min(spec.n),
+        ..*spec
+    };
+    let square = CaseSpec {
+        rank_a: square.r,
+        rank_b: square.rank_b.min(1) * square.r,
+        ..square
+    };
+    Ok(worst([
+        in_weight_space(subject, spec, Method::Full)?,
+        in_weight_space(subject, spec, Method::Factored)?,
+        in_weight_space(subject, &square, Method::Full)?,
+        in_weight_space(subject, &square, Method::Factored)?,
+        on_factors(subject, spec, Method::Lora)?,
+        on_factors(subject, spec, Method::Efficient)?,
+        forgets(subject, spec)?,
+    ]))
+}
+
+/// Running means of X and of a measure of X.X, kept apart from the subject's.
+struct Means {
+    first: DMatrix<f64>,
+    second: DMatrix<f64>,
+}
+
+impl Means {
+    fn average(&mut self, hyper: &Hyper, x: &DMatrix<f64>, square: &DMatrix<f64>) {
+        self.first = &self.first * hyper.beta1 + x * (1.0 - hyper.beta1);
+        self.second = &self.second * hyper.beta2 + square * (1.0 - hyper.beta2);
+    }
+
+    /// N, and the root that M is divided by, for a second moment of M's shape.
+    fn normalized(&self, hyper: &Hyper, t: u64) -> (DMatrix<f64>, DMatrix<f64>) {
+        let c1 = 1.0 - hyper.beta1.powf(t as f64);
+        let c2 = 1.0 - hyper.beta2.powf(t as f64);
+        let root = self.second.map(|v| (v / c2).sqrt() + hyper.eps);
+        ((&self.first / c1).component_div(&root), root)
+    }
+}
+
+fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let hyper = exact(method);
+    let mut run = Run::start(subject, &spec.factors(), hyper)?;
+    let zero = DMatrix::zeros(spec.m, spec.n);
+    let mut means = Means {
+        first: zero.clone(),
+        second: zero,
+    };
+    let mut ratios = Vec::new();
+    for t in 1..=STEPS {
+        let old = run.factors();
+        let g = spec.full_gradient(t);
+        let grams_old = grams(&old, method)?;
+        let e = tangent_projection(&old, &grams_old, &g);
+        if method == Method::Factored {
+            // The moment belongs to the present tangent space.
+            means.first = tangent_projection(&old, &grams_old, &means.first);
+        }
+        means.average(&hyper, &e, &e.component_mul(&e));
+        run.step(&factor_gradients(&old, &g))?;
+        let new = run.factors();
+        let spec = with_condition(spec, &[&old, &new]);
+        ratios.extend(moments(&mut run, &spec, &means, &new)?);
+        ratios.push(update(&spec, &hyper, t, &means, &old, &new)?);
+    }
+    Ok(worst(ratios))
+}
+
+/// The subject's moments against ours.
+fn moments(
+    run: &mut Run,
+    spec: &CaseSpec,
+    means: &Means,
+    new: &Factors,
+) -> Result<Vec<f64>, Error> {
+    let (m, v) = (&means.first, &means.second);
+    if let Ok(first) = run.state("exp_avg") {
+        let second = run.state("exp_avg_sq")?;
+        return Ok(vec![
+            ratio(spec, (first - m).norm(), m.norm()),
+            ratio(spec, (second - v).norm(), v.norm()),
+        ]);
+    }
+    let carried = tangent_projection(new, &grams(new, Method::Factored)?, m);
+    let (y, z) = (run.state("exp_avg_y")?, run.state("exp_avg_z")?);
+    let (row, col) = factored_means(v);
+    // Where r = m, Z is nothing but rounding.
+    let size_z = z.norm() + lora_pro_core::relative(m.norm(), new.a.norm());
+    Ok(vec![
+        ratio(spec, (&new.b * y + &z * &new.a - carried).norm(), m.norm()),
+        ratio(spec, (new.b.transpose() * &z).norm(), new.b.norm() * size_z),
+        ratio(spec, (run.state("row_sq")? - &row).norm(), row.norm()),
+        ratio(spec, (run.state("col_sq")? - &col).norm(), col.norm()),
+    ])
+}
+
+/// Means of the rows (m x 1) and of the columns (1 x n). Averaging over time and over rows
+/// commute, so those of the running mean are the running means of those.
+fn factored_means(v: &DMatrix<f64>) -> (DMatrix<f64>, DMatrix<f64>) {
+    let (m, n) = v.shape();
+    let row = DMatrix::from_fn(m, 1, |i, _| v.row(i).sum() / n as f64);
+    let col = DMatrix::from_fn(1, n, |_, j| v.column(j).sum() / m as f64);
+    (row, col)
+}
+
+/// The step has moved W, to first order, by -lr times the projection of N.
+///
+/// N divides by a root that may be small, where an error in E is magnified: so the error is
+/// compared with the largest entry of M over that root.
+fn update(
+    spec: &CaseSpec,
+    hyper: &Hyper,
+    t: u64,
+    means: &Means,
+    old: &Factors,
+    new: &Factors,
+) -> Result<f64, Error> {
+    let (n, root) = match hyper.method {
+        Method::Full => means.normalized(hyper, t),
+        _ => factored_normalized(means, hyper, t),
+    };
+    let moved = Pair {
+        a: &old.a - &new.a,
+        b: &old.b - &new.b,
+    };
+    let moved = equivalent_gradient(old, &moved);
+    let expected = tangent_projection(old, &grams(old, hyper.method)?, &n) * hyper.lr;
+    let magnified = root.map(|x| 1.0 / x).norm() * means.first.amax() + n.norm();
+    let stored = old.s * (old.a.norm() * new.b.norm().max(old.b.norm()));
+    Ok(ratio(
+        spec,
+        (moved - expected).norm(),
+        hyper.lr * magnified + stored,
+    ))
+}
+
+/// N with the second moment replaced by (row mean) (column mean) / (mean), and eps added to the
+/// root of each of the two.
+fn factored_normalized(means: &Means, hyper: &Hyper, t: u64) -> (DMatrix<f64>, DMatrix<f64>) {
+    let c1 = 1.0 - hyper.beta1.powf(t as f64);
+    let c2 = 1.0 - hyper.beta2.powf(t as f64);
+    let (row, col) = factored_means(&means.second);
+    let mean = (row.mean() / c2).sqrt();
+    let (m, n) = means.first.shape();
+    let root = DMatrix::from_fn(m, n, |i, j| {
+        ((row[i] / c2).sqrt() + hyper.eps) * ((col[j] / c2).sqrt() + hyper.eps) / mean
+    });
+    ((&means.first / c1).component_div(&root), root)
+}
+
+fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let hyper = exact(method);
+    let mut run = Run::start(subject, &spec.factors(), hyper)?;
+    let zero = |rows, cols| Means {
+        first: DMatrix::zeros(rows, cols),
+        second: DMatrix::zeros(rows, cols),
+    };
+    let (mut a, mut b) = (zero(spec.r, spec.n), zero(spec.m, spec.r));
+    let mut ratios = Vec::new();
+    for t in 1..=STEPS {
+        let old = run.factors();
+        let gradients = spec.gradients(&old, t);
+        let fed = match method {
+            Method::Lora => gradients.clone(),
+            _ => subject.adjusted(&old, &gradients, XChoice::Sylvester)?,
+        };
+        a.average(&hyper, &fed.a, &fed.a.component_mul(&fed.a));
+        b.average(&hyper, &fed.b, &fed.b.component_mul(&fed.b));
+        run.step(&gradients)?;
+        let new = run.factors();
+        for (means, old, new, names) in [
+            (&a, &old.a, &new.a, ["exp_avg_a", "exp_avg_sq_a"]),
+            (&b, &old.b, &new.b, ["exp_avg_b", "exp_avg_sq_b"]),
+        ] {
+            let (n, _) = means.normalized(&hyper, t);
+            let expected = old - n * hyper.lr;
+            let (first, second) = (run.state(names[0])?, run.state(names[1])?);
+            ratios.push(ratio(
+                spec,
+                (new - &expected).norm(),
+                expected.norm() + hyper.lr,
+            ));
+            ratios.push(ratio(
+                spec,
+                (first - &means.first).norm(),
+                means.first.norm(),
+            ));
+            ratios.push(ratio(
+                spec,
+                (second - &means.second).norm(),
+                means.second.norm(),
+            ));
+        }
+    }
+    Ok(worst(ratios))
+}
+
+/// Without memory, a run that has a past steps like one that has none.
+fn forgets(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let mut same = true;
+    for method in METHODS {
+        let hyper = Hyper {
+            beta1: 0.0,
+            beta2: 0.0,
+            ..exact(method)
+        };
+        let mut old = Run::start(subject, &spec.factors(), hyper)?;
+        for t in 1..STEPS {
+            old.step(&spec.gradients(&old.factors(), t))?;
+        }
+        let mut new = Run::start(subject, &old.factors(), hyper)?;
+        let gradients = spec.gradients(&old.factors(), STEPS);
+        old.step(&gradients)?;
+        new.step(&gradients)?;
+        same &= old.factors() == new.factors();
+    }
+    Ok(all_or_nothing(same))
+}
+
+/// The case with the worst condition number that its factors came to.
+pub(super) fn with_condition(spec: &CaseSpec, met: &[&Factors]) -> CaseSpec {
+    let mut spec = *spec;
+    for factors in met {
+        spec.kappa_a = spec.kappa_a.max(condition(&factors.a));
+        spec.kappa_b = spec.kappa_b.max(condition(&factors.b));
+    }
+    spec
+}
+
+/// Largest over smallest singular value that is not zero up to rounding.
+fn condition(factor: &DMatrix<f64>) -> f64 {
+    let values = factor.clone().svd(false, false).singular_values;
+    let largest = values.max();
+    let smallest = values
+        .iter()
+        .copied()
+        .filter(|x| *x > 1e-14 * largest)
+        .fold(largest, f64::min);
+    lora_pro_core::relative(largest, smallest).max(1.0)
+}

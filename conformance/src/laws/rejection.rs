@@ -1,0 +1,206 @@
+//! Law 18: NaN, infinity, mismatched shapes, r = 0, s = 0 and hyper-parameters out of range are
+//! refused with an error that names the adapter, and change nothing.
+
+use lora_pro_core::{
+    AdapterId, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method, Optimizer,
+    PairIo, Scale, StepIo,
+};
+use lora_pro_reference::factors::Pair;
+
+use super::METHODS;
+use crate::residual::all_or_nothing;
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact, host};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let mut held = specs_are_refused(subject, spec)? && configurations_are_refused(subject);
+    for method in METHODS {
+        held &= steps_are_refused(subject, spec, method)?;
+    }
+    Ok(all_or_nothing(held))
+}
+
+fn names_the_adapter<T>(result: Result<T, Error>) -> bool {
+    result.is_err_and(|error| error.to_string().contains("adapter `adapter`"))
+}
+
+fn specs_are_refused(subject: &Subject, case: &CaseSpec) -> Result<bool, Error> {
+    let good = Subject::spec(&case.factors());
+    let with = |change: &dyn Fn(&mut AdapterSpec)| {
+        let mut spec = good.clone();
+        change(&mut spec);
+        spec
+    };
+    let bad = [
+        with(&|spec| spec.r = 0),
+        with(&|spec| spec.m = 0),
+        with(&|spec| spec.n = 0),
+        with(&|spec| spec.r = spec.m.min(spec.n) + 1),
+        with(&|spec| spec.scale = Scale::Explicit(0.0)),
+        with(&|spec| spec.scale = Scale::Alpha(-8.0)),
+        with(&|spec| spec.scale = Scale::Explicit(f64::NAN)),
+        with(&|spec| spec.scale = Scale::RsLora(f64::INFINITY)),
+        with(&|spec| spec.group = Some("no such group".into())),
+    ];
+    let mut optimizer = Optimizer::new((subject.make)(), Config::from(exact(Method::Full)))?;
+    let mut held = bad
+        .into_iter()
+        .all(|spec| names_the_adapter(optimizer.add_adapter(spec)));
+    held &= optimizer.add_adapter(good.clone()).is_ok();
+    Ok(held && names_the_adapter(optimizer.add_adapter(good)))
+}
+
+fn configurations_are_refused(subject: &Subject) -> bool {
+    let good = exact(Method::Full);
+    let bad = [
+        Hyper { lr: -1e-3, ..good },
+        Hyper {
+            lr: f64::NAN,
+            ..good
+        },
+        Hyper {
+            lr_ratio: 0.0,
+            ..good
+        },
+        Hyper { beta1: 1.0, ..good },
+        Hyper {
+            beta2: -0.1,
+            ..good
+        },
+        Hyper { eps: 0.0, ..good },
+        Hyper {
+            eps: f64::INFINITY,
+            ..good
+        },
+        Hyper {
+            weight_decay: -0.1,
+            ..good
+        },
+        Hyper {
+            lr: 1.0,
+            weight_decay: 2.0,
+            ..good
+        },
+        Hyper {
+            momentum: 0.9,
+            ..good
+        },
+        Hyper {
+            method: Method::Sgd,
+            amsgrad: true,
+            ..good
+        },
+        Hyper {
+            update_clip: Some(0.0),
+            ..good
+        },
+        Hyper {
+            damping: Damping::Absolute(-1e-8),
+            ..good
+        },
+        Hyper {
+            damping: Damping::Relative(1.0),
+            ..good
+        },
+        Hyper {
+            damping: Damping::Cutoff(f64::NAN),
+            ..good
+        },
+    ];
+    let refused = |hyper| Optimizer::new((subject.make)(), Config::from(hyper)).is_err();
+    bad.into_iter().all(refused)
+}
+
+/// The tensors of one step, to be spoiled.
+struct Tensors {
+    a: HostTensor,
+    b: HostTensor,
+    grad_a: HostTensor,
+    grad_b: HostTensor,
+}
+
+fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Result<bool, Error> {
+    let mut run = Run::start(subject, &case.factors(), exact(method))?;
+    run.step(&case.gradients(&run.factors(), 1))?;
+    let gradients = case.gradients(&run.factors(), 2);
+    let before = run.saved()?;
+    let mut held = true;
+    for spoil in SPOILS {
+        let mut tensors = tensors(&run, &gradients);
+        spoil(&mut tensors);
+        let (a, b) = (tensors.a.clone(), tensors.b.clone());
+        let refused = names_the_adapter(step(&mut run, &mut tensors, AdapterId(0), 1));
+        held &= refused && bits(&tensors.a) == bits(&a) && bits(&tensors.b) == bits(&b);
+    }
+    let mut good = tensors(&run, &gradients);
+    held &= step(&mut run, &mut good, AdapterId(7), 1).is_err();
+    held &= names_the_adapter(step(&mut run, &mut good, AdapterId(0), 2));
+    held &= run.saved()? == before;
+    Ok(held && step(&mut run, &mut good, AdapterId(0), 1).is_ok())
+}
+
+fn tensors(run: &Run, gradients: &Pair) -> Tensors {
+    let factors = run.factors();
+    Tensors {
+        a: host(&factors.a),
+        b: host(&factors.b),
+        grad_a: host(&gradients.a),
+        grad_b: host(&gradients.b),
+    }
+}
+
+/// Ways in which a step's tensors can be wrong.
+const SPOILS: [fn(&mut Tensors); 10] = [
+    |tensors| last(&mut tensors.a, f64::NAN),
+    |tensors| last(&mut tensors.b, f64::INFINITY),
+    |tensors| last(&mut tensors.grad_a, f64::NEG_INFINITY),
+    |tensors| last(&mut tensors.grad_b, f64::NAN),
+    |tensors| tensors.a = wider(&tensors.a),
+    |tensors| tensors.b = wider(&tensors.b),
+    |tensors| tensors.grad_a = wider(&tensors.grad_a),
+    |tensors| tensors.grad_b = wider(&tensors.grad_b),
+    |tensors| tensors.a = HostTensor::zeros(DType::F32, tensors.a.shape()),
+    |tensors| tensors.grad_b = HostTensor::zeros(DType::Bf16, tensors.grad_b.shape()),
+];
+
+fn last(tensor: &mut HostTensor, value: f64) {
+    let [rows, cols] = tensor.shape();
+    tensor.view_mut().set(rows - 1, cols - 1, value);
+}
+
+fn wider(tensor: &HostTensor) -> HostTensor {
+    let [rows, cols] = tensor.shape();
+    HostTensor::zeros(tensor.dtype(), [rows, cols + 1])
+}
+
+fn bits(tensor: &HostTensor) -> &[u8] {
+    tensor.bytes()
+}
+
+/// A step with the adapter listed once or twice.
+fn step(run: &mut Run, tensors: &mut Tensors, id: AdapterId, times: usize) -> Result<(), Error> {
+    let (mut a, mut b) = (tensors.a.clone(), tensors.b.clone());
+    let io = PairIo {
+        id,
+        a: tensors.a.view_mut(),
+        b: tensors.b.view_mut(),
+        grad_a: tensors.grad_a.view(),
+        grad_b: tensors.grad_b.view(),
+        base: None,
+    };
+    let again = PairIo {
+        id,
+        a: a.view_mut(),
+        b: b.view_mut(),
+        grad_a: tensors.grad_a.view(),
+        grad_b: tensors.grad_b.view(),
+        base: None,
+    };
+    let mut pairs = [io, again];
+    let (optimizer, _) = run.parts();
+    optimizer.step(StepIo {
+        pairs: &mut pairs[..times],
+        params: &mut [],
+    })?;
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! Law 5: $`S_B X + X S_A + U A^\top = 0`$.
+//!
+//! X itself is not seen from outside; $`X A`$ and $`B X`$ are, as differences to the answer with
+//! X = 0: $`S_B X = B^\top (\mathrm{d}B_0 - \mathrm{d}B)`$, $`X S_A = (\mathrm{d}A - \mathrm{d}A_0)
+//! A^\top`$, $`U = \mathrm{d}A_0`$. Cannot see a wrong U or V.
+
+use lora_pro_core::{Error, XChoice};
+
+use super::Answer;
+use crate::residual::ratio;
+use crate::sample::CaseSpec;
+use crate::subject::Subject;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let zero = Answer::of(subject, spec, XChoice::Zero)?;
+    let chosen = Answer::of(subject, spec, XChoice::Sylvester)?;
+    let (b, a) = (&zero.factors.b, &zero.factors.a);
+    let b_x = &zero.adjusted.b - &chosen.adjusted.b;
+    let x_a = &chosen.adjusted.a - &zero.adjusted.a;
+    let residual = b.transpose() * &b_x + &x_a * a.transpose() + &zero.adjusted.a * a.transpose();
+    let size = b.norm() * (b_x.norm() + zero.adjusted.b.norm())
+        + (x_a.norm() + zero.adjusted.a.norm()) * a.norm();
+    Ok(ratio(spec, residual.norm(), size))
+}

@@ -1,0 +1,227 @@
+//! What is held against the laws: any backend, seen only through core's contract.
+
+use std::path::Path;
+
+use lora_pro_core::{
+    AdapterId, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method,
+    Optimizer, PairIo, Preset, Scale, StepIo, TensorFile, XChoice,
+};
+use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::storage::matrix;
+use nalgebra::DMatrix;
+
+/// A backend under test.
+#[derive(Clone, Copy)]
+pub struct Subject {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// Makes one.
+    pub make: fn() -> Box<dyn Backend>,
+}
+
+/// Hyper-parameters of the laws: the exact pseudo-inverse and a learning rate of 1e-3.
+pub fn exact(method: Method) -> Hyper {
+    Hyper {
+        method,
+        damping: Damping::None,
+        lr: 1e-3,
+        ..Preset::Paper.hyper()
+    }
+}
+
+impl Subject {
+    /// (dA, dB) for the given gradients.
+    ///
+    /// They are read from the momentum of SGD after its first step, where nothing is subtracted
+    /// from them and nothing lost.
+    pub fn adjusted(&self, factors: &Factors, gradients: &Pair, x: XChoice) -> Result<Pair, Error> {
+        let hyper = Hyper {
+            x,
+            momentum: 0.5,
+            ..exact(Method::Sgd)
+        };
+        let mut run = Run::start(self, factors, hyper)?;
+        run.step(gradients)?;
+        Ok(Pair {
+            a: run.state("momentum_a")?,
+            b: run.state("momentum_b")?,
+        })
+    }
+
+    /// The adapter's description as [`Run`] registers it.
+    pub fn spec(factors: &Factors) -> AdapterSpec {
+        let (m, r) = factors.b.shape();
+        AdapterSpec {
+            name: "adapter".into(),
+            m,
+            n: factors.a.ncols(),
+            r,
+            scale: Scale::Explicit(factors.s),
+            dtype: DType::F64,
+            group: None,
+        }
+    }
+}
+
+/// Some adapters on their way. What has no index is about the first.
+pub struct Run {
+    optimizer: Optimizer,
+    members: Vec<Member>,
+}
+
+/// One adapter's place in memory.
+pub struct Member {
+    /// The adapter.
+    pub id: AdapterId,
+    /// A, r x n.
+    pub a: HostTensor,
+    /// B, m x r.
+    pub b: HostTensor,
+    /// The scale.
+    pub s: f64,
+}
+
+impl Run {
+    /// One adapter at t = 0.
+    pub fn start(subject: &Subject, factors: &Factors, hyper: Hyper) -> Result<Self, Error> {
+        Self::start_all(subject, std::slice::from_ref(factors), hyper)
+    }
+
+    /// Several adapters at t = 0: `adapter`, `adapter 1`, `adapter 2`, ...
+    pub fn start_all(subject: &Subject, all: &[Factors], hyper: Hyper) -> Result<Self, Error> {
+        let mut optimizer = Optimizer::new((subject.make)(), Config::from(hyper))?;
+        let mut members = Vec::new();
+        for (k, factors) in all.iter().enumerate() {
+            let mut spec = Subject::spec(factors);
+            if k > 0 {
+                spec.name = format!("{} {k}", spec.name);
+            }
+            let id = optimizer.add_adapter(spec)?;
+            members.push(Member {
+                id,
+                a: host(&factors.a),
+                b: host(&factors.b),
+                s: factors.s,
+            });
+        }
+        Ok(Run { optimizer, members })
+    }
+
+    /// One step of all adapters with these gradients.
+    pub fn step_all(&mut self, gradients: &[Pair]) -> Result<(), Error> {
+        let gradients: Vec<_> = gradients
+            .iter()
+            .map(|pair| (host(&pair.a), host(&pair.b)))
+            .collect();
+        let mut pairs: Vec<_> = self
+            .members
+            .iter_mut()
+            .zip(&gradients)
+            .map(|(member, (grad_a, grad_b))| member.io(grad_a, grad_b))
+            .collect();
+        self.optimizer.step(StepIo {
+            pairs: &mut pairs,
+            params: &mut [],
+        })?;
+        Ok(())
+    }
+
+    /// One step of the first adapter.
+    pub fn step(&mut self, gradients: &Pair) -> Result<(), Error> {
+        self.step_all(std::slice::from_ref(gradients))
+    }
+
+    /// The factors now.
+    pub fn factors(&self) -> Factors {
+        self.members[0].factors()
+    }
+
+    /// All adapters.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The optimizer and all adapters: for steps that are not as they should be.
+    pub fn parts(&mut self) -> (&mut Optimizer, &mut [Member]) {
+        (&mut self.optimizer, &mut self.members)
+    }
+
+    /// Steps taken.
+    pub fn t(&self) -> u64 {
+        self.optimizer.adapters()[self.members[0].id.0].state.step
+    }
+
+    /// A state tensor by its name.
+    pub fn state(&mut self, name: &str) -> Result<DMatrix<f64>, Error> {
+        let file = self.saved()?;
+        let key = format!("state.adapter.{name}");
+        let found = file.tensors.get(&key).and_then(|data| {
+            let shape = [data.shape[0], data.shape[1]];
+            HostTensor::from_bytes(data.dtype, shape, data.bytes.clone())
+        });
+        match found {
+            Some(tensor) => Ok(matrix(&tensor.view())),
+            None => Err(Error::file(
+                "the saved state",
+                format!("it has no tensor `{key}`"),
+            )),
+        }
+    }
+
+    /// Everything that a checkpoint would hold.
+    pub fn saved(&mut self) -> Result<TensorFile, Error> {
+        let mut file = TensorFile {
+            document: serde_json::json!({}),
+            tensors: Default::default(),
+        };
+        self.optimizer.save_to(&mut file)?;
+        Ok(file)
+    }
+
+    /// The same run, its optimizer rebuilt from what a checkpoint would hold.
+    pub fn reloaded(&mut self, subject: &Subject) -> Result<Self, Error> {
+        let file = self.saved()?;
+        let optimizer = Optimizer::load_from((subject.make)(), &file, Path::new("checkpoint"))?;
+        let members = self.members.iter().map(Member::copy).collect();
+        Ok(Run { optimizer, members })
+    }
+}
+
+impl Member {
+    /// The factors now.
+    pub fn factors(&self) -> Factors {
+        Factors {
+            b: matrix(&self.b.view()),
+            a: matrix(&self.a.view()),
+            s: self.s,
+        }
+    }
+
+    /// The tensors of a step.
+    pub fn io<'t>(&'t mut self, grad_a: &'t HostTensor, grad_b: &'t HostTensor) -> PairIo<'t> {
+        PairIo {
+            id: self.id,
+            a: self.a.view_mut(),
+            b: self.b.view_mut(),
+            grad_a: grad_a.view(),
+            grad_b: grad_b.view(),
+            base: None,
+        }
+    }
+
+    /// The same values in memory of their own.
+    pub fn copy(&self) -> Member {
+        Member {
+            id: self.id,
+            a: self.a.clone(),
+            b: self.b.clone(),
+            s: self.s,
+        }
+    }
+}
+
+/// A matrix in host memory, f64.
+pub fn host(values: &DMatrix<f64>) -> HostTensor {
+    let shape = [values.nrows(), values.ncols()];
+    HostTensor::from_fn(DType::F64, shape, |i, j| values[(i, j)])
+}

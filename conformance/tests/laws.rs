@@ -1,0 +1,90 @@
+//! The 18 laws on the reference, each over random cases and over extreme ones.
+
+use lora_pro_conformance::laws::{Applies, LAWS, Law};
+use lora_pro_conformance::residual::holds;
+use lora_pro_conformance::sample::{CaseSpec, any_rank, early, full_rank};
+use lora_pro_conformance::subject::Subject;
+use lora_pro_reference::ReferenceBackend;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+const REFERENCE: Subject = Subject {
+    name: "reference",
+    make: || Box::new(ReferenceBackend::new()),
+};
+
+/// Random cases per law, unless the environment says otherwise (PROPTEST_CASES).
+const CASES: u32 = 96;
+
+/// Condition numbers up to 10^6, where u kappa^2 = 1e-4, and up to 10^16 = 1 / u.
+const DECADES: [f64; 2] = [6.0, 16.0];
+
+fn run(law: &Law) {
+    for decades in DECADES {
+        match law.applies {
+            Applies::FullRank => search(law, full_rank(decades)),
+            Applies::AnyRank => search(law, any_rank(decades)),
+            Applies::Trajectory => search(law, early(decades.min(2.0))),
+        }
+    }
+}
+
+fn search(law: &Law, cases: impl Strategy<Value = CaseSpec>) {
+    let cases_wanted = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    let config = Config {
+        cases: cases_wanted.unwrap_or(CASES),
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(
+        config,
+        proptest::test_runner::TestRng::deterministic_rng(Default::default()),
+    );
+    let outcome = runner.run(&cases, |spec| {
+        let ratio = (law.check)(&REFERENCE, &spec)
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
+        if holds(ratio) {
+            Ok(())
+        } else {
+            Err(TestCaseError::fail(format!(
+                "law {} ({}): ratio {ratio:e}",
+                law.number, law.name
+            )))
+        }
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+macro_rules! laws {
+    ($($test:ident: $number:literal),+ $(,)?) => {$(
+        #[test]
+        fn $test() {
+            run(&LAWS[$number - 1]);
+        }
+    )+};
+}
+
+laws! {
+    law_01_orthogonality: 1,
+    law_02_optimality: 2,
+    law_03_x_invariance: 3,
+    law_04_descent: 4,
+    law_05_sylvester: 5,
+    law_06_nearness: 6,
+    law_07_reparametrisation: 7,
+    law_08_rotation: 8,
+    law_09_scale: 9,
+    law_10_exactness: 10,
+    law_11_rank_deficient: 11,
+    law_12_recurrence: 12,
+    law_13_independence: 13,
+    law_14_resume: 14,
+    law_15_balance: 15,
+    law_16_transpose: 16,
+    law_17_rotation_of_factors: 17,
+    law_18_rejection: 18,
+}
