@@ -34,7 +34,10 @@ impl Choice {
     /// The backend called `name`. For `auto`, standard error says which one and why.
     pub fn of(name: &str) -> Result<Self, Failure> {
         if name == "auto" {
-            return Self::automatic();
+            let choice = Self::automatic()?;
+            let Entry { name, why, .. } = choice.entry;
+            note(&format!("backend: auto chose {name}: {why}"));
+            return Ok(choice);
         }
         match BACKENDS.iter().find(|entry| entry.name == name) {
             Some(entry) => Ok(Choice {
@@ -48,18 +51,15 @@ impl Choice {
         }
     }
 
-    fn automatic() -> Result<Self, Failure> {
-        let Some(entry) = BACKENDS.iter().find(|entry| (entry.make)().is_ok()) else {
-            return Err(Failure::Run("no backend of this build works here".into()));
-        };
-        note(&format!(
-            "backend: auto chose {}: {}",
-            entry.name, entry.why
-        ));
-        Ok(Choice {
-            entry,
-            automatic: true,
-        })
+    /// The first backend of the table that works here.
+    pub fn automatic() -> Result<Self, Failure> {
+        match BACKENDS.iter().find(|entry| (entry.make)().is_ok()) {
+            Some(entry) => Ok(Choice {
+                entry,
+                automatic: true,
+            }),
+            None => Err(Failure::Run("no backend of this build works here".into())),
+        }
     }
 
     /// A new backend of this kind.
@@ -84,6 +84,6 @@ impl Choice {
 }
 
 /// The names of all backends.
-pub fn names() -> Vec<&'static str> {
+fn names() -> Vec<&'static str> {
     BACKENDS.iter().map(|entry| entry.name).collect()
 }

@@ -19,6 +19,18 @@ use clap::{Parser, Subcommand};
 use commands::{compare, gap, info, replay, train};
 use failure::Failure;
 
+/// Kept stable: scripts depend on them.
+macro_rules! exit_codes {
+    () => {
+        "\
+Exit codes:
+  0  done
+  1  the run failed: training diverged, a replay is out of tolerance, a backend gave up
+  2  bad usage or bad input: unknown options, values out of range, files that are missing,
+     damaged or cannot be written"
+    };
+}
+
 /// Fine-tune with LoRA-Pro, and see how near it comes to full fine-tuning
 ///
 /// LoRA trains a weight W = W0 + s B A through two thin factors. LoRA-Pro adjusts the gradients of
@@ -37,20 +49,14 @@ use failure::Failure;
 ///     efficient  AdamW on the adjusted gradients of A and B
 ///     sgd        plain descent along the adjusted gradients
 #[derive(Parser, Debug)]
-#[command(version, name = "lora-pro", verbatim_doc_comment, after_help = EXIT_CODES, after_long_help = AFTER_HELP)]
+#[command(version, name = "lora-pro", verbatim_doc_comment, after_help = exit_codes!(), after_long_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  the run failed: training diverged, a replay is out of tolerance, a backend gave up
-  2  bad usage or bad input: unknown options, values out of range, files that are missing,
-     damaged or cannot be written";
-
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    "\
 Examples:
   lora-pro                                   compare all methods, write report.html
   lora-pro compare --quick                   the same in seconds, with little to conclude from
@@ -63,11 +69,9 @@ Examples:
 
 Results go to standard output, progress and notes to standard error.
 
-Exit codes:
-  0  done
-  1  the run failed: training diverged, a replay is out of tolerance, a backend gave up
-  2  bad usage or bad input: unknown options, values out of range, files that are missing,
-     damaged or cannot be written";
+",
+    exit_codes!()
+);
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -75,6 +79,7 @@ enum Command {
     Train(train::TrainArgs),
     Gap(gap::GapArgs),
     Replay(replay::ReplayArgs),
+    /// Print versions, backends with what they can do, and this machine
     Info,
 }
 

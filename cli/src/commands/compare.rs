@@ -11,8 +11,7 @@ use crate::failure::Failure;
 use crate::output::{note, say};
 use crate::progress::Progress;
 use crate::summary::summary;
-use crate::table::Table;
-use crate::{data, report};
+use crate::{data, report, table};
 
 /// Compare full fine-tuning, LoRA, rsLoRA, LoRA+ and LoRA-Pro
 ///
@@ -21,11 +20,14 @@ use crate::{data, report};
 /// learning rate, where the question is who follows it, and at the method's own best, chosen on
 /// the validation split. Numbers are printed as they come out.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   lora-pro compare
   lora-pro compare --rank 1 --seeds 3 --out rank1.html --json rank1.json
-  lora-pro compare --data rows.csv --quick")]
+  lora-pro compare --data rows.csv --quick"
+)]
 pub struct CompareArgs {
     /// `digits`, or a CSV file: features, then the class as a whole number from 0
     #[arg(long, default_value = "digits", value_name = "digits|FILE.csv")]
@@ -101,7 +103,7 @@ impl CompareArgs {
 fn text(found: &Comparison) -> String {
     let setup = &found.setup;
     let head = format!(
-        "{}\n{}\nrank {}, alpha {}, {} steps of {} examples, {} seeds; before fine-tuning {:.1} %\n",
+        "{}\n{}\nrank {}, alpha {}, {} steps of {} examples, {} seeds; before fine-tuning {:.1} %",
         setup.task,
         setup.network,
         setup.rank,
@@ -111,9 +113,9 @@ fn text(found: &Comparison) -> String {
         setup.seeds.len(),
         100.0 * setup.accuracy_before
     );
-    let table = Table::of(found).text();
+    let (results, gaps) = (table::results(found).text(), table::gaps(found).text());
     let time = format!("{:.0} s in all", setup.seconds);
-    [head, table, String::new(), summary(found).join("\n"), time].join("\n")
+    [head, results, gaps, summary(found).join("\n"), time].join("\n\n")
 }
 
 fn write_json(path: &Path, found: &Comparison) -> Result<(), Failure> {

@@ -15,10 +15,13 @@ use crate::run_args::RunArgs;
 /// order. 0 would be full fine-tuning. For LoRA-Pro E is the nearest that the rank allows; plain
 /// LoRA's E grows with its factors, so the gap is also given after the best rescaling of E.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   lora-pro gap --method lora
-  lora-pro gap --method lora-pro --mode full --rank 1 --every 10")]
+  lora-pro gap --method lora-pro --mode full --rank 1 --every 10"
+)]
 pub struct GapArgs {
     #[command(flatten)]
     run: RunArgs,

@@ -9,7 +9,7 @@ use crate::output::say;
 /// Prints versions, this machine, and every backend's manifest.
 pub fn run() -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let automatic = Choice::of("auto")?.manifest()?;
+    let automatic = Choice::automatic()?.manifest()?;
     let mut lines = vec![
         format!("lora-pro {}", env!("CARGO_PKG_VERSION")),
         format!(
@@ -19,7 +19,10 @@ pub fn run() -> Result<(), Failure> {
         ),
         format!("threads: {threads}"),
         format!("SIMD detected: {}", or_none(simd().join(" "))),
-        format!("backend auto: {}, {}", automatic.name, automatic.chosen),
+        format!(
+            "backend by default: {} ({})",
+            automatic.name, automatic.chosen
+        ),
     ];
     for entry in BACKENDS {
         lines.push(format!("backend {}:", entry.name));

@@ -26,10 +26,13 @@ use crate::output::say;
 /// f16). That allows for rounding at every step and not for a case that amplifies it: an
 /// ill-conditioned case may fail in a short dtype, and honestly so.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   lora-pro replay conformance/vectors/00-full.safetensors
-  lora-pro replay case.safetensors --backend reference --dtype bf16 --out out.safetensors")]
+  lora-pro replay case.safetensors --backend reference --dtype bf16 --out out.safetensors"
+)]
 pub struct ReplayArgs {
     /// The recorded trajectory
     #[arg(value_name = "CASE.safetensors")]

@@ -22,7 +22,9 @@ const CHECKPOINT: &str = "checkpoint.safetensors";
 /// in PEFT's names, and checkpoint.safetensors, which holds everything that continuing needs. Every
 /// file is replaced as a whole: interrupted at any moment, the run resumes to the last bit.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   lora-pro train --out run1
   lora-pro train --method lora-pro --mode full --rank 2 --lr 3e-3 --out run2
@@ -36,7 +38,8 @@ A configuration file sets the same and more; `[optimizer]` takes every field of 
   lr = 1e-3
   schedule = { cosine = { warmup = 20, total = 300 } }
   [optimizer.groups.head]
-  lr = 1e-2")]
+  lr = 1e-2"
+)]
 pub struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,

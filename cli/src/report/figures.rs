@@ -3,7 +3,7 @@
 use lora_pro_finetune::{Comparison, MethodResult, RateResult, RunResult, Spread};
 
 use super::plot::{Axis, Line, Plot, Point, Scale};
-use crate::table::{rate, reference_lr};
+use crate::table::{distance, rate, reference_lr};
 
 /// A plot and the words around it.
 pub struct Figure {
@@ -20,7 +20,9 @@ pub fn all(comparison: &Comparison) -> Vec<Figure> {
     vec![
         learning_curves(comparison),
         accuracy_by_rate(comparison),
+        distance_by_rate(comparison),
         gap_curves(comparison),
+        rescaled_gap_curves(comparison),
         first_updates(comparison),
     ]
 }
@@ -67,12 +69,7 @@ fn accuracy_by_rate(comparison: &Comparison) -> Figure {
         heading: "Accuracy by learning rate".into(),
         plot: Plot {
             title: "Test accuracy over the learning rate".into(),
-            x: Axis {
-                label: "learning rate".into(),
-                scale: Scale::Log,
-                format: rate,
-                include: vec![],
-            },
+            x: rate_axis(),
             y: Axis {
                 label: "test accuracy, %".into(),
                 scale: Scale::Linear,
@@ -96,24 +93,90 @@ fn accuracy_point(rate: &RateResult) -> Point {
     }
 }
 
-fn gap_curves(comparison: &Comparison) -> Figure {
-    let lr = rate(reference_lr(comparison));
+fn distance_by_rate(comparison: &Comparison) -> Figure {
+    let point = |rate: &RateResult| {
+        let distances: Option<Vec<f64>> = rate.runs.iter().map(distance).collect();
+        let Spread { mean, error } = Spread::of(&distances?);
+        Some(Point {
+            x: rate.lr,
+            y: mean,
+            error,
+        })
+    };
+    let line = |(style, method): (usize, &MethodResult)| Line {
+        name: match style {
+            0 => "full fine-tuning, other data order".into(),
+            _ => method.name.clone(),
+        },
+        style,
+        points: method.rates.iter().filter_map(point).collect(),
+        dots: true,
+        ring: None,
+    };
     Figure {
-        heading: format!("Gap to the full gradient at lr {lr}"),
+        heading: "Distance to full fine-tuning's weights".into(),
+        plot: Plot {
+            title: "Distance to full fine-tuning's weights over the learning rate".into(),
+            x: rate_axis(),
+            y: Axis {
+                label: "distance / way of full fine-tuning".into(),
+                scale: Scale::Log,
+                format: short,
+                include: vec![],
+            },
+            lines: comparison.methods.iter().enumerate().map(line).collect(),
+        },
+        caption: "At each learning rate, from full fine-tuning with the same learning rate, seed \
+                  and data order. 1 is where an adapter that stands still would be; above the \
+                  black line it is farther away than another data order leads full fine-tuning \
+                  itself."
+            .into(),
+    }
+}
+
+fn gap_curves(comparison: &Comparison) -> Figure {
+    Figure {
+        heading: format!(
+            "Gap to the full gradient at lr {}",
+            rate(reference_lr(comparison))
+        ),
         plot: Plot {
             title: "The gap over the steps".into(),
             x: steps_axis(),
             y: Axis {
                 label: "‖g − E‖ / ‖g‖".into(),
-                scale: Scale::Linear,
+                scale: Scale::Log,
                 format: short,
-                include: vec![0.0, 1.0],
+                include: vec![],
             },
-            lines: lines_at_reference(comparison, gap_points),
+            lines: lines_at_reference(comparison, |rate| mean_curve(rate, |run| &run.gap)),
         },
         caption: "How much of the full gradient g a step leaves out: E is what the step does to \
-                  the weight, to first order. 0 is full fine-tuning. Plain LoRA's E depends on \
-                  the size of its factors, so that it can miss by more than the whole gradient."
+                  the weight, to first order. Plain LoRA's E grows with its factors, so that it \
+                  can miss by more than the whole gradient."
+            .into(),
+    }
+}
+
+fn rescaled_gap_curves(comparison: &Comparison) -> Figure {
+    Figure {
+        heading: format!(
+            "The same after the best rescaling of E, lr {}",
+            rate(reference_lr(comparison))
+        ),
+        plot: Plot {
+            title: "The gap after rescaling over the steps".into(),
+            x: steps_axis(),
+            y: Axis {
+                label: "smallest ‖g − c E‖ / ‖g‖".into(),
+                scale: Scale::Linear,
+                format: short,
+                include: vec![1.0],
+            },
+            lines: lines_at_reference(comparison, |rate| mean_curve(rate, |run| &run.gap_rescaled)),
+        },
+        caption: "What is left of the gap when E's length does not count: a wrong length can be \
+                  mended by the learning rate, a wrong direction cannot."
             .into(),
     }
 }
@@ -141,6 +204,15 @@ fn first_updates(comparison: &Comparison) -> Figure {
                   that its inverse is large. It turns A toward the gradient at once. A step that \
                   leaves A alone, as LoRA-Pro's first does, is not drawn."
             .into(),
+    }
+}
+
+fn rate_axis() -> Axis {
+    Axis {
+        label: "learning rate".into(),
+        scale: Scale::Log,
+        format: rate,
+        include: vec![],
     }
 }
 
@@ -180,14 +252,15 @@ fn mean_series(runs: Vec<&[f64]>) -> Vec<f64> {
     (0..length).map(mean).collect()
 }
 
-/// Centred moving average, over fewer numbers at the ends.
+/// Centred moving average; narrower at the start, and nothing where the end would be too narrow.
 fn smooth(values: &[f64]) -> Vec<f64> {
+    let half = WINDOW / 2;
     let mean = |k: usize| {
-        let reach = (WINDOW / 2).min(k).min(values.len() - 1 - k);
+        let reach = half.min(k);
         let near = &values[k - reach..=k + reach];
         near.iter().sum::<f64>() / near.len() as f64
     };
-    (0..values.len()).map(mean).collect()
+    (0..values.len().saturating_sub(half)).map(mean).collect()
 }
 
 /// Values of the steps 1, 2, ...
@@ -199,17 +272,17 @@ fn numbered(values: Vec<f64>) -> Vec<Point> {
         .collect()
 }
 
-/// Mean of the gap over the runs at each step that all of them measured.
-fn gap_points(rate: &RateResult) -> Vec<Point> {
-    let gaps = |run: &RunResult| run.gap.iter().map(|point| point.1).collect::<Vec<f64>>();
-    let gaps: Vec<Vec<f64>> = rate.runs.iter().map(gaps).collect();
-    let means = mean_series(gaps.iter().map(Vec::as_slice).collect());
+/// Mean of a curve over the runs at each step that all of them measured.
+fn mean_curve(rate: &RateResult, curve: fn(&RunResult) -> &Vec<(usize, f64)>) -> Vec<Point> {
+    let values = |run| curve(run).iter().map(|point| point.1).collect::<Vec<f64>>();
+    let values: Vec<Vec<f64>> = rate.runs.iter().map(values).collect();
+    let means = mean_series(values.iter().map(Vec::as_slice).collect());
     let steps = rate
         .runs
-        .iter()
-        .min_by_key(|run| run.gap.len())
-        .map(|run| &run.gap);
-    let steps = steps.into_iter().flatten().map(|point| point.0 as f64);
+        .first()
+        .into_iter()
+        .flat_map(curve)
+        .map(|point| point.0 as f64);
     steps
         .zip(means)
         .map(|(x, y)| Point { x, y, error: 0.0 })

@@ -7,22 +7,27 @@ use lora_pro_finetune::{Comparison, Setup};
 use super::figures::{self, Figure};
 use super::plot::{Line, escape};
 use crate::summary::summary;
-use crate::table::Table;
+use crate::table::{self, Column, Table};
 
 /// Colours, dashes and layout.
 const STYLE: &str = include_str!("style.css");
 
 /// The whole report.
 pub fn html(comparison: &Comparison) -> String {
-    let table = Table::of(comparison);
+    let (results, gaps) = (table::results(comparison), table::gaps(comparison));
     let sections = [
         format!(
             "<h1>LoRA, LoRA-Pro and full fine-tuning</h1>\n{}",
             lead(comparison)
         ),
-        table_html(&table),
+        table_html(&results),
         figures_html(&figures::all(comparison)),
-        columns_html(&table),
+        format!(
+            "<h2>The gaps at lr {}</h2>",
+            table::rate(table::reference_lr(comparison))
+        ),
+        table_html(&gaps),
+        columns_html([&results, &gaps]),
         setup_html(&comparison.setup),
     ];
     format!(
@@ -45,15 +50,13 @@ fn lead(comparison: &Comparison) -> String {
 
 fn table_html(table: &Table) -> String {
     let mut html = String::from("<div class=\"scroll\"><table>\n<thead><tr>");
-    let mut k = 0;
-    while k < table.columns.len() {
-        let over = &table.columns[k].over;
-        let span = table.columns[k..]
-            .iter()
-            .take_while(|next| next.over == *over)
-            .count();
-        let _ = write!(html, "<th colspan=\"{span}\">{}</th>", escape(over));
-        k += span;
+    for (over, range) in table.groups() {
+        let _ = write!(
+            html,
+            "<th colspan=\"{}\">{}</th>",
+            range.len(),
+            escape(over)
+        );
     }
     html.push_str("</tr>\n<tr>");
     for column in &table.columns {
@@ -108,8 +111,8 @@ fn sample(style: usize) -> String {
     )
 }
 
-fn columns_html(table: &Table) -> String {
-    let entry = |column: &crate::table::Column| {
+fn columns_html(tables: [&Table; 2]) -> String {
+    let entry = |column: &Column| {
         let head = format!("{} {}", column.over, column.head);
         format!(
             "<dt>{}</dt><dd>{}</dd>\n",
@@ -117,8 +120,13 @@ fn columns_html(table: &Table) -> String {
             escape(column.meaning)
         )
     };
-    let entries: String = table.columns.iter().skip(1).map(entry).collect();
-    format!("<h2>The columns</h2>\n<dl>\n{entries}</dl>")
+    let columns = tables
+        .into_iter()
+        .flat_map(|table| table.columns.iter().skip(1));
+    format!(
+        "<h2>The columns</h2>\n<dl>\n{}</dl>",
+        columns.map(entry).collect::<String>()
+    )
 }
 
 fn setup_html(setup: &Setup) -> String {
