@@ -34,7 +34,7 @@ impl Trainer {
             format_version: FORMAT_VERSION,
             run: self.run.clone(),
             data: self.data.name.clone(),
-            data_crc32: self.data.checksum()?,
+            data_crc32: self.data_crc32,
             diverged: self.diverged,
         };
         let document = json!({ KEY: header });

@@ -33,7 +33,7 @@ pub fn pretrain(
             ..Config::from(hyper)
         },
         seed: how.seed,
-        batch: how.batch,
+        batch: how.batch.min(data.len()),
         steps: how.steps,
     };
     let start = start(&experiment.hidden, data, how.seed).map_err(candle)?;

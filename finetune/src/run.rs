@@ -39,12 +39,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// Refuses an empty batch; the optimizer checks the rest.
-    pub fn validate(&self) -> Result<(), Error> {
-        if self.batch == 0 {
-            return Err(Error::invalid("the run", "batch", 0, "at least 1"));
+    /// Refuses a batch that is empty or larger than the `rows` to train on; the optimizer checks
+    /// the rest.
+    pub fn validate(&self, rows: usize) -> Result<(), Error> {
+        if (1..=rows).contains(&self.batch) {
+            return Ok(());
         }
-        Ok(())
+        let expected = format!("from 1 to the {rows} rows to train on");
+        Err(Error::invalid("the run", "batch", self.batch, expected))
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Experiment {
 pub struct Pretraining {
     /// Steps of AdamW.
     pub steps: usize,
-    /// Examples per step.
+    /// Examples per step; all of them where there are fewer.
     pub batch: usize,
     /// Learning rate, falling linearly to 0.
     pub lr: f64,

@@ -19,6 +19,7 @@ use crate::{
 pub struct Trainer {
     pub(crate) base: Network,
     pub(crate) data: Dataset,
+    pub(crate) data_crc32: u32,
     pub(crate) run: Run,
     pub(crate) adapted: Adapted,
     pub(crate) optimizer: Optimizer,
@@ -39,8 +40,8 @@ pub struct History {
 impl Trainer {
     /// A run at its start. `data` is copied by reference; `base` stays as it is.
     ///
-    /// Refuses an empty batch, a rank that does not fit a layer, and a configuration that is out
-    /// of range.
+    /// Refuses a batch that is empty or larger than the data, a rank that does not fit a layer,
+    /// and a configuration that is out of range.
     pub fn new(
         base: &Network,
         data: &Dataset,
@@ -65,14 +66,13 @@ impl Trainer {
         adapted: Adapted,
         optimizer: Optimizer,
     ) -> Result<Self, Error> {
-        run.validate()?;
-        if data.is_empty() {
-            return Err(Error::invalid(&data.name, "rows", 0, "at least 1"));
-        }
+        run.validate(data.len())?;
+        let data_crc32 = data.checksum()?;
         let (history, optimizer_time) = (History::default(), Vec::new());
         Ok(Trainer {
             base,
             data,
+            data_crc32,
             run,
             adapted,
             optimizer,
