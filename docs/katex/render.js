@@ -1,12 +1,19 @@
 // Renders formulas in GitHub's syntax: a code span between dollar signs, and blocks of `math`.
-// MathML needs no fonts and no style sheet. Without KaTeX the TeX source stays as it is.
+// MathML needs no fonts of ours and no style sheet. Without KaTeX the TeX source stays as it is.
 function renderFormulas() {
   if (typeof katex === "undefined") return;
   const mathml = (tex, displayMode) => {
     const holder = document.createElement(displayMode ? "div" : "span");
-    katex.render(tex, holder, { displayMode, output: "mathml", throwOnError: false });
+    // Not `katex.render`: it makes bare text nodes of thin spaces, and MathML drops them.
+    const options = { displayMode, output: "mathml", throwOnError: false };
+    holder.innerHTML = katex.renderToString(tex, options);
     return holder;
   };
+  const style = document.createElement("style");
+  style.textContent = `math { font-family: "Cambria Math", "STIX Two Math", "Latin Modern Math",
+    "DejaVu Math TeX Gyre", math; }
+    math[display=block] { margin: 0.75em 0; }`;
+  document.head.append(style);
   const blocks = "code.language-math, pre.language-math > code";
   for (const code of document.querySelectorAll(blocks)) {
     (code.closest(".example-wrap") ?? code.closest("pre")).replaceWith(mathml(code.textContent, true));
