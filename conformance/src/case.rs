@@ -15,7 +15,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use lora_pro_core::{
-    AdapterSpec, DType, Damping, Error, HostTensor, Hyper, Preset, Scale, TensorData,
+    AdapterSpec, DType, Damping, Error, HostTensor, Hyper, Method, Preset, Scale, TensorData,
     read_metadata, read_tensors,
 };
 
@@ -168,13 +168,22 @@ impl Metadata {
             beta1: self.real("beta1")?,
             beta2: self.real("beta2")?,
             eps: self.real("eps")?,
-            weight_decay: self.real("weight_decay")?,
+            weight_decay: self.weight_decay()?,
             ..Preset::Paper.hyper()
         };
         hyper
             .validate("its metadata")
             .map_err(|error| error.to_string())?;
         Ok(hyper)
+    }
+
+    /// The recordings of SGD carry the case's number too, and do not apply it.
+    fn weight_decay(&self) -> Result<f64, String> {
+        let recorded = self.real("weight_decay")?;
+        match self.named("method")? {
+            Method::Sgd if recorded >= 0.0 => Ok(0.0),
+            _ => Ok(recorded),
+        }
     }
 
     fn steps(&self) -> Result<usize, String> {

@@ -70,8 +70,10 @@ pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Tr
     Ok(Trajectory { dtype, factors })
 }
 
-/// What a replay in `dtype` may stray from the recording: 1e-10 in f64, the recordings' own
-/// accuracy; else u T sqrt(m + n).
+/// What a replay in `dtype` may stray from the recording: 1e-10 in f64, else u T sqrt(m + n). In
+/// f64 a recording of the public code may be missed by 1e-8: an independent program that follows
+/// the formulas strays from it as far as the reference does (1.1e-9 in the worst case, from the
+/// second step on), so that much is the public code's own rounding.
 ///
 /// Storing T times rounds T times, each time by at most u, and sums of m + n rounded terms stray
 /// like the square root of their number. How much a case amplifies an error is not allowed for:
@@ -79,6 +81,7 @@ pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Tr
 pub fn tolerance(case: &Case, dtype: DType) -> f64 {
     let dimension = (case.spec.m + case.spec.n) as f64;
     match dtype {
+        DType::F64 if case.quirk.is_some() => 1e-8,
         DType::F64 => 1e-10,
         _ => dtype.unit_roundoff() * case.steps() as f64 * dimension.sqrt(),
     }

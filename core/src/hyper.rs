@@ -84,7 +84,7 @@ pub struct Hyper {
     pub beta2: f64,
     /// Added to the root of the second moment, positive.
     pub eps: f64,
-    /// Decoupled weight decay, at least 0.
+    /// Decoupled weight decay, at least 0; 0 for [`Method::Sgd`], whose definition has none.
     pub weight_decay: f64,
     /// Let weight decay also shrink W0, as full fine-tuning would; W0 is then an input.
     pub decay_base: bool,
@@ -148,6 +148,15 @@ impl Hyper {
                 "amsgrad",
                 true,
                 "false: method sgd has no second moment",
+            ));
+        }
+        if sgd && self.weight_decay != 0.0 {
+            let expected = "0: method sgd has no weight decay";
+            return Err(Error::invalid(
+                subject,
+                "weight_decay",
+                self.weight_decay,
+                expected,
             ));
         }
         if !sgd && self.momentum != 0.0 {

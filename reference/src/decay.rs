@@ -15,7 +15,7 @@ pub struct Decay {
 
 /// Decay w at the learning rates of A and B ($`\eta_A = \eta`$, $`\eta_B = \eta \cdot`$ `lr_ratio`):
 ///
-/// - element-wise methods (lora, sgd, efficient): A times $`1 - \eta_A w`$, B times $`1 - \eta_B w`$;
+/// - element-wise methods (lora, efficient): A times $`1 - \eta_A w`$, B times $`1 - \eta_B w`$;
 /// - full and factored: A and B each times $`\sqrt{1 - \eta w}`$, so that B A as a whole decays by
 ///   $`1 - \eta w`$, as full fine-tuning's W would;
 /// - W0 times $`1 - \eta w`$ where `decay_base` asks for it, else 1.
@@ -36,6 +36,7 @@ pub fn decay(hyper: &Hyper, lr: f64) -> Decay {
             b: whole.sqrt(),
             base,
         },
+        // SGD has no decay: w is 0 there.
         Method::Lora | Method::Sgd | Method::Efficient => Decay {
             a: whole,
             b: 1.0 - lr * hyper.lr_ratio * hyper.weight_decay,

@@ -91,6 +91,11 @@ fn configurations_are_refused(subject: &Subject) -> bool {
             ..good
         },
         Hyper {
+            method: Method::Sgd,
+            weight_decay: 0.1,
+            ..good
+        },
+        Hyper {
             update_clip: Some(0.0),
             ..good
         },

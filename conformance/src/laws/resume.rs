@@ -20,7 +20,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         let hyper = Hyper {
             momentum,
             amsgrad: !sgd,
-            weight_decay: 0.1,
+            weight_decay: if sgd { 0.0 } else { 0.1 },
             ..exact(method)
         };
         let mut straight = Run::start(subject, &spec.factors(), hyper)?;

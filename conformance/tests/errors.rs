@@ -1,0 +1,210 @@
+//! The words of errors: they name the adapter, the value and what would have been right.
+
+use lora_pro_conformance::subject::{Subject, host};
+use lora_pro_core::{
+    AdapterId, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method, MomentDType,
+    Optimizer, PairIo, ParamSpec, Preset, Scale, Schedule, StepIo,
+};
+use lora_pro_reference::ReferenceBackend;
+use lora_pro_reference::factors::Factors;
+use nalgebra::DMatrix;
+
+fn spec() -> AdapterSpec {
+    AdapterSpec {
+        name: "layers.0.q".into(),
+        ..Subject::spec(&factors())
+    }
+}
+
+fn factors() -> Factors {
+    Factors {
+        b: DMatrix::zeros(4, 2),
+        a: DMatrix::from_element(2, 3, 1.0),
+        s: 2.0,
+    }
+}
+
+fn optimizer(config: impl Into<Config>) -> Result<Optimizer, Error> {
+    Optimizer::new(Box::new(ReferenceBackend::new()), config.into())
+}
+
+fn adding(spec: AdapterSpec) -> Error {
+    let mut optimizer = optimizer(Preset::Paper).expect("valid");
+    optimizer.add_adapter(spec).expect_err("refused")
+}
+
+fn configuring(config: impl Into<Config>) -> Error {
+    optimizer(config).err().expect("refused")
+}
+
+/// The error of one step whose tensors were changed.
+fn stepping(spoil: impl Fn(&mut [HostTensor; 4]), hyper: Hyper) -> Error {
+    let mut optimizer = optimizer(hyper).expect("valid");
+    optimizer.add_adapter(spec()).expect("valid");
+    let factors = factors();
+    let ones = |rows, cols| host(&DMatrix::from_element(rows, cols, 1.0));
+    let mut tensors = [host(&factors.a), host(&factors.b), ones(2, 3), ones(4, 2)];
+    spoil(&mut tensors);
+    let [a, b, grad_a, grad_b] = &mut tensors;
+    let io = PairIo {
+        id: AdapterId(0),
+        a: a.view_mut(),
+        b: b.view_mut(),
+        grad_a: grad_a.view(),
+        grad_b: grad_b.view(),
+        base: None,
+    };
+    let step = StepIo {
+        pairs: &mut [io],
+        params: &mut [],
+    };
+    optimizer.step(step).expect_err("refused")
+}
+
+#[test]
+fn adapters() {
+    let group = Some("head".to_string());
+    let messages = [
+        adding(AdapterSpec { r: 0, ..spec() }),
+        adding(AdapterSpec { r: 9, ..spec() }),
+        adding(AdapterSpec {
+            scale: Scale::Explicit(0.0),
+            ..spec()
+        }),
+        adding(AdapterSpec {
+            scale: Scale::Alpha(f64::NAN),
+            ..spec()
+        }),
+        adding(AdapterSpec { group, ..spec() }),
+    ]
+    .map(|error| error.to_string());
+    insta::assert_snapshot!(messages.join("\n"));
+}
+
+#[test]
+fn duplicates() {
+    let mut optimizer = optimizer(Preset::Paper).expect("valid");
+    optimizer.add_adapter(spec()).expect("valid");
+    let bias = |name: &str| ParamSpec {
+        name: name.into(),
+        rows: 1,
+        cols: 4,
+        dtype: DType::F64,
+        group: None,
+    };
+    let messages = [
+        optimizer.add_adapter(spec()).expect_err("refused"),
+        optimizer
+            .add_param(bias("layers.0.q"))
+            .expect_err("refused"),
+    ]
+    .map(|error| error.to_string());
+    insta::assert_snapshot!(messages.join("\n"));
+}
+
+#[test]
+fn configurations() {
+    let good = Preset::Paper.hyper();
+    let mut grouped = Config::from(good);
+    grouped
+        .groups
+        .insert("head".into(), Hyper { beta2: 1.0, ..good });
+    let clipped = Config {
+        max_grad_norm: Some(-1.0),
+        ..Config::from(good)
+    };
+    let schedule = Schedule::Cosine {
+        warmup: 10,
+        total: 5,
+    };
+    let scheduled = Config {
+        schedule,
+        ..Config::from(good)
+    };
+    let messages = [
+        configuring(Hyper { lr: -1e-3, ..good }),
+        configuring(Hyper { eps: 0.0, ..good }),
+        configuring(Hyper {
+            damping: Damping::Relative(2.0),
+            ..good
+        }),
+        configuring(Hyper {
+            update_clip: Some(0.0),
+            ..good
+        }),
+        configuring(Hyper {
+            lr: 1.0,
+            weight_decay: 3.0,
+            ..good
+        }),
+        configuring(Hyper {
+            momentum: 0.9,
+            ..good
+        }),
+        configuring(Hyper {
+            method: Method::Sgd,
+            amsgrad: true,
+            ..good
+        }),
+        configuring(Hyper {
+            method: Method::Sgd,
+            weight_decay: 0.1,
+            ..good
+        }),
+        configuring(grouped),
+        configuring(clipped),
+        configuring(scheduled),
+    ]
+    .map(|error| error.to_string());
+    insta::assert_snapshot!(messages.join("\n"));
+}
+
+#[test]
+fn steps() {
+    let good = Preset::Paper.hyper();
+    let messages = [
+        stepping(|tensors| tensors[0].view_mut().set(1, 2, f64::NAN), good),
+        stepping(
+            |tensors| tensors[3].view_mut().set(3, 0, f64::INFINITY),
+            good,
+        ),
+        stepping(
+            |tensors| tensors[2] = HostTensor::zeros(DType::F64, [3, 2]),
+            good,
+        ),
+        stepping(
+            |tensors| tensors[1] = HostTensor::zeros(DType::F32, [4, 2]),
+            good,
+        ),
+        stepping(
+            |_| (),
+            Hyper {
+                decay_base: true,
+                ..good
+            },
+        ),
+        stepping(|tensors| tensors[0].view_mut().set(0, 0, 1e200), good),
+    ]
+    .map(|error| error.to_string());
+    insta::assert_snapshot!(messages.join("\n"));
+}
+
+#[test]
+fn files() {
+    let parse = |text: &str| {
+        serde_json::from_str::<Config>(text)
+            .expect_err("refused")
+            .to_string()
+    };
+    let messages = [
+        parse(r#"{ "lrr": 1e-3 }"#),
+        parse(r#"{ "method": "fast" }"#),
+        parse(r#"{ "groups": { "head": { "learning_rate": 1 } } }"#),
+        parse(r#"{ "preset": "best" }"#),
+        "absolute".parse::<Damping>().expect_err("refused"),
+        "slow".parse::<Method>().expect_err("refused"),
+        "f8".parse::<DType>().expect_err("refused"),
+        "int8".parse::<MomentDType>().expect_err("refused"),
+    ];
+    insta::assert_snapshot!(messages.join("\n"));
+}
