@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method,
-    Optimizer, PairIo, Preset, Scale, StepIo, TensorFile, XChoice,
+    AdapterId, AdapterReport, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor,
+    Hyper, Method, Optimizer, PairIo, Preset, Scale, StepIo, StepReport, TensorFile, XChoice,
 };
 use lora_pro_reference::factors::{Factors, Pair};
 use lora_pro_reference::storage::matrix;
@@ -83,13 +83,21 @@ pub struct Member {
 
 impl Run {
     /// One adapter at t = 0.
-    pub fn start(subject: &Subject, factors: &Factors, hyper: Hyper) -> Result<Self, Error> {
-        Self::start_all(subject, std::slice::from_ref(factors), hyper)
+    pub fn start(
+        subject: &Subject,
+        factors: &Factors,
+        config: impl Into<Config>,
+    ) -> Result<Self, Error> {
+        Self::start_all(subject, std::slice::from_ref(factors), config)
     }
 
     /// Several adapters at t = 0: `adapter`, `adapter 1`, `adapter 2`, ...
-    pub fn start_all(subject: &Subject, all: &[Factors], hyper: Hyper) -> Result<Self, Error> {
-        let mut optimizer = Optimizer::new((subject.make)(), Config::from(hyper))?;
+    pub fn start_all(
+        subject: &Subject,
+        all: &[Factors],
+        config: impl Into<Config>,
+    ) -> Result<Self, Error> {
+        let mut optimizer = Optimizer::new((subject.make)(), config.into())?;
         let mut members = Vec::new();
         for (k, factors) in all.iter().enumerate() {
             let mut spec = Subject::spec(factors);
@@ -108,7 +116,7 @@ impl Run {
     }
 
     /// One step of all adapters with these gradients.
-    pub fn step_all(&mut self, gradients: &[Pair]) -> Result<(), Error> {
+    pub fn step_all(&mut self, gradients: &[Pair]) -> Result<StepReport, Error> {
         let gradients: Vec<_> = gradients
             .iter()
             .map(|pair| (host(&pair.a), host(&pair.b)))
@@ -122,12 +130,11 @@ impl Run {
         self.optimizer.step(StepIo {
             pairs: &mut pairs,
             params: &mut [],
-        })?;
-        Ok(())
+        })
     }
 
     /// One step of the first adapter.
-    pub fn step(&mut self, gradients: &Pair) -> Result<(), Error> {
+    pub fn step(&mut self, gradients: &Pair) -> Result<StepReport, Error> {
         self.step_all(std::slice::from_ref(gradients))
     }
 
@@ -144,6 +151,11 @@ impl Run {
     /// The optimizer and all adapters: for steps that are not as they should be.
     pub fn parts(&mut self) -> (&mut Optimizer, &mut [Member]) {
         (&mut self.optimizer, &mut self.members)
+    }
+
+    /// What the last step did to the first adapter.
+    pub fn report(&self) -> AdapterReport {
+        self.optimizer.adapters()[self.members[0].id.0].report
     }
 
     /// Steps taken.

@@ -1,4 +1,4 @@
-//! The 18 laws on the reference, each over random cases and over extreme ones.
+//! The laws on the reference, each over random cases and over extreme ones.
 
 use lora_pro_conformance::laws::{Applies, LAWS, Law};
 use lora_pro_conformance::residual::holds;
@@ -87,4 +87,10 @@ laws! {
     law_16_transpose: 16,
     law_17_rotation_of_factors: 17,
     law_18_rejection: 18,
+    law_19_momentum: 19,
+    law_20_decay: 20,
+    law_21_clip: 21,
+    law_22_gradients: 22,
+    law_23_skip: 23,
+    law_24_amsgrad: 24,
 }

@@ -2,7 +2,8 @@
 //! below [`crate::residual::THRESHOLD`].
 //!
 //! The equivalent gradient E does not see X: laws on E alone (1 to 4 and 7 to 11) find no wrong
-//! Sylvester solver. Laws 5, 6, 15, 16 and 17 do.
+//! Sylvester solver. Laws 5, 6, 15, 16 and 17 do. Laws 1 to 18 are the derivation's; those from 19
+//! on hold the options to their definitions.
 
 use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::damping::Grams;
@@ -13,10 +14,15 @@ use nalgebra::DMatrix;
 use crate::sample::CaseSpec;
 use crate::subject::{Subject, exact};
 
+mod amsgrad;
 mod balance;
+mod clip;
+mod decay;
 mod descent;
 mod exactness;
+mod gradients;
 mod independence;
+mod momentum;
 mod nearness;
 mod optimality;
 mod orthogonality;
@@ -28,6 +34,7 @@ mod resume;
 mod rotation;
 mod rotation_of_factors;
 mod scale;
+mod skip;
 mod sylvester;
 mod transpose;
 mod x_invariance;
@@ -67,7 +74,7 @@ macro_rules! law {
 }
 
 /// All of them, by number.
-pub const LAWS: [Law; 18] = [
+pub const LAWS: [Law; 24] = [
     law!(1, orthogonality, FullRank),
     law!(2, optimality, FullRank),
     law!(3, x_invariance, FullRank),
@@ -86,6 +93,12 @@ pub const LAWS: [Law; 18] = [
     law!(16, transpose, FullRank),
     law!(17, rotation_of_factors, Trajectory),
     law!(18, rejection, Trajectory),
+    law!(19, momentum, Trajectory),
+    law!(20, decay, Trajectory),
+    law!(21, clip, Trajectory),
+    law!(22, gradients, Trajectory),
+    law!(23, skip, Trajectory),
+    law!(24, amsgrad, Trajectory),
 ];
 
 /// All choices of X.

@@ -1,0 +1,68 @@
+//! Law 21: the update clip scales the updates of both factors by the same number, and brings that
+//! of the factor with the larger norm down to the limit; where nothing exceeds the limit it does
+//! nothing. The report says what happened.
+
+use lora_pro_core::{Error, Hyper};
+
+use super::METHODS;
+use crate::residual::{all_or_nothing, ratio, worst};
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+/// Steps of a trajectory: the second is the large one.
+const STEPS: u64 = 3;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let mut ratios = Vec::new();
+    for method in METHODS {
+        let free = exact(method);
+        for limit in [1e-4, 1e9] {
+            let clipped = Hyper {
+                update_clip: Some(limit),
+                ..free
+            };
+            let mut run = Run::start(subject, &spec.factors(), clipped)?;
+            for t in 1..=STEPS {
+                let old = run.factors();
+                let gradients = spec.gradients(&old, t);
+                run.step(&gradients)?;
+                let new = run.factors();
+                let report = run.report();
+                let larger = if old.a.norm() >= old.b.norm() { 0 } else { 1 };
+                let moved = [(new.a - &old.a).norm(), (new.b - &old.b).norm()];
+                let size = [old.a.norm(), old.b.norm()];
+                let over = (report.relative_update[larger] - limit).max(0.0);
+                ratios.push(ratio(spec, over, limit));
+                ratios.push(all_or_nothing(report.clip <= 1.0 && report.clip > 0.0));
+                ratios.push(all_or_nothing(report.clip == 1.0 || limit < 1.0));
+                for k in 0..2 {
+                    let error = (report.update_norm[k] - moved[k]).abs();
+                    ratios.push(ratio(spec, error, moved[k] + size[k]));
+                }
+            }
+        }
+        ratios.push(same_direction(subject, spec, free)?);
+    }
+    Ok(worst(ratios))
+}
+
+/// A clipped first step is the free one times what the report says.
+fn same_direction(subject: &Subject, spec: &CaseSpec, free: Hyper) -> Result<f64, Error> {
+    let start = spec.factors();
+    let one_step = |hyper: Hyper| {
+        let mut run = Run::start(subject, &start, hyper)?;
+        run.step(&spec.gradients(&start, 1))?;
+        Ok::<_, Error>((run.factors(), run.report()))
+    };
+    let (whole, _) = one_step(free)?;
+    let (part, report) = one_step(Hyper {
+        update_clip: Some(1e-4),
+        ..free
+    })?;
+    let error_a = (part.a - &start.a) - (whole.a - &start.a) * report.clip;
+    let error_b = (part.b - &start.b) - (whole.b - &start.b) * report.clip;
+    Ok(worst([
+        ratio(spec, error_a.norm(), start.a.norm()),
+        ratio(spec, error_b.norm(), start.b.norm() + report.update_norm[1]),
+    ]))
+}

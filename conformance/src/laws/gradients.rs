@@ -1,0 +1,80 @@
+//! Law 22: what acts on the raw gradients acts before everything else. A global-norm clip, a factor
+//! for loss scaling and `maximize` do what scaling the gradients by hand does.
+
+use lora_pro_core::{Config, Error, Hyper};
+use lora_pro_reference::factors::Factors;
+
+use super::METHODS;
+use crate::residual::{ratio, worst};
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+/// Steps of a trajectory.
+const STEPS: u64 = 2;
+
+/// Loss scale: no power of two.
+const LOSS_SCALE: f64 = 1000.0;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let mut ratios = Vec::new();
+    for method in METHODS {
+        // A large eps, so that the method sees how long gradients are and is smooth.
+        let hyper = Hyper {
+            eps: spec.size_g,
+            lr: 1e-4,
+            ..exact(method)
+        };
+        let plain = |factor: &dyn Fn(f64) -> f64| run(subject, spec, hyper.into(), 1.0, factor);
+
+        let ascent = Hyper {
+            maximize: true,
+            ..hyper
+        };
+        let ascended = run(subject, spec, ascent.into(), 1.0, |_| 1.0)?;
+        ratios.extend(differ(spec, &ascended, &plain(&|_| -1.0)?));
+
+        let scaled = run(subject, spec, hyper.into(), LOSS_SCALE.recip(), |_| {
+            LOSS_SCALE
+        })?;
+        ratios.extend(differ(spec, &scaled, &plain(&|_| 1.0)?));
+
+        let limit = spec.size_g * spec.s * 0.1;
+        let clip = Config {
+            max_grad_norm: Some(limit),
+            ..Config::from(hyper)
+        };
+        let clipped = run(subject, spec, clip, 1.0, |_| 1.0)?;
+        ratios.extend(differ(
+            spec,
+            &clipped,
+            &plain(&|norm| (limit / norm).min(1.0))?,
+        ));
+    }
+    Ok(worst(ratios))
+}
+
+/// Some steps; gradients are multiplied by a factor of their global norm.
+fn run(
+    subject: &Subject,
+    spec: &CaseSpec,
+    config: Config,
+    grad_scale: f64,
+    factor: impl Fn(f64) -> f64,
+) -> Result<Factors, Error> {
+    let mut run = Run::start(subject, &spec.factors(), config)?;
+    run.parts().0.set_grad_scale(grad_scale)?;
+    for t in 1..=STEPS {
+        let gradients = spec.gradients(&run.factors(), t);
+        let norm = gradients.a.norm().hypot(gradients.b.norm());
+        run.step(&gradients.scaled(factor(norm)))?;
+    }
+    Ok(run.factors())
+}
+
+fn differ(spec: &CaseSpec, found: &Factors, expected: &Factors) -> [f64; 2] {
+    let spec = super::recurrence::with_condition(spec, &[expected]);
+    [
+        ratio(&spec, (&found.a - &expected.a).norm(), expected.a.norm()),
+        ratio(&spec, (&found.b - &expected.b).norm(), expected.b.norm()),
+    ]
+}

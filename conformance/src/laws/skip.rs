@@ -1,0 +1,37 @@
+//! Law 23: where gradients that are not finite are to be skipped, a step with one changes nothing,
+//! counts for nothing and says why; the run then goes on as if it had not been.
+
+use lora_pro_core::{Config, Error, NonFinite};
+
+use super::METHODS;
+use crate::residual::all_or_nothing;
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let mut held = true;
+    for method in METHODS {
+        let skip = NonFinite::Skip;
+        let config = Config {
+            on_non_finite: skip,
+            ..Config::from(exact(method))
+        };
+        let mut disturbed = Run::start(subject, &spec.factors(), config.clone())?;
+        let mut straight = Run::start(subject, &spec.factors(), config)?;
+        for t in 1..=3 {
+            let gradients = spec.gradients(&disturbed.factors(), t);
+            let mut overflowed = gradients.clone();
+            overflowed.b[0] = f64::INFINITY;
+            let before = (disturbed.factors(), disturbed.saved()?);
+            let report = disturbed.step(&overflowed)?;
+            let named = report
+                .skipped
+                .is_some_and(|skip| skip.subject == "adapter `adapter`");
+            held &= named && before == (disturbed.factors(), disturbed.saved()?);
+            held &= disturbed.step(&gradients)?.skipped.is_none();
+            straight.step(&gradients)?;
+        }
+        held &= disturbed.factors() == straight.factors() && disturbed.t() == 3;
+    }
+    Ok(all_or_nothing(held))
+}
