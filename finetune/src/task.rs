@@ -43,14 +43,25 @@ impl Problem {
         data: &Dataset,
         backend: Box<dyn Backend>,
     ) -> Result<Self, Error> {
-        let [known, train, validation, test] = split(experiment.parts, data)?;
-        let shifted = |part: &Dataset| experiment.shift.apply(part);
+        let [known, train, validation, test] = Self::split(experiment, data)?;
         Ok(Problem {
             base: pretrain(experiment, &known, backend)?,
-            train: shifted(&train)?,
-            validation: shifted(&validation)?,
-            test: shifted(&test)?,
+            train,
+            validation,
+            test,
         })
+    }
+
+    /// The rows to pre-train on, and shifted, those to train on, to validate and to test.
+    pub fn split(experiment: &Experiment, data: &Dataset) -> Result<[Dataset; 4], Error> {
+        let [known, train, validation, test] = split(experiment.parts, data)?;
+        let shifted = |part: &Dataset| experiment.shift.apply(part);
+        Ok([
+            known,
+            shifted(&train)?,
+            shifted(&validation)?,
+            shifted(&test)?,
+        ])
     }
 }
 
