@@ -68,7 +68,20 @@ pub fn outside_columns(
     y - b * (sb_inverse * (b.transpose() * y))
 }
 
-/// U and V of the gradients (gA, gB).
+/// [`u`] and [`v`] of the gradients (gA, gB).
+///
+/// ```
+/// use lora_pro_core::Damping;
+/// use lora_pro_reference::closed_form::{Split, split};
+/// use lora_pro_reference::{damping::Grams, factors::{Factors, Pair}};
+/// use nalgebra::dmatrix;
+/// let factors = Factors { b: dmatrix![2.0; 0.0], a: dmatrix![2.0, 0.0], s: 1.0 };
+/// let grams = Grams::of(&factors, Damping::None)?;
+/// let gradients = Pair { a: dmatrix![8.0, 4.0], b: dmatrix![8.0; 4.0] };
+/// let expected = Split { u: dmatrix![2.0, 1.0], v: dmatrix![0.0; 1.0] };
+/// assert_eq!(split(&factors, &grams, &gradients), expected);
+/// # Ok::<(), lora_pro_core::Error>(())
+/// ```
 pub fn split(factors: &Factors, grams: &Grams, gradients: &Pair) -> Split {
     Split {
         u: u(factors.s, &grams.sb_inverse, &gradients.a),

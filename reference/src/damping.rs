@@ -42,13 +42,13 @@ impl Grams {
 ///
 /// | damping | f |
 /// |---|---|
-/// | `None` | $`1/\lambda`$, 0 where rounding leaves no digit: $`\lambda \le 100\, k \varepsilon \lambda_{\max}`$ |
+/// | `None` | $`1/\lambda`$, 0 where rounding leaves no digit: $`\lambda \le 100\, k \varepsilon \lambda_\mathrm{max}`$ |
 /// | `Absolute(d)` | $`1/(\lambda + d)`$ |
-/// | `Relative(c)` | $`1/(\lambda + c \lambda_{\max})`$, 0 where $`S = 0`$ |
-/// | `Cutoff(c)` | $`1/\lambda`$, 0 for $`\lambda \le c \lambda_{\max}`$ |
+/// | `Relative(c)` | $`1/(\lambda + c \lambda_\mathrm{max})`$, 0 where $`S = 0`$ |
+/// | `Cutoff(c)` | $`1/\lambda`$, 0 for $`\lambda \le c \lambda_\mathrm{max}`$ |
 ///
 /// `k` is the number of products summed in each entry of S (m for S_B, n for S_A): rounding moves
-/// each eigenvalue by up to $`k \varepsilon \lambda_{\max}`$. An eigenvalue that is no larger than
+/// each eigenvalue by up to $`k \varepsilon \lambda_\mathrm{max}`$. An eigenvalue that is no larger than
 /// a hundred times that has less than two digits, and its inverse would make E longer than g. So
 /// S = 0 has the pseudo-inverse 0 and the first step, where B = 0, needs no case of its own (law 11).
 ///

@@ -24,7 +24,16 @@ pub fn equivalent_gradient(factors: &Factors, pair: &Pair) -> DMatrix<f64> {
     (&factors.b * &pair.a + &pair.b * &factors.a) * factors.s
 }
 
-/// The equivalent gradient of the closed form, $`E = s\,(B U + V A)`$: X cancels (law 3).
+/// The equivalent gradient of the closed form, m x n: $`E = s\,(B U + V A)`$, since
+/// $`B X A - B X A`$ cancels. Source: law 3.
+///
+/// ```
+/// use lora_pro_reference::{closed_form::Split, equivalent::of_split, factors::Factors};
+/// use nalgebra::dmatrix;
+/// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![0.0, 1.0], s: 2.0 };
+/// let split = Split { u: dmatrix![3.0, 0.0], v: dmatrix![0.0; 5.0] };
+/// assert_eq!(of_split(&factors, &split), dmatrix![6.0, 0.0; 0.0, 10.0]);
+/// ```
 pub fn of_split(factors: &Factors, split: &Split) -> DMatrix<f64> {
     (&factors.b * &split.u + &split.v * &factors.a) * factors.s
 }

@@ -63,6 +63,27 @@ pub fn mean_squares(e: &DMatrix<f64>) -> Means {
 /// ```
 /// and the running means of E's mean squares with $`\beta_2`$. (Y, Z) must already belong to the
 /// present factors: see [`transported`].
+///
+/// ```
+/// use lora_pro_core::{Hyper, Preset};
+/// use lora_pro_reference::closed_form::Split;
+/// use lora_pro_reference::factored::{Factored, Means, averaged};
+/// use lora_pro_reference::factors::Factors;
+/// use nalgebra::{dmatrix, dvector};
+/// let hyper = Hyper { beta1: 0.5, beta2: 0.75, ..Preset::Paper.hyper() };
+/// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![1.0, 0.0], s: 2.0 };
+/// let zero = Factored {
+///     y: dmatrix![0.0, 0.0],
+///     z: dmatrix![0.0; 0.0],
+///     means: Means { row: dvector![0.0, 0.0], col: dmatrix![0.0, 0.0].row(0).into() },
+///     largest: None,
+/// };
+/// let split = Split { u: dmatrix![1.0, 2.0], v: dmatrix![0.0; 3.0] };
+/// let new = averaged(&hyper, &factors, &zero, &split);
+/// assert_eq!((new.y, new.z), (dmatrix![1.0, 2.0], dmatrix![0.0; 3.0]));
+/// // E = [2 4; 6 0], so that its rows have mean squares 10 and 18.
+/// assert_eq!(new.means.row, dvector![2.5, 4.5]);
+/// ```
 pub fn averaged(hyper: &Hyper, factors: &Factors, old: &Factored, split: &Split) -> Factored {
     let new = mean_squares(&of_split(factors, split));
     let means = Means {
@@ -81,7 +102,18 @@ pub fn averaged(hyper: &Hyper, factors: &Factors, old: &Factored, split: &Split)
     }
 }
 
-/// The first moment as a matrix, $`M = B Y + Z A`$, m x n.
+/// The first moment as a matrix, m x n: $`M = B Y + Z A`$.
+///
+/// ```
+/// use lora_pro_reference::factored::{Factored, first_moment, mean_squares};
+/// use lora_pro_reference::factors::Factors;
+/// use nalgebra::dmatrix;
+/// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![0.0, 1.0], s: 9.0 };
+/// let (y, z) = (dmatrix![3.0, 0.0], dmatrix![0.0; 5.0]);
+/// let means = mean_squares(&dmatrix![0.0, 0.0; 0.0, 0.0]);
+/// let state = Factored { y, z, means, largest: None };
+/// assert_eq!(first_moment(&factors, &state), dmatrix![3.0, 0.0; 0.0, 5.0]);
+/// ```
 pub fn first_moment(factors: &Factors, state: &Factored) -> DMatrix<f64> {
     &factors.b * &state.y + &state.z * &factors.a
 }
@@ -133,6 +165,22 @@ pub fn normalized(hyper: &Hyper, factors: &Factors, state: &Factored, t: u64) ->
 ///
 /// # Errors
 /// As [`Grams::of`].
+///
+/// ```
+/// use lora_pro_core::Damping;
+/// use lora_pro_reference::factored::{Factored, first_moment, mean_squares, transported};
+/// use lora_pro_reference::factors::Factors;
+/// use nalgebra::dmatrix;
+/// let old = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![0.0, 1.0], s: 1.0 };
+/// let new = Factors { b: dmatrix![0.0; 2.0], ..old.clone() };
+/// let (y, z) = (dmatrix![3.0, 4.0], dmatrix![0.0; 5.0]);
+/// let means = mean_squares(&dmatrix![0.0, 0.0; 0.0, 0.0]);
+/// let state = Factored { y, z, means, largest: None };
+/// let carried = transported(&old, &state, &new, Damping::None)?;
+/// // M = [3 4; 0 5]. The 3 is outside of the new columns and rows, and is lost.
+/// assert_eq!(first_moment(&new, &carried), dmatrix![0.0, 4.0; 0.0, 5.0]);
+/// # Ok::<(), lora_pro_core::Error>(())
+/// ```
 pub fn transported(
     old_factors: &Factors,
     state: &Factored,

@@ -18,6 +18,15 @@ pub enum Square {
 
 impl Square {
     /// E . E, m x n.
+    ///
+    /// ```
+    /// use lora_pro_reference::full::Square;
+    /// use nalgebra::dmatrix;
+    /// let e = dmatrix![1.001];
+    /// assert_eq!(Square::Exact.of(&e, 2)[0], 1.001 * 1.001);
+    /// assert_eq!(Square::Bf16FromSecondStep.of(&e, 2)[0], 1.0);
+    /// assert_eq!(Square::Bf16FromSecondStep.of(&e, 1)[0], 1.001 * 1.001);
+    /// ```
     pub fn of(self, e: &DMatrix<f64>, t: u64) -> DMatrix<f64> {
         match self {
             Square::Bf16FromSecondStep if t > 1 => e.map(|x| DType::Bf16.round(x).powi(2)),

@@ -15,6 +15,10 @@
 //! | [`decay`], [`clip`] | weight decay, gradient and update clips |
 //! | [`step`] | one step of one adapter |
 //! | [`storage`], [`ReferenceBackend`] | the same, behind core's contract |
+//!
+//! The rest of this page is the derivation itself, the same text as in the book.
+#![doc = ""]
+#![doc = include_str!("../../docs/chapters/derivation.md")]
 
 pub mod adamw;
 mod backend;

@@ -62,6 +62,22 @@ pub struct Stepped {
 ///
 /// # Errors
 /// As [`crate::eigen::symmetric_eigen`]; [`Error::Invalid`] where `memory` is another method's.
+///
+/// ```
+/// use lora_pro_core::{Damping, Hyper, Method, Preset};
+/// use lora_pro_reference::factors::{Factors, factor_gradients};
+/// use lora_pro_reference::{full::Square, step::{Memory, Setting, step}};
+/// use nalgebra::dmatrix;
+/// let hyper = Hyper { method: Method::Sgd, damping: Damping::None, ..Preset::Paper.hyper() };
+/// let setting = Setting { hyper: &hyper, lr: 0.5, t: 1, square: Square::Exact };
+/// let factors = Factors { b: dmatrix![0.0; 0.0], a: dmatrix![2.0, 0.0], s: 1.0 };
+/// let gradients = factor_gradients(&factors, &dmatrix![4.0, 7.0; 8.0, 9.0]);
+/// let stepped = step(setting, &factors, &gradients, &Memory::Nothing)?;
+/// // B = 0: A stays, and B A moves by -lr times the part of g in A's rows.
+/// assert_eq!(stepped.factors.a, factors.a);
+/// assert_eq!(&stepped.factors.b * &factors.a, dmatrix![-2.0, 0.0; -4.0, 0.0]);
+/// # Ok::<(), lora_pro_core::Error>(())
+/// ```
 pub fn step(
     setting: Setting<'_>,
     factors: &Factors,

@@ -8,10 +8,27 @@ use crate::damping::Grams;
 use crate::eigen::symmetric_eigen;
 use crate::factors::{Factors, Pair};
 
-/// The chosen X.
+/// The chosen X: [`sylvester`], [`symmetric`] or 0, r x r.
 ///
 /// # Errors
 /// As [`sylvester`].
+///
+/// ```
+/// use lora_pro_core::{Damping, XChoice};
+/// use lora_pro_reference::factors::{Factors, factor_gradients};
+/// use lora_pro_reference::{closed_form::split, damping::Grams, x::choose};
+/// use nalgebra::dmatrix;
+/// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![1.0, 0.0], s: 1.0 };
+/// let gradients = factor_gradients(&factors, &dmatrix![6.0, 1.0; 1.0, 1.0]);
+/// let grams = Grams::of(&factors, Damping::None)?;
+/// let split = split(&factors, &grams, &gradients);
+/// let x = |choice| choose(choice, &factors, &grams, &gradients, &split);
+/// // With equal Gram matrices the Sylvester X shares P_B g P_A equally, too.
+/// assert_eq!(x(XChoice::Sylvester)?, dmatrix![-3.0]);
+/// assert_eq!(x(XChoice::Symmetric)?, dmatrix![-3.0]);
+/// assert_eq!(x(XChoice::Zero)?, dmatrix![0.0]);
+/// # Ok::<(), lora_pro_core::Error>(())
+/// ```
 pub fn choose(
     choice: XChoice,
     factors: &Factors,
