@@ -10,6 +10,7 @@ mod report;
 mod run_args;
 mod summary;
 mod table;
+mod threads;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -84,6 +85,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    threads::tell();
     let Arguments { command } = Arguments::parse_from(arguments());
     let result = match &command {
         Command::Compare(args) => compare::run(args),

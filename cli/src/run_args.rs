@@ -69,7 +69,7 @@ pub struct Settings {
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
     /// Alpha: the scale s is alpha / r, or alpha / sqrt(r) for rslora
-    #[arg(long, value_name = "ALPHA")]
+    #[arg(long, value_name = "ALPHA", value_parser = finite, allow_negative_numbers = true)]
     alpha: Option<f64>,
     /// Steps to take
     #[arg(long, value_name = "N")]
@@ -80,6 +80,9 @@ pub struct Settings {
     /// Fixes the start of A and the order of the data [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Steps of pre-training, before anything is adapted
+    #[arg(long, value_name = "N")]
+    pretrain_steps: Option<usize>,
     /// The file's table `[optimizer]`: any field of the optimizer's configuration.
     #[arg(skip)]
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -90,7 +93,7 @@ pub struct Settings {
 #[derive(Args, Clone, Debug, Default)]
 pub struct OptimizerArgs {
     /// Learning rate
-    #[arg(long, value_name = "LR")]
+    #[arg(long, value_name = "LR", value_parser = finite, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// The free matrix X: sylvester (the paper's), symmetric or zero
     #[arg(long, value_name = "X")]
@@ -99,7 +102,7 @@ pub struct OptimizerArgs {
     #[arg(long, value_name = "DAMPING")]
     damping: Option<Damping>,
     /// Decoupled weight decay
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", value_parser = finite, allow_negative_numbers = true)]
     weight_decay: Option<f64>,
     /// Where defaults come from: recommended or paper
     #[arg(long, value_name = "PRESET")]
@@ -134,7 +137,11 @@ impl RunArgs {
     /// Reads the file, lets the command line win, fills in defaults.
     pub fn plan(&self) -> Result<Plan, Failure> {
         let settings = self.merged()?;
-        let (data, experiment) = data::load(settings.data.as_deref().unwrap_or("digits"))?;
+        let name = settings.data.as_deref().unwrap_or("digits");
+        let (data, mut experiment) = data::load(name)?;
+        if let Some(steps) = settings.pretrain_steps {
+            experiment.pretraining.steps = steps;
+        }
         let run = settings.run(&experiment)?;
         let asked = Settings {
             data: None,
@@ -149,34 +156,58 @@ impl RunArgs {
     }
 
     fn merged(&self) -> Result<Settings, Failure> {
-        let mut merged = match &self.config {
+        let mut fields = match &self.config {
             Some(path) => read(path)?,
             None => Map::new(),
         };
-        let given = given(&self.settings)?;
-        let mut optimizer = match merged.remove("optimizer") {
+        fields.extend(given(&self.settings)?);
+        let mut optimizer = match fields.remove("optimizer") {
             None => Map::new(),
-            Some(Value::Object(fields)) => fields,
-            Some(_) => return Err(Failure::Input("`optimizer` must be a table".into())),
+            Some(Value::Object(optimizer)) => optimizer,
+            Some(_) => return Err(self.refuse("`optimizer` must be a table")),
         };
         if optimizer.contains_key("method") {
-            let hint = "`optimizer.method` follows from `method` and `mode`, which stand above it";
-            return Err(Failure::Input(hint.into()));
+            let reason =
+                "`optimizer.method` follows from `method` and `mode`, which stand above it";
+            return Err(self.refuse(reason));
         }
-        merged.extend(given);
         optimizer.extend(self.optimizer.given()?);
-        merged.insert("optimizer".into(), Value::Object(optimizer));
+        fields.insert("optimizer".into(), Value::Object(optimizer));
+        if let Some(key) = not_finite(&fields) {
+            return Err(self.refuse(format!("`{key}` is not a finite number")));
+        }
+        Settings::deserialize(Value::Object(fields)).map_err(|error| self.refuse(error))
+    }
+
+    /// A refusal of what the settings are when taken together.
+    fn refuse(&self, reason: impl fmt::Display) -> Failure {
         let place = self
             .config
             .as_deref()
             .unwrap_or(Path::new("the command line"));
-        Ok(Settings::deserialize(Value::Object(merged)).map_err(|e| Error::file(place, e))?)
+        Error::file(place, reason).into()
     }
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
     toml::from_str(&text).map_err(|error| Error::file(path, error.to_string().trim_end()))
+}
+
+/// The key of the first number that is NaN or infinite: JSON has no such numbers, and makes
+/// `null` of them, which would pass for an absent value.
+fn not_finite(fields: &Map<String, Value>) -> Option<String> {
+    fields.iter().find_map(|(key, value)| match value {
+        Value::Null => Some(key.clone()),
+        Value::Object(fields) => not_finite(fields).map(|inner| format!("{key}.{inner}")),
+        _ => None,
+    })
+}
+
+/// A number of the command line; NaN and infinity are refused here, as in files.
+fn finite(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| "it is not a finite number".into())
 }
 
 /// The fields that are not absent.

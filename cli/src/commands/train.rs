@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lora_pro_core::Error;
-use lora_pro_finetune::{Problem, Trainer, Trains};
+use lora_pro_finetune::{Dataset, Problem, Trainer, Trains, pretrain};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
@@ -12,15 +12,17 @@ use crate::output::{note, say};
 use crate::progress::Progress;
 use crate::run_args::{Plan, RunArgs};
 
-/// The checkpoint's name in the output folder.
+/// Names in the output folder, beside PEFT's.
 const CHECKPOINT: &str = "checkpoint.safetensors";
+const BASE: &str = "base_model.safetensors";
 
 /// Fine-tune once; save a PEFT adapter and a checkpoint
 ///
 /// The network is pre-trained first, in seconds, on a part of the data. Then its hidden weights
 /// are trained by the chosen method. DIR gets adapter_config.json and adapter_model.safetensors
-/// in PEFT's names, and checkpoint.safetensors, which holds everything that continuing needs. Every
-/// file is replaced as a whole: interrupted at any moment, the run resumes to the last bit.
+/// in PEFT's names, the network that they belong to as base_model.safetensors, and
+/// checkpoint.safetensors, which holds everything that continuing needs. Every file is replaced
+/// as a whole: interrupted at any moment, the run resumes to the last bit.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,
@@ -69,24 +71,28 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             checkpoint.display()
         )));
     }
-    std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
-    let problem = Problem::prepare(&plan.experiment, &plan.data, choice.make()?)?;
+    let [known, train_rows, validation, test] = Problem::split(&plan.experiment, &plan.data)?;
     let mut trainer = match saved {
-        true => resumed(&plan, &problem, &checkpoint, choice)?,
-        false => Trainer::new(&problem.base, &problem.train, plan.run, choice.make()?)?,
+        true => resumed(&plan, &train_rows, &checkpoint, choice)?,
+        false => {
+            let base = pretrain(&plan.experiment, &known, choice.make()?)?;
+            Trainer::new(&base, &train_rows, plan.run, choice.make()?)?
+        }
     };
-    train(&mut trainer, args, &checkpoint, &plan.data.name)?;
-    result(&trainer, &problem, &args.out)
+    std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
+    trainer.base().save(&args.out.join(BASE))?;
+    train(&mut trainer, args, &checkpoint)?;
+    result(&trainer, [&validation, &test], &args.out)
 }
 
 /// The saved run, which must be the one that is asked for, if anything is.
 fn resumed(
     plan: &Plan,
-    problem: &Problem,
+    rows: &Dataset,
     checkpoint: &Path,
     choice: Choice,
 ) -> Result<Trainer, Failure> {
-    let trainer = Trainer::load(checkpoint, &problem.train, choice.make()?)?;
+    let trainer = Trainer::load(checkpoint, rows, choice.make()?)?;
     if !plan.by_default && *trainer.run() != plan.run {
         return Err(Failure::Input(format!(
             "{}: it is of a run with other settings; leave them out to go on with its own",
@@ -98,12 +104,7 @@ fn resumed(
     Ok(trainer)
 }
 
-fn train(
-    trainer: &mut Trainer,
-    args: &TrainArgs,
-    checkpoint: &Path,
-    base: &str,
-) -> Result<(), Failure> {
+fn train(trainer: &mut Trainer, args: &TrainArgs, checkpoint: &Path) -> Result<(), Failure> {
     let progress = Progress::new();
     while !trainer.finished() {
         trainer.step()?;
@@ -114,7 +115,7 @@ fn train(
         let loss = trainer.history().losses.last().copied().unwrap_or(f64::NAN);
         progress.set(done, all, &format!("steps, loss {loss:.4}"));
         if done % args.save_every as usize == 0 && done < all {
-            save(trainer, args, checkpoint, base)?;
+            save(trainer, &args.out, checkpoint)?;
         }
     }
     progress.finish();
@@ -123,23 +124,18 @@ fn train(
         let message = format!("training diverged at step {step}: a number was not finite");
         return Err(Failure::Run(message));
     }
-    save(trainer, args, checkpoint, base)
+    save(trainer, &args.out, checkpoint)
 }
 
-/// The adapter first: a checkpoint never claims more than the adapter shows.
-fn save(
-    trainer: &mut Trainer,
-    args: &TrainArgs,
-    checkpoint: &Path,
-    base: &str,
-) -> Result<(), Failure> {
+/// The adapter first: it is never older than the checkpoint.
+fn save(trainer: &mut Trainer, out: &Path, checkpoint: &Path) -> Result<(), Failure> {
     if trainer.run().trains != Trains::Weights {
-        trainer.peft(base)?.save(&args.out)?;
+        trainer.peft(BASE)?.save(out)?;
     }
     Ok(trainer.save(checkpoint)?)
 }
 
-fn result(trainer: &Trainer, problem: &Problem, out: &Path) -> Result<(), Failure> {
+fn result(trainer: &Trainer, [validation, test]: [&Dataset; 2], out: &Path) -> Result<(), Failure> {
     let percent = |data| trainer.accuracy(data).map(|part| 100.0 * part);
     let losses = &trainer.history().losses;
     let loss = losses
@@ -148,8 +144,8 @@ fn result(trainer: &Trainer, problem: &Problem, out: &Path) -> Result<(), Failur
     say(&format!(
         "steps {}, loss {loss}, accuracy {:.1} % (validation {:.1} %), in {}",
         trainer.steps_done(),
-        percent(&problem.test)?,
-        percent(&problem.validation)?,
+        percent(test)?,
+        percent(validation)?,
         out.display()
     ))
 }

@@ -19,7 +19,7 @@ pub struct Figure {
 pub fn all(comparison: &Comparison) -> Vec<Figure> {
     vec![
         learning_curves(comparison),
-        accuracy_by_rate(comparison),
+        error_by_rate(comparison),
         distance_by_rate(comparison),
         gap_curves(comparison),
         rescaled_gap_curves(comparison),
@@ -57,35 +57,35 @@ fn learning_curves(comparison: &Comparison) -> Figure {
     }
 }
 
-fn accuracy_by_rate(comparison: &Comparison) -> Figure {
+fn error_by_rate(comparison: &Comparison) -> Figure {
     let line = |(style, method): (usize, &MethodResult)| Line {
         name: method.name.clone(),
         style,
-        points: method.rates.iter().map(accuracy_point).collect(),
+        points: method.rates.iter().map(error_point).collect(),
         dots: true,
         ring: Some(method.best_lr),
     };
     Figure {
-        heading: "Accuracy by learning rate".into(),
+        heading: "Test error by learning rate".into(),
         plot: Plot {
-            title: "Test accuracy over the learning rate".into(),
+            title: "Test error over the learning rate".into(),
             x: rate_axis(),
             y: Axis {
-                label: "test accuracy, %".into(),
-                scale: Scale::Linear,
+                label: "test error, %".into(),
+                scale: Scale::Log,
                 format: short,
                 include: vec![],
             },
             lines: comparison.methods.iter().enumerate().map(line).collect(),
         },
-        caption: "Mean and standard error over the seeds. A ring marks the learning rate that the \
-                  validation split chose."
+        caption: "100 % minus accuracy: mean and standard error over the seeds. A ring marks the \
+                  learning rate that the validation split chose."
             .into(),
     }
 }
 
-fn accuracy_point(rate: &RateResult) -> Point {
-    let Spread { mean, error } = rate.spread(|run| 100.0 * run.test_accuracy);
+fn error_point(rate: &RateResult) -> Point {
+    let Spread { mean, error } = rate.spread(|run| 100.0 * (1.0 - run.test_accuracy));
     Point {
         x: rate.lr,
         y: mean,

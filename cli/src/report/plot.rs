@@ -184,8 +184,12 @@ fn draw_line(svg: &mut String, line: &Line, x: &Ruler, y: &Ruler) {
     for point in points.iter().filter(|_| line.dots) {
         let (cx, cy) = place(point);
         if point.error > 0.0 {
-            let (upper, lower) = (y.at(point.y + point.error), y.at(point.y - point.error));
-            let (top, bottom) = (y.length - upper, y.length - lower);
+            let top = y.length - y.at(point.y + point.error);
+            // On a logarithmic axis a bar may reach down for ever.
+            let bottom = match visible(y.scale, point.y - point.error) {
+                true => y.length - y.at(point.y - point.error),
+                false => y.length,
+            };
             let _ = writeln!(
                 svg,
                 "<path class=\"bar\" d=\"M{cx:.1} {top:.1}V{bottom:.1}\"/>"

@@ -61,7 +61,8 @@ mod tests {
         assert_eq!(linear(0.0, 200.0).at, [0.0, 50.0, 100.0, 150.0, 200.0]);
         let ticks = linear(0.31, 0.97);
         assert!(ticks.low <= 0.31 && ticks.high >= 0.97);
-        assert_eq!(linear(3.0, 3.0).at.len(), 7);
+        let point = linear(3.0, 3.0);
+        assert!(point.low < 3.0 && point.high > 3.0);
     }
 
     #[test]

@@ -1,0 +1,70 @@
+//! Runs the program and looks at what it says.
+#![allow(dead_code, reason = "every test file uses a part of this")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a run of the program left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error, the folder's name replaced by `[DIR]`.
+    pub stderr: String,
+}
+
+/// The program, to be run in `folder`.
+pub fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lora-pro"));
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs the program in `folder`.
+pub fn lora_pro(folder: &Path, arguments: &[&str]) -> Outcome {
+    let output = command(folder, arguments)
+        .output()
+        .expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
+    let stderr = text(output.stderr);
+    Outcome {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: stderr.replace(&folder.display().to_string(), "[DIR]"),
+    }
+}
+
+/// Asserts that the program ran to its end.
+pub fn succeeds(folder: &Path, arguments: &[&str]) -> Outcome {
+    let outcome = lora_pro(folder, arguments);
+    assert_eq!(outcome.code, Some(0), "{arguments:?}: {outcome:#?}");
+    outcome
+}
+
+/// Standard error of a run that the program refuses with exit code 2.
+pub fn refusal(folder: &Path, arguments: &[&str]) -> String {
+    let outcome = lora_pro(folder, arguments);
+    assert_eq!(outcome.code, Some(2), "{arguments:?}: {outcome:#?}");
+    assert_eq!(outcome.stdout, "", "{arguments:?}");
+    outcome.stderr.trim_end().to_string()
+}
+
+/// A recorded trajectory of the project.
+pub fn vector(name: &str) -> PathBuf {
+    vectors().join(name)
+}
+
+/// The folder of recorded trajectories.
+pub fn vectors() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/vectors")
+}
+
+/// An empty folder, removed when dropped.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
