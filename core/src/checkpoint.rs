@@ -48,8 +48,12 @@ impl Optimizer {
         let document = serde_json::to_value(self.header()).map_err(|error| {
             Error::invalid("the optimizer", "configuration", error, "serialisable")
         })?;
+        let Some(fields) = file.document.as_object_mut() else {
+            let (value, expected) = (&file.document, "an object");
+            return Err(Error::invalid("the file", "document", value, expected));
+        };
+        fields.insert(KEY.into(), document);
         file.tensors.extend(tensors);
-        file.document[KEY] = document;
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub struct TensorData {
     pub bytes: Vec<u8>,
 }
 
-/// Named tensors and one JSON document.
+/// Named tensors and one JSON document, which is an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorFile {
     /// The document.
@@ -71,7 +71,10 @@ impl TensorFile {
         let mut sealed: Value = serde_json::from_str(sealed)
             .map_err(|error| format!("its lora-pro header is damaged ({error})"))?;
         let crc = sealed["crc32"].as_u64();
-        let document = sealed["document"].take();
+        let document = sealed
+            .get_mut("document")
+            .map(Value::take)
+            .unwrap_or_default();
         let tensors = read_tensors(bytes)?;
         let file = TensorFile { document, tensors };
         if crc != Some(u64::from(file.checksum())) {
