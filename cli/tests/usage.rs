@@ -193,6 +193,14 @@ fn configuration_files_are_checked() {
     assert_snapshot!(train("[optimizer]\nupdate_clip = inf"), @"error: run.toml: `optimizer.update_clip` is not a finite number");
 }
 
+#[test]
+fn a_report_that_cannot_be_written_is_refused_before_the_work() {
+    let folder = folder();
+    let compare = |option| refusal(folder.path(), &["compare", "--backend=reference", option]);
+    assert_snapshot!(compare("--out=no/report.html"), @"error: no/report.html: there is no such folder to write it to");
+    assert_snapshot!(compare("--json=."), @"error: .: it is a folder");
+}
+
 /// `head` leaves before everything is written: no panic, no complaint.
 #[test]
 fn a_reader_that_leaves_is_no_failure() {

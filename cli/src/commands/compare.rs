@@ -39,7 +39,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
     /// Alpha: the scale s is alpha / r, or alpha / sqrt(r) for rsLoRA
-    #[arg(long, value_name = "ALPHA")]
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
     alpha: Option<f64>,
     /// Number of seeds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -67,9 +67,12 @@ const QUICK_STEPS: usize = 60;
 /// Runs everything, prints the table, writes the files.
 pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
+    check_place(&args.out)?;
+    args.json.as_deref().map_or(Ok(()), check_place)?;
     let (data, experiment) = data::load(&args.data)?;
     let experiment = args.adjusted(experiment);
     let progress = Progress::new();
+    progress.set(0, 1, "pre-training");
     let told = |done: usize, all: usize, what: &str| progress.set(done, all, what);
     let mut found = compare(&experiment, &data, &|| choice.make(), &told)?;
     progress.finish();
@@ -80,6 +83,20 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     args.json
         .as_deref()
         .map_or(Ok(()), |path| write_json(path, &found))
+}
+
+/// Minutes of work should not end with a folder that is not there.
+fn check_place(path: &Path) -> Result<(), Error> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if !folder.is_none_or(Path::is_dir) {
+        return Err(Error::file(path, "there is no such folder to write it to"));
+    }
+    match path.is_dir() {
+        true => Err(Error::file(path, "it is a folder")),
+        false => Ok(()),
+    }
 }
 
 impl CompareArgs {
