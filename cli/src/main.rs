@@ -10,6 +10,7 @@ mod report;
 mod run_args;
 mod summary;
 mod table;
+mod tables;
 mod threads;
 
 use std::ffi::OsString;

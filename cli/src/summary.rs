@@ -2,7 +2,7 @@
 
 use lora_pro_finetune::{Comparison, MethodResult, Spread};
 
-use crate::table::{distance, rate, reference_lr};
+use crate::tables::{distance, rate, reference_lr};
 
 /// What the numbers say, whatever they are.
 pub fn summary(comparison: &Comparison) -> Vec<String> {

@@ -186,11 +186,9 @@ fn run(
         .iter()
         .find(|other| other.job.lr == job.lr && other.job.seed == job.seed);
     let rival = rival.and_then(|other| other.network.as_ref());
-    let loss = network.loss(&problem.validation)?;
     let history = trainer.history();
     let result = RunResult {
         seed: job.seed,
-        validation_loss: Some(loss).filter(|loss| loss.is_finite()),
         validation_accuracy: network.accuracy(&problem.validation)?,
         test_accuracy: network.accuracy(&problem.test)?,
         final_loss: tail_mean(&history.losses),
@@ -278,15 +276,13 @@ fn method_result(contender: usize, outcomes: &[Outcome]) -> MethodResult {
     }
 }
 
-/// The rate with the lowest mean validation loss; of equals, the smallest.
+/// The rate with the highest mean validation accuracy; of equals, the smallest.
 fn best_rate(rates: &[RateResult]) -> f64 {
-    let mut best = (f64::INFINITY, 0.0);
+    let mut best = (f64::NEG_INFINITY, 0.0);
     for rate in rates {
-        let loss = rate
-            .spread(|run| run.validation_loss.unwrap_or(f64::INFINITY))
-            .mean;
-        if loss < best.0 {
-            best = (loss, rate.lr);
+        let accuracy = rate.spread(|run| run.validation_accuracy).mean;
+        if accuracy > best.0 {
+            best = (accuracy, rate.lr);
         }
     }
     best.1

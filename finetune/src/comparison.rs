@@ -46,7 +46,7 @@ pub struct MethodResult {
     pub name: String,
     /// One entry per learning rate, ascending.
     pub rates: Vec<RateResult>,
-    /// Learning rate with the lowest mean validation loss: accuracy is too coarse to choose by.
+    /// Learning rate with the highest mean validation accuracy; of equals, the smallest.
     pub best_lr: f64,
     /// Seconds of one optimizer step alone (forward and backward not counted), median.
     pub seconds_per_step: f64,
@@ -69,8 +69,6 @@ pub struct RateResult {
 pub struct RunResult {
     /// Its seed.
     pub seed: u64,
-    /// Mean loss on the validation split at the end; `None` where it is not finite.
-    pub validation_loss: Option<f64>,
     /// Accuracy on the validation split at the end, in [0, 1].
     pub validation_accuracy: f64,
     /// Accuracy on the test split at the end, in [0, 1].

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output::{note, say};
 use crate::progress::Progress;
 use crate::summary::summary;
-use crate::{data, report, table};
+use crate::{data, report, tables};
 
 /// Compare full fine-tuning, LoRA, rsLoRA, LoRA+ and LoRA-Pro
 ///
@@ -130,9 +130,22 @@ fn text(found: &Comparison) -> String {
         setup.seeds.len(),
         100.0 * setup.accuracy_before
     );
-    let (results, gaps) = (table::results(found).text(), table::gaps(found).text());
+    let tables = [
+        tables::results(found),
+        tables::by_rate(found),
+        tables::gaps(found),
+    ];
+    let [results, by_rate, gaps] = tables.map(|table| table.text());
     let time = format!("{:.0} s in all", setup.seconds);
-    [head, results, gaps, summary(found).join("\n"), time].join("\n\n")
+    [
+        head,
+        results,
+        by_rate,
+        gaps,
+        summary(found).join("\n"),
+        time,
+    ]
+    .join("\n\n")
 }
 
 fn write_json(path: &Path, found: &Comparison) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use lora_pro_finetune::{Comparison, MethodResult, RateResult, RunResult, Spread};
 
 use super::plot::{Axis, Line, Plot, Point, Scale};
-use crate::table::{distance, rate, reference_lr};
+use crate::tables::{distance, rate, reference_lr};
 
 /// A plot and the words around it.
 pub struct Figure {

@@ -7,14 +7,16 @@ use lora_pro_finetune::{Comparison, Setup};
 use super::figures::{self, Figure};
 use super::plot::{Line, escape};
 use crate::summary::summary;
-use crate::table::{self, Column, Table};
+use crate::table::{Column, Table};
+use crate::tables;
 
 /// Colours, dashes and layout.
 const STYLE: &str = include_str!("style.css");
 
 /// The whole report.
 pub fn html(comparison: &Comparison) -> String {
-    let (results, gaps) = (table::results(comparison), table::gaps(comparison));
+    let (results, gaps) = (tables::results(comparison), tables::gaps(comparison));
+    let by_rate = tables::by_rate(comparison);
     let sections = [
         format!(
             "<h1>LoRA, LoRA-Pro and full fine-tuning</h1>\n{}",
@@ -22,9 +24,11 @@ pub fn html(comparison: &Comparison) -> String {
         ),
         table_html(&results),
         figures_html(&figures::all(comparison)),
+        "<h2>Every learning rate</h2>".into(),
+        table_html(&by_rate),
         format!(
             "<h2>The gaps at lr {}</h2>",
-            table::rate(table::reference_lr(comparison))
+            tables::rate(tables::reference_lr(comparison))
         ),
         table_html(&gaps),
         columns_html([&results, &gaps]),
@@ -64,7 +68,7 @@ fn table_html(table: &Table) -> String {
             html,
             "<th title=\"{}\">{}</th>",
             escape(column.meaning),
-            column.head
+            escape(&column.head)
         );
     }
     html.push_str("</tr></thead>\n<tbody>\n");
