@@ -93,4 +93,5 @@ laws! {
     law_22_gradients: 22,
     law_23_skip: 23,
     law_24_amsgrad: 24,
+    law_25_unpaired: 25,
 }

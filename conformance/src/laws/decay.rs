@@ -1,14 +1,17 @@
 //! Law 20: decay w multiplies A and B by $`1 - \eta w`$ (lora, efficient; B by
 //! $`1 - \eta \rho w`$ at the learning-rate ratio $`\rho`$) or by $`\sqrt{1 - \eta w}`$ (factored,
-//! full), so that B A decays by $`1 - \eta w`$; and $`\rho`$ multiplies B's update.
+//! full), so that B A decays by $`1 - \eta w`$; and $`\rho`$ multiplies B's update. W0 is multiplied
+//! by $`1 - \eta w`$ where `decay_base` asks for it, and not touched otherwise.
 //!
 //! The update itself does not see the decay, so two runs of one step differ by the decay only.
 
-use lora_pro_core::{Error, Hyper, Method};
+use lora_pro_core::{Error, Hyper, Method, StepIo};
+use lora_pro_reference::storage::matrix;
 
+use super::METHODS;
 use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Run, Subject, exact, host};
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     let mut ratios = Vec::new();
@@ -43,6 +46,44 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         let b = &start.b * decay_b + (without.b - &start.b) * 4.0;
         ratios.push(ratio(spec, (with.a - &a).norm(), a.norm() + start.a.norm()));
         ratios.push(ratio(spec, (with.b - &b).norm(), b.norm() + start.b.norm()));
+    }
+    for method in METHODS {
+        ratios.push(base(subject, spec, method)?);
+    }
+    Ok(worst(ratios))
+}
+
+/// W0 after one step, with and without the option.
+fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let sgd = method == Method::Sgd;
+    let weight_decay = if sgd { 0.0 } else { 5.0 };
+    let w0 = spec.full_gradient(2);
+    let mut ratios = Vec::new();
+    for decay_base in [true, false] {
+        let hyper = Hyper {
+            lr: 0.01,
+            weight_decay,
+            decay_base,
+            ..exact(method)
+        };
+        let start = spec.factors();
+        let gradients = spec.gradients(&start, 1);
+        let mut run = Run::start(subject, &start, hyper)?;
+        let (grad_a, grad_b, mut stored) = (host(&gradients.a), host(&gradients.b), host(&w0));
+        let (optimizer, members) = run.parts();
+        let mut io = members[0].io(&grad_a, &grad_b);
+        io.base = Some(stored.view_mut());
+        optimizer.step(StepIo {
+            pairs: &mut [io],
+            params: &mut [],
+        })?;
+        let shrink = if decay_base {
+            1.0 - hyper.lr * weight_decay
+        } else {
+            1.0
+        };
+        let error = (matrix(&stored.view()) - &w0 * shrink).norm();
+        ratios.push(ratio(spec, error, w0.norm()));
     }
     Ok(worst(ratios))
 }

@@ -37,6 +37,7 @@ mod scale;
 mod skip;
 mod sylvester;
 mod transpose;
+mod unpaired;
 mod x_invariance;
 
 /// What a law needs of a case.
@@ -74,7 +75,7 @@ macro_rules! law {
 }
 
 /// All of them, by number.
-pub const LAWS: [Law; 24] = [
+pub const LAWS: [Law; 25] = [
     law!(1, orthogonality, FullRank),
     law!(2, optimality, FullRank),
     law!(3, x_invariance, FullRank),
@@ -99,6 +100,7 @@ pub const LAWS: [Law; 24] = [
     law!(22, gradients, Trajectory),
     law!(23, skip, Trajectory),
     law!(24, amsgrad, Trajectory),
+    law!(25, unpaired, Trajectory),
 ];
 
 /// All choices of X.

@@ -1,0 +1,95 @@
+//! Law 25: parameters without a pair take ordinary AdamW steps; the global-norm clip counts their
+//! gradients with the adapters', and a gradient of theirs that is not finite stops the whole step.
+
+use lora_pro_core::{
+    Config, DType, Error, HostTensor, Hyper, Method, Optimizer, ParamId, ParamIo, ParamSpec, StepIo,
+};
+use lora_pro_reference::factors::Pair;
+use lora_pro_reference::storage::matrix;
+use nalgebra::DMatrix;
+
+use crate::residual::{all_or_nothing, ratio, worst};
+use crate::sample::{CaseSpec, uniform};
+use crate::subject::{Member, Run, Subject, exact, host};
+
+/// Steps of a trajectory.
+const STEPS: u64 = 4;
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let hyper = Hyper {
+        weight_decay: 0.1,
+        lr: 0.01,
+        ..exact(Method::Full)
+    };
+    let limit = spec.size_g;
+    let config = Config {
+        max_grad_norm: Some(limit),
+        ..Config::from(hyper)
+    };
+    let mut run = Run::start(subject, &spec.factors(), config)?;
+    let mut random = spec.random(100);
+    let start = uniform(&mut random, spec.m, spec.n);
+    let mut value = host(&start);
+    run.parts().0.add_param(bias(spec))?;
+
+    let zero = DMatrix::zeros(spec.m, spec.n);
+    let (mut expected, mut first, mut second) = (start, zero.clone(), zero);
+    let mut ratios = Vec::new();
+    for t in 1..=STEPS {
+        let pair = spec.gradients(&run.factors(), t);
+        let gradient = uniform(&mut random, spec.m, spec.n) * spec.size_g;
+        let mut broken = gradient.clone();
+        broken[0] = f64::NAN;
+        let before = (run.factors(), value.clone(), run.saved()?);
+        ratios.push(all_or_nothing(
+            step(&mut run, &mut value, &pair, &broken).is_err(),
+        ));
+        let after = (run.factors(), value.clone(), run.saved()?);
+        ratios.push(all_or_nothing(before == after));
+
+        step(&mut run, &mut value, &pair, &gradient)?;
+        let squares = pair.a.norm_squared() + pair.b.norm_squared() + gradient.norm_squared();
+        let g = gradient * (limit / squares.sqrt()).min(1.0);
+        first = &first * hyper.beta1 + &g * (1.0 - hyper.beta1);
+        second = &second * hyper.beta2 + g.component_mul(&g) * (1.0 - hyper.beta2);
+        let c1 = 1.0 - hyper.beta1.powf(t as f64);
+        let c2 = 1.0 - hyper.beta2.powf(t as f64);
+        let root = second.map(|v| (v / c2).sqrt() + hyper.eps);
+        let n = (&first / c1).component_div(&root);
+        expected = expected * (1.0 - hyper.lr * hyper.weight_decay) - n * hyper.lr;
+        let error = (matrix(&value.view()) - &expected).norm();
+        ratios.push(ratio(spec, error, expected.norm()));
+    }
+    Ok(worst(ratios))
+}
+
+fn bias(spec: &CaseSpec) -> ParamSpec {
+    ParamSpec {
+        name: "bias".into(),
+        rows: spec.m,
+        cols: spec.n,
+        dtype: DType::F64,
+        group: None,
+    }
+}
+
+/// One step of the adapter and of the parameter.
+fn step(
+    run: &mut Run,
+    value: &mut HostTensor,
+    pair: &Pair,
+    gradient: &DMatrix<f64>,
+) -> Result<(), Error> {
+    let (grad_a, grad_b, grad) = (host(&pair.a), host(&pair.b), host(gradient));
+    let (optimizer, members): (&mut Optimizer, &mut [Member]) = run.parts();
+    let param = ParamIo {
+        id: ParamId(0),
+        value: value.view_mut(),
+        grad: grad.view(),
+    };
+    optimizer.step(StepIo {
+        pairs: &mut [members[0].io(&grad_a, &grad_b)],
+        params: &mut [param],
+    })?;
+    Ok(())
+}
