@@ -15,15 +15,17 @@ pub fn holds(ratio: f64) -> bool {
 /// The unit round-off of f64, in which the reference computes.
 const U: f64 = f64::EPSILON / 2.0;
 
-/// `error / (u growth size sqrt(m + n + r))`: what rounding explains comes out as a small number.
+/// `error / (u kappa^2 size sqrt(m + n + r))`: what rounding explains comes out as a small number.
 ///
-/// The growth is `kappa_a kappa_b max(kappa_a, kappa_b)`. Gram matrices square a condition number:
-/// the projection on B's columns is wrong by u kappa_b^2, and what it was applied to has been
-/// divided by A's smallest singular value, which is another kappa_a (and the same with A and B
-/// exchanged). Past u growth = 1 the factor stays there: a result may then be wrong altogether,
-/// but not larger than what it is compared with.
+/// Gram matrices square a condition number: the projections on B's columns and A's rows are wrong
+/// by u kappa^2. Where rounding leaves less than two digits of the smallest eigenvalue of a Gram
+/// matrix, a subject may count it as zero. From there on the factor is 1: a result may be wrong
+/// altogether, but not larger than what it is compared with.
 pub fn ratio(spec: &CaseSpec, error: f64, size: f64) -> f64 {
-    let growth = (U * spec.kappa_a * spec.kappa_b * spec.kappa_a.max(spec.kappa_b)).min(1.0);
+    let kappa = spec.kappa_a.max(spec.kappa_b);
+    let rounding = U * kappa * kappa;
+    let blurred = 200.0 * rounding * spec.m.max(spec.n) as f64 >= 1.0;
+    let growth = if blurred { 1.0 } else { rounding };
     relative(error, size * growth * dimension(spec))
 }
 

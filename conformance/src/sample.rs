@@ -37,6 +37,16 @@ pub struct CaseSpec {
 }
 
 impl CaseSpec {
+    /// A learning rate at which a step is smaller than B. The jump of one that is larger magnifies
+    /// rounding, and again in each step that follows.
+    pub fn gentle_lr(&self) -> f64 {
+        if self.rank_b > 0 {
+            0.1 * self.size_b
+        } else {
+            1e-3
+        }
+    }
+
     /// The random numbers of this case; `stream` tells its uses apart.
     pub fn random(&self, stream: u64) -> ChaCha8Rng {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);

@@ -67,6 +67,7 @@ impl Subject {
 pub struct Run {
     optimizer: Optimizer,
     members: Vec<Member>,
+    path: [f64; 2],
 }
 
 /// One adapter's place in memory.
@@ -112,7 +113,12 @@ impl Run {
                 s: factors.s,
             });
         }
-        Ok(Run { optimizer, members })
+        let path = members.first().map_or([0.0; 2], Member::norms);
+        Ok(Run {
+            optimizer,
+            members,
+            path,
+        })
     }
 
     /// One step of all adapters with these gradients.
@@ -127,10 +133,13 @@ impl Run {
             .zip(&gradients)
             .map(|(member, (grad_a, grad_b))| member.io(grad_a, grad_b))
             .collect();
-        self.optimizer.step(StepIo {
+        let report = self.optimizer.step(StepIo {
             pairs: &mut pairs,
             params: &mut [],
-        })
+        })?;
+        let moved = self.report().update_norm;
+        self.path = [self.path[0] + moved[0], self.path[1] + moved[1]];
+        Ok(report)
     }
 
     /// One step of the first adapter.
@@ -151,6 +160,12 @@ impl Run {
     /// The optimizer and all adapters: for steps that are not as they should be.
     pub fn parts(&mut self) -> (&mut Optimizer, &mut [Member]) {
         (&mut self.optimizer, &mut self.members)
+    }
+
+    /// |A| and |B| at the start plus the lengths of all updates: what rounding errors of the
+    /// factors are measured against, since the factors themselves may come near to zero.
+    pub fn path(&self) -> [f64; 2] {
+        self.path
     }
 
     /// What the last step did to the first adapter.
@@ -194,12 +209,20 @@ impl Run {
     pub fn reloaded(&mut self, subject: &Subject) -> Result<Self, Error> {
         let file = self.saved()?;
         let optimizer = Optimizer::load_from((subject.make)(), &file, Path::new("checkpoint"))?;
-        let members = self.members.iter().map(Member::copy).collect();
-        Ok(Run { optimizer, members })
+        Ok(Run {
+            optimizer,
+            members: self.members.iter().map(Member::copy).collect(),
+            path: self.path,
+        })
     }
 }
 
 impl Member {
+    fn norms(&self) -> [f64; 2] {
+        let factors = self.factors();
+        [factors.a.norm(), factors.b.norm()]
+    }
+
     /// The factors now.
     pub fn factors(&self) -> Factors {
         Factors {

@@ -2,7 +2,7 @@
 
 use nalgebra::DMatrix;
 
-use crate::damping::Grams;
+use crate::damping::{Grams, Inverse};
 use crate::factors::{Factors, Pair};
 
 /// The two parts of the closed form that do not depend on X.
@@ -21,13 +21,13 @@ pub struct Split {
 /// Source: paper, theorem 2.1.
 ///
 /// ```
-/// use lora_pro_reference::closed_form::u;
+/// use lora_pro_reference::{closed_form::u, damping::Inverse};
 /// use nalgebra::dmatrix;
-/// let sb_inverse = dmatrix![0.5];
-/// assert_eq!(u(2.0, &sb_inverse, &dmatrix![8.0, 16.0]), dmatrix![1.0, 2.0]);
+/// let sb_inverse = Inverse { root: dmatrix![0.5] };
+/// assert_eq!(u(2.0, &sb_inverse, &dmatrix![16.0, 32.0]), dmatrix![1.0, 2.0]);
 /// ```
-pub fn u(s: f64, sb_inverse: &DMatrix<f64>, grad_a: &DMatrix<f64>) -> DMatrix<f64> {
-    sb_inverse * grad_a / (s * s)
+pub fn u(s: f64, sb_inverse: &Inverse, grad_a: &DMatrix<f64>) -> DMatrix<f64> {
+    sb_inverse.times(grad_a) / (s * s)
 }
 
 /// The part of dB that does not depend on X, m x r:
@@ -48,24 +48,22 @@ pub fn u(s: f64, sb_inverse: &DMatrix<f64>, grad_a: &DMatrix<f64>) -> DMatrix<f6
 /// # Ok::<(), lora_pro_core::Error>(())
 /// ```
 pub fn v(factors: &Factors, grams: &Grams, grad_b: &DMatrix<f64>) -> DMatrix<f64> {
-    let unprojected = grad_b * &grams.sa_inverse / (factors.s * factors.s);
+    let unprojected = grams.sa_inverse.times_left(grad_b) / (factors.s * factors.s);
     outside_columns(&factors.b, &grams.sb_inverse, &unprojected)
 }
 
-/// $`(I - P_B)\, y`$ for y of m rows, with $`P_B = B S_B^+ B^\top`$.
+/// $`(I - P_B)\, y`$ for y of m rows, with $`P_B = B S_B^+ B^\top = (B R)(B R)^\top`$.
 ///
 /// ```
-/// use lora_pro_reference::closed_form::outside_columns;
+/// use lora_pro_reference::{closed_form::outside_columns, damping::Inverse};
 /// use nalgebra::dmatrix;
 /// let b = dmatrix![2.0; 0.0];
-/// assert_eq!(outside_columns(&b, &dmatrix![0.25], &dmatrix![5.0; 7.0]), dmatrix![0.0; 7.0]);
+/// let sb_inverse = Inverse { root: dmatrix![0.5] };
+/// assert_eq!(outside_columns(&b, &sb_inverse, &dmatrix![5.0; 7.0]), dmatrix![0.0; 7.0]);
 /// ```
-pub fn outside_columns(
-    b: &DMatrix<f64>,
-    sb_inverse: &DMatrix<f64>,
-    y: &DMatrix<f64>,
-) -> DMatrix<f64> {
-    y - b * (sb_inverse * (b.transpose() * y))
+pub fn outside_columns(b: &DMatrix<f64>, sb_inverse: &Inverse, y: &DMatrix<f64>) -> DMatrix<f64> {
+    let basis = b * &sb_inverse.root;
+    y - &basis * (basis.transpose() * y)
 }
 
 /// [`u`] and [`v`] of the gradients (gA, gB).

@@ -14,9 +14,9 @@ pub struct Grams {
     /// $`S_A = A A^\top`$.
     pub sa: DMatrix<f64>,
     /// $`S_B^+`$, damped.
-    pub sb_inverse: DMatrix<f64>,
+    pub sb_inverse: Inverse,
     /// $`S_A^+`$, damped.
-    pub sa_inverse: DMatrix<f64>,
+    pub sa_inverse: Inverse,
 }
 
 impl Grams {
@@ -35,9 +35,57 @@ impl Grams {
     }
 }
 
+/// A damped inverse $`S^+ = R R^\top`$ (r x r), kept as its root R.
+///
+/// $`B R`$ has orthonormal columns, so multiplying by R twice loses the condition number of B in
+/// accuracy, where multiplying by $`S^+`$ once would lose its square.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inverse {
+    /// R, r x r.
+    pub root: DMatrix<f64>,
+}
+
+impl Inverse {
+    /// $`S^+ y`$ for y of r rows.
+    ///
+    /// ```
+    /// use lora_pro_reference::damping::Inverse;
+    /// use nalgebra::dmatrix;
+    /// let inverse = Inverse { root: dmatrix![3.0] };
+    /// assert_eq!(inverse.times(&dmatrix![1.0, 2.0]), dmatrix![9.0, 18.0]);
+    /// ```
+    pub fn times(&self, y: &DMatrix<f64>) -> DMatrix<f64> {
+        &self.root * (self.root.transpose() * y)
+    }
+
+    /// $`y\, S^+`$ for y of r columns.
+    ///
+    /// ```
+    /// use lora_pro_reference::damping::Inverse;
+    /// use nalgebra::dmatrix;
+    /// let inverse = Inverse { root: dmatrix![3.0] };
+    /// assert_eq!(inverse.times_left(&dmatrix![1.0; 2.0]), dmatrix![9.0; 18.0]);
+    /// ```
+    pub fn times_left(&self, y: &DMatrix<f64>) -> DMatrix<f64> {
+        (y * &self.root) * self.root.transpose()
+    }
+
+    /// $`S^+`$ itself.
+    ///
+    /// ```
+    /// use lora_pro_reference::damping::Inverse;
+    /// use nalgebra::dmatrix;
+    /// assert_eq!(Inverse { root: dmatrix![3.0] }.matrix(), dmatrix![9.0]);
+    /// ```
+    pub fn matrix(&self) -> DMatrix<f64> {
+        &self.root * self.root.transpose()
+    }
+}
+
 /// The damped inverse of a Gram matrix $`S = Q \,\mathrm{diag}(\lambda)\, Q^\top`$ (r x r):
 /// ```math
-/// S^+ = Q \,\mathrm{diag}(f(\lambda))\, Q^\top
+/// S^+ = Q \,\mathrm{diag}(f(\lambda))\, Q^\top = R R^\top , \qquad
+/// R = Q \,\mathrm{diag}(\sqrt{f(\lambda)})
 /// ```
 ///
 /// | damping | f |
@@ -60,12 +108,13 @@ impl Grams {
 /// use lora_pro_reference::damping::damped_inverse;
 /// use nalgebra::dmatrix;
 /// let s = dmatrix![4.0, 0.0; 0.0, 0.0];
-/// assert_eq!(damped_inverse(&s, Damping::None, 2)?, dmatrix![0.25, 0.0; 0.0, 0.0]);
-/// assert_eq!(damped_inverse(&s, Damping::Absolute(1.0), 2)?, dmatrix![0.2, 0.0; 0.0, 1.0]);
-/// assert_eq!(damped_inverse(&s, Damping::Relative(0.25), 2)?, dmatrix![0.2, 0.0; 0.0, 1.0]);
+/// assert_eq!(damped_inverse(&s, Damping::None, 2)?.matrix(), dmatrix![0.25, 0.0; 0.0, 0.0]);
+/// let shifted = damped_inverse(&s, Damping::Absolute(1.0), 2)?.matrix();
+/// assert!((&shifted - dmatrix![0.2, 0.0; 0.0, 1.0]).norm() < 1e-15);
+/// assert_eq!(damped_inverse(&s, Damping::Relative(0.25), 2)?.matrix(), shifted);
 /// # Ok::<(), lora_pro_core::Error>(())
 /// ```
-pub fn damped_inverse(s: &DMatrix<f64>, damping: Damping, k: usize) -> Result<DMatrix<f64>, Error> {
+pub fn damped_inverse(s: &DMatrix<f64>, damping: Damping, k: usize) -> Result<Inverse, Error> {
     let eigen = symmetric_eigen(s)?;
     let largest = eigen.values.max().max(0.0);
     let cut = |share: f64| move |l: f64| if l <= share * largest { 0.0 } else { 1.0 / l };
@@ -76,5 +125,6 @@ pub fn damped_inverse(s: &DMatrix<f64>, damping: Damping, k: usize) -> Result<DM
         Damping::Relative(c) => eigen.values.map(shift(c * largest)),
         Damping::Cutoff(c) => eigen.values.map(cut(c)),
     };
-    Ok(&eigen.vectors * DMatrix::from_diagonal(&inverted) * eigen.vectors.transpose())
+    let root = eigen.vectors * DMatrix::from_diagonal(&inverted.map(f64::sqrt));
+    Ok(Inverse { root })
 }

@@ -58,7 +58,9 @@ pub fn of_split(factors: &Factors, split: &Split) -> DMatrix<f64> {
 /// # Ok::<(), lora_pro_core::Error>(())
 /// ```
 pub fn tangent_projection(factors: &Factors, grams: &Grams, g: &DMatrix<f64>) -> DMatrix<f64> {
-    let pb = &factors.b * &grams.sb_inverse * factors.b.transpose();
-    let pa = factors.a.transpose() * &grams.sa_inverse * &factors.a;
+    let columns = &factors.b * &grams.sb_inverse.root;
+    let rows = grams.sa_inverse.root.transpose() * &factors.a;
+    let pb = &columns * columns.transpose();
+    let pa = rows.transpose() * &rows;
     &pb * g + g * &pa - &pb * g * &pa
 }

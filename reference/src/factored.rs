@@ -190,13 +190,10 @@ pub fn transported(
     let m = first_moment(old_factors, state);
     let grams = Grams::of(new_factors, damping)?;
     let (b, a) = (&new_factors.b, &new_factors.a);
+    let carried = grams.sa_inverse.times_left(&(&m * a.transpose()));
     Ok(Factored {
-        y: &grams.sb_inverse * (b.transpose() * &m),
-        z: outside_columns(
-            b,
-            &grams.sb_inverse,
-            &(m * a.transpose() * &grams.sa_inverse),
-        ),
+        y: grams.sb_inverse.times(&(b.transpose() * &m)),
+        z: outside_columns(b, &grams.sb_inverse, &carried),
         means: state.means.clone(),
         largest: state.largest.clone(),
     })

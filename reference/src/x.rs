@@ -97,6 +97,8 @@ pub fn sylvester(
 /// # Ok::<(), lora_pro_core::Error>(())
 /// ```
 pub fn symmetric(factors: &Factors, grams: &Grams, grad_b: &DMatrix<f64>) -> DMatrix<f64> {
-    let inner = &grams.sb_inverse * (factors.b.transpose() * grad_b) * &grams.sa_inverse;
-    inner * (-0.5 / (factors.s * factors.s))
+    let inner = grams
+        .sa_inverse
+        .times_left(&(factors.b.transpose() * grad_b));
+    grams.sb_inverse.times(&inner) * (-0.5 / (factors.s * factors.s))
 }

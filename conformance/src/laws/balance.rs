@@ -15,7 +15,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     let left = &answer.adjusted.a * a.transpose();
     let right = b.transpose() * &answer.adjusted.b;
     // At r = n, dA is what is left of U and X A, which cancel almost wholly where B is small.
-    let [size_a, size_b] = answer.sizes();
+    let [size_a, size_b] = answer.sizes(spec);
     let size = size_a * a.norm() + b.norm() * size_b;
     Ok(ratio(spec, (left - right).norm(), size))
 }

@@ -21,7 +21,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         // A large eps, so that the method sees how long gradients are and is smooth.
         let hyper = Hyper {
             eps: spec.size_g,
-            lr: 1e-4,
+            lr: spec.gentle_lr(),
             ..exact(method)
         };
         let plain = |factor: &dyn Fn(f64) -> f64| run(subject, spec, hyper.into(), 1.0, factor);
@@ -53,14 +53,14 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     Ok(worst(ratios))
 }
 
-/// Some steps; gradients are multiplied by a factor of their global norm.
+/// Factors and path after some steps; gradients are multiplied by a factor of their global norm.
 fn run(
     subject: &Subject,
     spec: &CaseSpec,
     config: Config,
     grad_scale: f64,
     factor: impl Fn(f64) -> f64,
-) -> Result<Factors, Error> {
+) -> Result<End, Error> {
     let mut run = Run::start(subject, &spec.factors(), config)?;
     run.parts().0.set_grad_scale(grad_scale)?;
     for t in 1..=STEPS {
@@ -68,13 +68,15 @@ fn run(
         let norm = gradients.a.norm().hypot(gradients.b.norm());
         run.step(&gradients.scaled(factor(norm)))?;
     }
-    Ok(run.factors())
+    Ok((run.factors(), run.path()))
 }
 
-fn differ(spec: &CaseSpec, found: &Factors, expected: &Factors) -> [f64; 2] {
+type End = (Factors, [f64; 2]);
+
+fn differ(spec: &CaseSpec, (found, _): &End, (expected, path): &End) -> [f64; 2] {
     let spec = super::recurrence::with_condition(spec, &[expected]);
     [
-        ratio(&spec, (&found.a - &expected.a).norm(), expected.a.norm()),
-        ratio(&spec, (&found.b - &expected.b).norm(), expected.b.norm()),
+        ratio(&spec, (&found.a - &expected.a).norm(), path[0]),
+        ratio(&spec, (&found.b - &expected.b).norm(), path[1]),
     ]
 }

@@ -148,16 +148,16 @@ impl Answer {
 }
 
 impl Answer {
-    /// Sizes that dA and dB can be expected to have: their own, or that of the g behind them
-    /// seen through the other factor, where they happen to vanish (at r = m all of V does).
-    fn sizes(&self) -> [f64; 2] {
-        let through = |factor: &DMatrix<f64>| match factor.norm() {
+    /// Sizes that dA and dB can have: their own, or that of g seen through the smallest singular
+    /// value of the other factor. U and X A, or V and B X, may be of this size and cancel.
+    fn sizes(&self, spec: &CaseSpec) -> [f64; 2] {
+        let through = |factor: &DMatrix<f64>, kappa: f64| match factor.norm() {
             0.0 => 0.0,
-            norm => self.g.norm() / (self.factors.s * norm),
+            norm => kappa * self.g.norm() / (self.factors.s * norm),
         };
         [
-            self.adjusted.a.norm() + through(&self.factors.b),
-            self.adjusted.b.norm() + through(&self.factors.a),
+            self.adjusted.a.norm() + through(&self.factors.b, spec.kappa_b),
+            self.adjusted.b.norm() + through(&self.factors.a, spec.kappa_a),
         ]
     }
 }

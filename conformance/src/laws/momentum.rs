@@ -30,8 +30,9 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
             };
             run.step(&gradients)?;
             for (found, old, d) in [(run.factors().a, &old.a, &a), (run.factors().b, &old.b, &b)] {
-                let expected = old - d * hyper.lr;
-                ratios.push(ratio(spec, (found - &expected).norm(), expected.norm()));
+                let step = d * hyper.lr;
+                let size = old.norm() + step.norm();
+                ratios.push(ratio(spec, (found - (old - step)).norm(), size));
             }
             momentum = Some((a, b));
         }

@@ -14,19 +14,23 @@ use crate::sample::{CaseSpec, uniform};
 use crate::subject::Subject;
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    let answer = Answer::of(subject, spec, XChoice::Sylvester)?;
+    let [size_a, size_b] = answer.sizes(spec);
     let Answer {
         factors,
         gradients,
         adjusted,
         ..
-    } = Answer::of(subject, spec, XChoice::Sylvester)?;
+    } = &answer;
     let (b, a) = (&factors.b, &factors.a);
     let far = Pair {
         a: &adjusted.a - &gradients.a,
         b: &adjusted.b - &gradients.b,
     };
     let slope = &far.a * a.transpose() - b.transpose() * &far.b;
-    let size = far.a.norm() * a.norm() + b.norm() * far.b.norm();
+    let size_a = size_a + gradients.a.norm();
+    let size_b = size_b + gradients.b.norm();
+    let size = size_a * a.norm() + b.norm() * size_b;
 
     let square = |pair: &Pair| pair.a.norm_squared() + pair.b.norm_squared();
     let direction = uniform(&mut spec.random(100), spec.r, spec.r);
@@ -38,11 +42,11 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
             a: &far.a + &moved_a * h,
             b: &far.b - &moved_b * h,
         };
-        ratio(spec, (square(&far) - square(&moved)).max(0.0), square(&far))
+        let gain = (square(&far) - square(&moved)).max(0.0);
+        // What a slope that is rounding amounts to along this way, and rounding of the squares.
+        let explained = h.abs() * direction.norm() * size + square(&far);
+        ratio(spec, gain, explained)
     });
-    Ok(worst(gains.into_iter().chain([ratio(
-        spec,
-        slope.norm(),
-        size,
-    )])))
+    let slope = ratio(spec, slope.norm(), size);
+    Ok(worst(gains.into_iter().chain([slope])))
 }

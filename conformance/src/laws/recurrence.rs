@@ -75,6 +75,7 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
         second: zero,
     };
     let mut ratios = Vec::new();
+    let mut spec = *spec;
     for t in 1..=STEPS {
         let old = run.factors();
         let g = spec.full_gradient(t);
@@ -87,7 +88,8 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
         means.average(&hyper, &e, &e.component_mul(&e));
         run.step(&factor_gradients(&old, &g))?;
         let new = run.factors();
-        let spec = with_condition(spec, &[&old, &new]);
+        // What went into the moments at the worst condition stays there.
+        spec = with_condition(&spec, &[&old, &new]);
         ratios.extend(moments(&mut run, &spec, &means, &new)?);
         ratios.push(update(&spec, &hyper, t, &means, &old, &new)?);
     }

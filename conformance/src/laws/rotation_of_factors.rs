@@ -40,11 +40,12 @@ fn trajectory(
     method: Method,
     q: &DMatrix<f64>,
 ) -> Result<f64, Error> {
+    let start = spec.factors();
     let hyper = Hyper {
         eps: spec.size_g,
+        lr: spec.gentle_lr(),
         ..exact(method)
     };
-    let start = spec.factors();
     let mut here = Run::start(subject, &start, hyper)?;
     let mut there = Run::start(subject, &rotated(&start, q), hyper)?;
     let mut ratios = Vec::new();
@@ -54,16 +55,9 @@ fn trajectory(
         there.step(&spec.gradients(&there.factors(), t))?;
         let (expected, found) = (rotated(&here.factors(), q), there.factors());
         spec = with_condition(&spec, &[&here.factors()]);
-        ratios.push(ratio(
-            &spec,
-            (found.a - &expected.a).norm(),
-            expected.a.norm(),
-        ));
-        ratios.push(ratio(
-            &spec,
-            (found.b - &expected.b).norm(),
-            expected.b.norm(),
-        ));
+        let [size_a, size_b] = here.path();
+        ratios.push(ratio(&spec, (found.a - expected.a).norm(), size_a));
+        ratios.push(ratio(&spec, (found.b - expected.b).norm(), size_b));
     }
     Ok(worst(ratios))
 }
@@ -96,7 +90,7 @@ fn general(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         let spec = with_condition(spec, &[&factors]);
         let there = Answer::to(subject, factors, here.g.clone(), x)?;
         let (a, b) = (&inverse * &here.adjusted.a, &here.adjusted.b * &mix);
-        let [size_a, size_b] = there.sizes();
+        let [size_a, size_b] = there.sizes(&spec);
         ratios.push(ratio(&spec, (&there.adjusted.a - a).norm(), size_a));
         ratios.push(ratio(&spec, (&there.adjusted.b - b).norm(), size_b));
     }

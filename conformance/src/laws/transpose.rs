@@ -22,7 +22,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         };
         let there = Answer::to(subject, factors, here.g.transpose(), x)?;
         let (a, b) = (&here.adjusted.a, &here.adjusted.b);
-        let [size_a, size_b] = here.sizes();
+        let [size_a, size_b] = here.sizes(spec);
         ratios.push(ratio(
             spec,
             (there.adjusted.b.transpose() - a).norm(),

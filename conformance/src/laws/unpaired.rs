@@ -58,7 +58,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         let n = (&first / c1).component_div(&root);
         expected = expected * (1.0 - hyper.lr * hyper.weight_decay) - n * hyper.lr;
         let error = (matrix(&value.view()) - &expected).norm();
-        ratios.push(ratio(spec, error, expected.norm()));
+        ratios.push(ratio(spec, error, expected.norm() + hyper.lr));
     }
     Ok(worst(ratios))
 }
