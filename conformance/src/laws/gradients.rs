@@ -9,9 +9,6 @@ use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
 
-/// Steps of a trajectory.
-const STEPS: u64 = 2;
-
 /// Loss scale: no power of two.
 const LOSS_SCALE: f64 = 1000.0;
 
@@ -53,7 +50,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     Ok(worst(ratios))
 }
 
-/// Factors and path after some steps; gradients are multiplied by a factor of their global norm.
+/// Factors and path after one step, whose gradients are multiplied by a factor of their global
+/// norm. A second step would magnify the rounding of the first.
 fn run(
     subject: &Subject,
     spec: &CaseSpec,
@@ -63,20 +61,17 @@ fn run(
 ) -> Result<End, Error> {
     let mut run = Run::start(subject, &spec.factors(), config)?;
     run.parts().0.set_grad_scale(grad_scale)?;
-    for t in 1..=STEPS {
-        let gradients = spec.gradients(&run.factors(), t);
-        let norm = gradients.a.norm().hypot(gradients.b.norm());
-        run.step(&gradients.scaled(factor(norm)))?;
-    }
+    let gradients = spec.gradients(&run.factors(), 1);
+    let norm = gradients.a.norm().hypot(gradients.b.norm());
+    run.step(&gradients.scaled(factor(norm)))?;
     Ok((run.factors(), run.path()))
 }
 
 type End = (Factors, [f64; 2]);
 
 fn differ(spec: &CaseSpec, (found, _): &End, (expected, path): &End) -> [f64; 2] {
-    let spec = super::recurrence::with_condition(spec, &[expected]);
     [
-        ratio(&spec, (&found.a - &expected.a).norm(), path[0]),
-        ratio(&spec, (&found.b - &expected.b).norm(), path[1]),
+        ratio(spec, (&found.a - &expected.a).norm(), path[0]),
+        ratio(spec, (&found.b - &expected.b).norm(), path[1]),
     ]
 }
