@@ -40,7 +40,9 @@ pub enum XChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Damping {
-    /// The pseudo-inverse; only eigenvalues below rounding count as zero.
+    /// The pseudo-inverse; only eigenvalues below rounding count as zero. Not for the factored
+    /// mode with a rank above that of the gradient: B then stays nearly singular, and a run with
+    /// rank 16 and batches of 4 diverged.
     None,
     /// `(S + d I)^-1`. The public code has d = 1e-8. Not scale-free.
     Absolute(f64),
