@@ -275,7 +275,7 @@ impl Tensors<'_> {
 }
 
 /// Row, column and value of the first NaN or infinity.
-pub(crate) fn non_finite(tensor: &HostTensor) -> Option<(usize, usize, f64)> {
+fn non_finite(tensor: &HostTensor) -> Option<(usize, usize, f64)> {
     let view = tensor.view();
     let [rows, cols] = tensor.shape();
     let entries = (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j)));

@@ -7,8 +7,10 @@ use lora_pro_core::{
     AdapterSpec, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer, PairIo, StepIo,
     TensorData, encode_tensors, write_atomically,
 };
+use lora_pro_reference::factors::{Factors, factor_gradients};
+use lora_pro_reference::storage::{finite, host, matrix};
 
-use crate::case::{Case, Pair, non_finite};
+use crate::case::{Case, Pair};
 
 /// The factors of every moment t = 0 to T, in their storage type.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +53,7 @@ pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Tr
     check(&now, 0)?;
     let mut factors = vec![now.clone()];
     for (k, g) in case.gradients.iter().enumerate() {
-        let (grad_a, grad_b) = factor_gradients(&now, g, case.spec.s());
+        let (grad_a, grad_b) = gradients(&now, g, case.spec.s());
         let io = PairIo {
             id,
             a: now.a.view_mut(),
@@ -139,52 +141,32 @@ fn data(tensor: &HostTensor) -> TensorData {
 }
 
 fn rounded(tensor: &HostTensor, dtype: DType) -> HostTensor {
-    let view = tensor.view();
-    HostTensor::from_fn(dtype, tensor.shape(), |i, j| view.get(i, j))
+    host(&matrix(&tensor.view()), dtype)
 }
 
 /// gA = s B'g and gB = s g A', in f64, rounded to the factors' storage type.
-fn factor_gradients(pair: &Pair, g: &HostTensor, s: f64) -> (HostTensor, HostTensor) {
-    let (a, b, g) = (pair.a.view(), pair.b.view(), g.view());
-    let grad_a = |k, j| {
-        s * (0..g.rows())
-            .map(|i| b.get(i, k) * g.get(i, j))
-            .sum::<f64>()
+fn gradients(pair: &Pair, g: &HostTensor, s: f64) -> (HostTensor, HostTensor) {
+    let factors = Factors {
+        b: matrix(&pair.b.view()),
+        a: matrix(&pair.a.view()),
+        s,
     };
-    let grad_b = |i, k| {
-        s * (0..g.cols())
-            .map(|j| g.get(i, j) * a.get(k, j))
-            .sum::<f64>()
-    };
+    let gradients = factor_gradients(&factors, &matrix(&g.view()));
     (
-        HostTensor::from_fn(a.dtype(), a.shape(), grad_a),
-        HostTensor::from_fn(b.dtype(), b.shape(), grad_b),
+        host(&gradients.a, pair.a.dtype()),
+        host(&gradients.b, pair.b.dtype()),
     )
 }
 
 /// ||x - ref||_F / ||ref||_F, with 0 / 0 = 0.
 fn relative_distance(x: MatRef<'_>, reference: MatRef<'_>) -> f64 {
-    let norm = |entry: &dyn Fn(usize, usize) -> f64| {
-        let [rows, cols] = reference.shape();
-        let squares = (0..rows).flat_map(|i| (0..cols).map(move |j| entry(i, j).powi(2)));
-        squares.sum::<f64>().sqrt()
-    };
-    let distance = norm(&|i, j| x.get(i, j) - reference.get(i, j));
-    lora_pro_core::relative(distance, norm(&|i, j| reference.get(i, j)))
+    let reference = matrix(&reference);
+    lora_pro_core::relative((matrix(&x) - &reference).norm(), reference.norm())
 }
 
 fn check(pair: &Pair, t: usize) -> Result<(), Error> {
-    for (tensor, factor) in [("A", &pair.a), ("B", &pair.b)] {
-        if let Some((row, col, value)) = non_finite(factor) {
-            let subject = format!("after step {t}");
-            return Err(Error::NonFinite {
-                subject,
-                tensor,
-                row,
-                col,
-                value,
-            });
-        }
-    }
+    let subject = format!("after step {t}");
+    finite(&pair.a.view(), &subject, "A")?;
+    finite(&pair.b.view(), &subject, "B")?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use lora_pro_core::{
     Hyper, Method, Optimizer, PairIo, Preset, Scale, StepIo, StepReport, TensorFile, XChoice,
 };
 use lora_pro_reference::factors::{Factors, Pair};
-use lora_pro_reference::storage::matrix;
+use lora_pro_reference::storage::{self, matrix};
 use nalgebra::DMatrix;
 
 /// A backend under test.
@@ -257,6 +257,5 @@ impl Member {
 
 /// A matrix in host memory, f64.
 pub fn host(values: &DMatrix<f64>) -> HostTensor {
-    let shape = [values.nrows(), values.ncols()];
-    HostTensor::from_fn(DType::F64, shape, |i, j| values[(i, j)])
+    storage::host(values, DType::F64)
 }

@@ -1,11 +1,11 @@
 //! One small adapter with a target, stepped by the reference.
 
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, MatRef, Optimizer, PairIo, Scale,
-    StepIo,
+    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, Optimizer, PairIo, Scale, StepIo,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::{Factors, factor_gradients};
+use lora_pro_reference::storage::{host, matrix};
 use nalgebra::DMatrix;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -48,7 +48,7 @@ impl Toy {
         Ok(Toy {
             optimizer,
             id,
-            a: tensor(&uniform(R, N, 1.0 / (N as f64).sqrt())),
+            a: host(&uniform(R, N, 1.0 / (N as f64).sqrt()), DType::F64),
             b: HostTensor::zeros(DType::F64, [M, R]),
             target: uniform(M, N, 1.0),
         })
@@ -77,23 +77,14 @@ impl Toy {
 
     /// |A|.
     pub fn size_of_a(&self) -> f64 {
-        matrix(self.a.view()).norm()
+        matrix(&self.a.view()).norm()
     }
 
     fn gradients(&self) -> (HostTensor, HostTensor) {
         let s = Scale::Alpha(ALPHA).value(R);
-        let (a, b) = (matrix(self.a.view()), matrix(self.b.view()));
+        let (a, b) = (matrix(&self.a.view()), matrix(&self.b.view()));
         let g = &b * &a * s - &self.target;
         let pair = factor_gradients(&Factors { a, b, s }, &g);
-        (tensor(&pair.a), tensor(&pair.b))
+        (host(&pair.a, DType::F64), host(&pair.b, DType::F64))
     }
-}
-
-fn matrix(view: MatRef<'_>) -> DMatrix<f64> {
-    DMatrix::from_fn(view.rows(), view.cols(), |i, j| view.get(i, j))
-}
-
-fn tensor(matrix: &DMatrix<f64>) -> HostTensor {
-    let shape = [matrix.nrows(), matrix.ncols()];
-    HostTensor::from_fn(DType::F64, shape, |i, j| matrix[(i, j)])
 }

@@ -15,6 +15,12 @@ pub fn matrix(view: &MatRef<'_>) -> DMatrix<f64> {
     DMatrix::from_fn(view.rows(), view.cols(), |i, j| view.get(i, j))
 }
 
+/// Values in host memory of their own, rounded to the storage type.
+pub fn host(values: &DMatrix<f64>, dtype: DType) -> HostTensor {
+    let shape = [values.nrows(), values.ncols()];
+    HostTensor::from_fn(dtype, shape, |i, j| values[(i, j)])
+}
+
 /// A view's values, all of them finite.
 pub fn finite(
     view: &MatRef<'_>,
