@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AdapterReport, AdapterSpec, Buffer, DType, Error, Hyper, MatMut, MatRef, Memory, NonFinite,
-    ParamSpec, State, StateTensor, StepReport,
+    ParamSpec, Rounding, State, StateTensor, StepReport,
 };
 
 /// How far a backend promises to repeat itself.
@@ -49,6 +49,8 @@ pub struct Manifest {
     pub dtypes: Vec<DType>,
     /// Storage types that it takes for the full mode's moments.
     pub moment_dtypes: Vec<DType>,
+    /// How it can round 16-bit parameters.
+    pub roundings: Vec<Rounding>,
     /// Type in which r x r matrices are accumulated and solved.
     pub accumulate: DType,
     /// The instruction set that runs.

@@ -64,6 +64,26 @@ pub enum MomentDType {
     F32,
     /// bfloat16.
     Bf16,
+    /// 8-bit floating-point codes with one f32 scale for each block of [`crate::MOMENT_BLOCK`]
+    /// entries, rounded stochastically.
+    #[serde(rename = "8bit")]
+    Bits8,
+}
+
+/// How an update reaches parameters that are stored in 16 bits. In a bf16 number an update of
+/// less than 1/512 of it is lost when the sum is rounded to nearest. f32 and f64 parameters are
+/// rounded to nearest whatever is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rounding {
+    /// To the nearest number.
+    Nearest,
+    /// Up or down at random, so that the mean is exact. The random numbers follow from the
+    /// adapter's name, the step and the entry: a run repeats itself to the last bit.
+    Stochastic,
+    /// An f32 copy of A and B is kept with the state, and the parameters are its rounding to
+    /// nearest. An entry that somebody else has changed is taken over into the copy.
+    Master,
 }
 
 /// The hyper-parameters of one group. See [`crate::Preset`] for where values come from.
@@ -101,6 +121,8 @@ pub struct Hyper {
     pub update_clip: Option<f64>,
     /// Storage of the full mode's moments.
     pub moment_dtype: MomentDType,
+    /// How 16-bit parameters are rounded.
+    pub rounding: Rounding,
 }
 
 impl Hyper {
@@ -279,4 +301,7 @@ names!(XChoice, "choice of X",
     "sylvester" => XChoice::Sylvester, "symmetric" => XChoice::Symmetric, "zero" => XChoice::Zero);
 names!(MomentDType, "moment dtype",
     "auto" => MomentDType::Auto, "f64" => MomentDType::F64, "f32" => MomentDType::F32,
-    "bf16" => MomentDType::Bf16);
+    "bf16" => MomentDType::Bf16, "8bit" => MomentDType::Bits8);
+names!(Rounding, "rounding",
+    "nearest" => Rounding::Nearest, "stochastic" => Rounding::Stochastic,
+    "master" => Rounding::Master);

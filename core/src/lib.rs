@@ -37,13 +37,15 @@ pub use backend::{
 pub use checkpoint::FORMAT_VERSION;
 pub use config::{Config, NonFinite};
 pub use error::Error;
-pub use hyper::{Damping, Hyper, Method, MomentDType, XChoice};
+pub use hyper::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 pub use optimizer::Optimizer;
 pub use presets::Preset;
-pub use report::{AdapterReport, Skip, StepReport, relative};
+pub use report::{AdapterReport, Plan, Skip, StepReport, relative};
 pub use scale::Scale;
 pub use schedule::Schedule;
-pub use state::{Buffer, State, StateTensor, adapter_layout, foreign_buffer, param_layout};
+pub use state::{
+    Buffer, MOMENT_BLOCK, State, StateTensor, adapter_layout, foreign_buffer, param_layout,
+};
 pub use tensor::{DType, Element, HostTensor, MatMut, MatRef, Memory};
 pub use tensor_file::{
     TensorData, TensorFile, encode_tensors, previous, read_metadata, read_tensors, write_atomically,

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::{
-    AdapterId, AdapterReport, AdapterSpec, Backend, Config, Control, Error, Manifest, PairSlot,
-    ParamId, ParamSlot, ParamSpec, Slots, State, StateTensor, StepIo, StepReport, check,
+    AdapterId, AdapterReport, AdapterSpec, Backend, Config, Control, Error, Hyper, Manifest,
+    PairSlot, ParamId, ParamSlot, ParamSpec, Slots, State, StateTensor, StepIo, StepReport, check,
     state::{adapter_layout, param_layout},
 };
 
@@ -51,7 +51,7 @@ impl Optimizer {
         let hyper = self.config.hyper_of(&subject, spec.group.as_deref())?;
         hyper.validate(&subject)?;
         let layout = adapter_layout(&spec, &hyper);
-        self.check_moments(&subject, &layout)?;
+        self.check_state(&subject, &hyper, &layout)?;
         let state = self.allocate(layout)?;
         self.names.insert(spec.name.clone());
         self.pairs.push(PairSlot {
@@ -70,7 +70,9 @@ impl Optimizer {
         self.check_new(&subject, &spec.name, spec.dtype)?;
         let hyper = self.config.hyper_of(&subject, spec.group.as_deref())?;
         hyper.validate(&subject)?;
-        let state = self.allocate(param_layout(&spec, &hyper))?;
+        let layout = param_layout(&spec, &hyper);
+        self.check_state(&subject, &hyper, &layout)?;
+        let state = self.allocate(layout)?;
         self.names.insert(spec.name.clone());
         self.params.push(ParamSlot { spec, hyper, state });
         Ok(ParamId(self.params.len() - 1))
@@ -212,7 +214,15 @@ impl Optimizer {
         Ok(())
     }
 
-    fn check_moments(&self, subject: &str, layout: &[StateTensor]) -> Result<(), Error> {
+    fn check_state(
+        &self,
+        subject: &str,
+        hyper: &Hyper,
+        layout: &[StateTensor],
+    ) -> Result<(), Error> {
+        if !self.manifest.roundings.contains(&hyper.rounding) {
+            return Err(self.unsupported(subject, format!("rounding {}", hyper.rounding)));
+        }
         let takes = |tensor: &&StateTensor| !self.manifest.moment_dtypes.contains(&tensor.dtype);
         match layout.iter().find(takes) {
             Some(tensor) => {

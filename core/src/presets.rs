@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Damping, Hyper, Method, MomentDType, XChoice};
+use crate::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 
 /// A named set of hyper-parameters; every field can be changed afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,7 @@ const PAPER: Hyper = Hyper {
     maximize: false,
     update_clip: None,
     moment_dtype: MomentDType::Auto,
+    rounding: Rounding::Nearest,
 };
 
 /// Factored mode with scale-free damping.

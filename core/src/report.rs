@@ -30,6 +30,17 @@ pub struct Skip {
     pub reason: String,
 }
 
+/// How a step was spread over threads. Results do not depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Threads that could take part.
+    pub threads: usize,
+    /// Adapters that were stepped by one thread each.
+    pub whole: usize,
+    /// Adapters that were cut into blocks for several threads.
+    pub split: usize,
+}
+
 /// What one step did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StepReport {
@@ -41,6 +52,8 @@ pub struct StepReport {
     pub grad_clip: f64,
     /// Set where the whole step was skipped; nothing changed then.
     pub skipped: Option<Skip>,
+    /// How the work was spread, where the backend has a choice.
+    pub plan: Option<Plan>,
 }
 
 /// |update| / |factor|, with 0 / 0 = 0.

@@ -3,7 +3,10 @@
 
 use std::any::Any;
 
-use crate::{AdapterSpec, DType, Error, Hyper, Method, MomentDType, ParamSpec};
+use crate::{AdapterSpec, DType, Error, Hyper, Method, MomentDType, ParamSpec, Rounding};
+
+/// Rows and columns of the blocks that share a scale in 8-bit moments.
+pub const MOMENT_BLOCK: [usize; 2] = [6, 64];
 
 /// Name, shape and dtype of one state tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +99,9 @@ impl State {
 /// | factored | `exp_avg_y` (r x n), `exp_avg_z` (m x r), `row_sq` (m x 1), `col_sq` (1 x n) |
 /// | full | `exp_avg`, `exp_avg_sq` (m x n) |
 ///
-/// AMSGrad adds `max_` of each second moment. Only the full mode's tensors follow
+/// AMSGrad adds `max_` of each second moment. Master copies of 16-bit parameters are `master_a` and
+/// `master_b`. 8-bit moments are codes (u8) with scales beside them: `exp_avg_scale` and so on, one
+/// f32 number for each block of [`MOMENT_BLOCK`] entries. Only the full mode's tensors follow
 /// [`Hyper::moment_dtype`]: the others are small, and stay f32 or, for f64 parameters, f64.
 pub fn adapter_layout(spec: &AdapterSpec, hyper: &Hyper) -> Vec<StateTensor> {
     let (m, n, r) = (spec.m, spec.n, spec.r);
@@ -131,6 +136,11 @@ pub fn adapter_layout(spec: &AdapterSpec, hyper: &Hyper) -> Vec<StateTensor> {
     if hyper.amsgrad {
         add_maxima(&mut layout);
     }
+    add_scales(&mut layout);
+    if has_master(hyper.rounding, spec.dtype) {
+        layout.push(tensor("master_a", [r, n]));
+        layout.push(tensor("master_b", [m, r]));
+    }
     layout
 }
 
@@ -145,6 +155,9 @@ pub fn param_layout(spec: &ParamSpec, hyper: &Hyper) -> Vec<StateTensor> {
     let mut layout = vec![tensor("exp_avg"), tensor("exp_avg_sq")];
     if hyper.amsgrad {
         add_maxima(&mut layout);
+    }
+    if has_master(hyper.rounding, spec.dtype) {
+        layout.push(tensor("master"));
     }
     layout
 }
@@ -164,6 +177,31 @@ fn add_maxima(layout: &mut Vec<StateTensor>) {
     }
 }
 
+/// Codes get a companion with their scales.
+fn add_scales(layout: &mut Vec<StateTensor>) {
+    for k in 0..layout.len() {
+        let StateTensor { name, shape, dtype } = layout[k];
+        let name = match name {
+            "exp_avg" => "exp_avg_scale",
+            "exp_avg_sq" => "exp_avg_sq_scale",
+            "max_exp_avg_sq" => "max_exp_avg_sq_scale",
+            _ => continue,
+        };
+        if dtype == DType::U8 {
+            let blocks = |k: usize| shape[k].div_ceil(MOMENT_BLOCK[k]);
+            layout.push(StateTensor {
+                name,
+                shape: [blocks(0), blocks(1)],
+                dtype: DType::F32,
+            });
+        }
+    }
+}
+
+fn has_master(rounding: Rounding, storage: DType) -> bool {
+    rounding == Rounding::Master && at_least_f32(storage) != storage
+}
+
 fn at_least_f32(dtype: DType) -> DType {
     match dtype {
         DType::F64 => DType::F64,
@@ -177,6 +215,7 @@ fn moment_dtype(choice: MomentDType, storage: DType) -> DType {
         MomentDType::F64 => DType::F64,
         MomentDType::F32 => DType::F32,
         MomentDType::Bf16 => DType::Bf16,
+        MomentDType::Bits8 => DType::U8,
     }
 }
 

@@ -26,15 +26,21 @@ pub enum DType {
     Bf16,
     /// IEEE binary16.
     F16,
+    /// A byte: the code of an 8-bit moment ([`crate::MomentDType::Bits8`]). No parameter has it.
+    U8,
 }
 
 impl DType {
+    /// What parameters and gradients can be stored as.
+    pub const PARAMETERS: [DType; 4] = [DType::F64, DType::F32, DType::Bf16, DType::F16];
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
             DType::F64 => 8,
             DType::F32 => 4,
             DType::Bf16 | DType::F16 => 2,
+            DType::U8 => 1,
         }
     }
 
@@ -45,6 +51,7 @@ impl DType {
             DType::F32 => f64::from(f32::EPSILON) / 2.0,
             DType::Bf16 => 2f64.powi(-8),
             DType::F16 => 2f64.powi(-11),
+            DType::U8 => 0.5,
         }
     }
 
@@ -55,6 +62,7 @@ impl DType {
             DType::F32 => f64::from(x as f32),
             DType::Bf16 => bf16::from_f64(x).to_f64(),
             DType::F16 => f16::from_f64(x).to_f64(),
+            DType::U8 => f64::from(x.round_ties_even() as u8),
         }
     }
 }
@@ -66,6 +74,7 @@ impl std::fmt::Display for DType {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
             DType::F16 => "f16",
+            DType::U8 => "u8",
         })
     }
 }
@@ -74,7 +83,7 @@ impl std::str::FromStr for DType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [DType::F64, DType::F32, DType::Bf16, DType::F16]
+        DType::PARAMETERS
             .into_iter()
             .find(|dtype| dtype.to_string() == text)
             .ok_or_else(|| format!("`{text}` is not a dtype: use one of f64 f32 bf16 f16"))
@@ -97,7 +106,8 @@ macro_rules! element {
         impl Element for $type { const DTYPE: DType = $dtype; }
     )+};
 }
-element!(f64 => DType::F64, f32 => DType::F32, bf16 => DType::Bf16, f16 => DType::F16);
+element!(f64 => DType::F64, f32 => DType::F32, bf16 => DType::Bf16, f16 => DType::F16,
+    u8 => DType::U8);
 
 /// Where a tensor's memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -146,6 +156,7 @@ impl Raw {
                 DType::F32 => f64::from(at.cast::<f32>().read_unaligned()),
                 DType::Bf16 => at.cast::<bf16>().read_unaligned().to_f64(),
                 DType::F16 => at.cast::<f16>().read_unaligned().to_f64(),
+                DType::U8 => f64::from(at.read()),
             }
         }
     }
@@ -160,6 +171,7 @@ impl Raw {
                 DType::F32 => at.cast::<f32>().write_unaligned(x as f32),
                 DType::Bf16 => at.cast::<bf16>().write_unaligned(bf16::from_f64(x)),
                 DType::F16 => at.cast::<f16>().write_unaligned(f16::from_f64(x)),
+                DType::U8 => at.write(x.round_ties_even() as u8),
             }
         }
     }
@@ -512,7 +524,7 @@ mod tests {
 
     #[test]
     fn every_dtype_rounds_as_it_stores() {
-        for dtype in [DType::F64, DType::F32, DType::Bf16, DType::F16] {
+        for dtype in DType::PARAMETERS {
             let x = 1.0 / 3.0;
             let tensor = HostTensor::from_fn(dtype, [2, 3], |i, j| x * (1 + i + j) as f64);
             assert_eq!(tensor.view().get(1, 2), dtype.round(x * 4.0));

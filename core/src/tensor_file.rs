@@ -219,6 +219,7 @@ fn to_safetensors(dtype: DType) -> Dtype {
         DType::F32 => Dtype::F32,
         DType::Bf16 => Dtype::BF16,
         DType::F16 => Dtype::F16,
+        DType::U8 => Dtype::U8,
     }
 }
 
@@ -228,6 +229,7 @@ fn from_safetensors(dtype: Dtype) -> Option<DType> {
         Dtype::F32 => Some(DType::F32),
         Dtype::BF16 => Some(DType::Bf16),
         Dtype::F16 => Some(DType::F16),
+        Dtype::U8 => Some(DType::U8),
         _ => None,
     }
 }

@@ -2,8 +2,8 @@
 
 use lora_pro_core::{
     AdapterReport, Backend, Buffer, Control, DType, Determinism, Error, HostTensor, Manifest,
-    Memory as Place, NonFinite, PairIo, PairSlot, ParamIo, ParamSlot, Skip, Slots, StateTensor,
-    StepIo, StepReport, foreign_buffer,
+    Memory as Place, NonFinite, PairIo, PairSlot, ParamIo, ParamSlot, Rounding, Skip, Slots,
+    StateTensor, StepIo, StepReport, foreign_buffer,
 };
 use nalgebra::DMatrix;
 
@@ -13,8 +13,8 @@ use crate::factors::{Factors, Pair};
 use crate::full::Square;
 use crate::step::{Setting, Stepped, step};
 use crate::storage::{
-    MOMENTS, finite, load_memory, load_moments, memory_tensors, moment_tensors, save_tensors,
-    storable, store,
+    MOMENTS, finite, load_memory, load_moments, memory_tensors, moment_tensors, save_master,
+    save_tensors, storable, store, through_master, with_master,
 };
 
 /// The backend's name.
@@ -47,8 +47,9 @@ impl Backend for ReferenceBackend {
             version: env!("CARGO_PKG_VERSION").into(),
             device: "CPU".into(),
             memory: Place::Host,
-            dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::F16],
+            dtypes: DType::PARAMETERS.to_vec(),
             moment_dtypes: vec![DType::F64, DType::F32, DType::Bf16],
+            roundings: vec![Rounding::Nearest, Rounding::Master],
             accumulate: DType::F64,
             simd: "none of its own".into(),
             threads: 1,
@@ -117,7 +118,7 @@ impl Backend for ReferenceBackend {
             lr_factor: control.lr_factor,
             grad_norm: gradients.norm,
             grad_clip,
-            skipped: None,
+            ..StepReport::default()
         })
     }
 }
@@ -134,8 +135,18 @@ impl ReferenceBackend {
     ) -> Result<Stepped, Error> {
         let subject = slot.spec.subject();
         let factors = Factors {
-            b: finite(&io.b.as_ref(), &subject, "B")?,
-            a: finite(&io.a.as_ref(), &subject, "A")?,
+            b: with_master(
+                finite(&io.b.as_ref(), &subject, "B")?,
+                &slot.state,
+                "master_b",
+                slot.spec.dtype,
+            )?,
+            a: with_master(
+                finite(&io.a.as_ref(), &subject, "A")?,
+                &slot.state,
+                "master_a",
+                slot.spec.dtype,
+            )?,
             s: slot.spec.s(),
         };
         let setting = Setting {
@@ -148,6 +159,8 @@ impl ReferenceBackend {
         let mut new = step(setting, &factors, &gradient.scaled(grad_clip), &memory)
             .map_err(|error| name(error, &subject))?;
         new.report.grad_norm = [gradient.a.norm(), gradient.b.norm()];
+        new.factors.a = through_master(new.factors.a, &slot.state, "master_a");
+        new.factors.b = through_master(new.factors.b, &slot.state, "master_b");
         storable(
             &new.factors.a,
             slot.spec.dtype,
@@ -214,6 +227,7 @@ fn refuse(error: Error, control: &Control) -> Result<StepReport, Error> {
                 subject: subject.clone(),
                 reason: error.to_string(),
             }),
+            plan: None,
         }),
     }
 }
@@ -232,6 +246,7 @@ fn param_step(
 ) -> Result<ParamStepped, Error> {
     let subject = slot.spec.subject();
     let value = finite(&io.value.as_ref(), &subject, "value")?;
+    let value = with_master(value, &slot.state, "master", slot.spec.dtype)?;
     let old = load_moments(&slot.state, MOMENTS)?.ok_or_else(|| Error::Backend {
         backend: NAME.into(),
         reason: format!("{subject} has no moments"),
@@ -241,12 +256,15 @@ fn param_step(
     let lr = slot.hyper.lr * control.lr_factor;
     let (moments, n) = adam(&slot.hyper, &old, &(gradient * sign), t);
     let value = value * (1.0 - lr * slot.hyper.weight_decay) - n * lr;
+    let value = through_master(value, &slot.state, "master");
     storable(&value, slot.spec.dtype, &subject, "value after the step")?;
     Ok(ParamStepped { value, moments })
 }
 
 fn commit_pair(slot: &mut PairSlot, io: &mut PairIo<'_>, new: Stepped) -> Result<(), Error> {
     save_tensors(&mut slot.state, &memory_tensors(&new.memory))?;
+    save_master(&mut slot.state, "master_a", &new.factors.a)?;
+    save_master(&mut slot.state, "master_b", &new.factors.b)?;
     store(&new.factors.a, &mut io.a);
     store(&new.factors.b, &mut io.b);
     if let Some(base) = io.base.as_mut().filter(|_| slot.hyper.decay_base) {
@@ -267,6 +285,7 @@ fn commit_param(
     new: &ParamStepped,
 ) -> Result<(), Error> {
     save_tensors(&mut slot.state, &moment_tensors(&new.moments, MOMENTS))?;
+    save_master(&mut slot.state, "master", &new.value)?;
     store(&new.value, &mut io.value);
     slot.state.step += 1;
     Ok(())

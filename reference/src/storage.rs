@@ -197,6 +197,46 @@ pub fn save_tensors(
     Ok(())
 }
 
+/// A parameter's values, or those of its master copy where there is one: the parameter is the
+/// copy's rounding, and an entry that is not has been changed by somebody else.
+pub fn with_master(
+    values: DMatrix<f64>,
+    state: &State,
+    name: &str,
+    dtype: DType,
+) -> Result<DMatrix<f64>, Error> {
+    let Some(master) = tensor(state, name)? else {
+        return Ok(values);
+    };
+    Ok(master.zip_map(&values, |master, value| {
+        if dtype.round(master) == value {
+            master
+        } else {
+            value
+        }
+    }))
+}
+
+/// What a parameter is rounded from: the values as their master copy keeps them.
+pub fn through_master(values: DMatrix<f64>, state: &State, name: &str) -> DMatrix<f64> {
+    match state.dtype(name) {
+        Some(dtype) => values.map(|x| dtype.round(x)),
+        None => values,
+    }
+}
+
+/// Writes a master copy, where there is one.
+pub fn save_master(
+    state: &mut State,
+    name: &'static str,
+    values: &DMatrix<f64>,
+) -> Result<(), Error> {
+    match state.buffer(name) {
+        Some(_) => save_tensors(state, &[(name, values.clone())]),
+        None => Ok(()),
+    }
+}
+
 fn tensor(state: &State, name: &str) -> Result<Option<DMatrix<f64>>, Error> {
     let Some(buffer) = state.buffer(name) else {
         return Ok(None);
