@@ -271,7 +271,7 @@ impl Side {
 fn as_stored(spec: &CaseSpec) -> Subject {
     Subject {
         name: "either",
-        make: || Box::new(ReferenceBackend::new()),
+        make: &|| Box::new(ReferenceBackend::new()),
         dtype: spec.dtype,
     }
 }
