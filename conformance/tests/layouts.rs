@@ -27,7 +27,7 @@ fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<H
     let mut optimizer = Optimizer::new(make(), hyper.into()).expect("valid");
     let (id, param_id) = register(&mut optimizer, spec);
     let start = spec.factors();
-    let stored = |values| host(values, spec.dtype);
+    let stored = |values: &nalgebra::DMatrix<f64>| host(values, spec.dtype);
     let mut random = spec.random(100);
     let mut a = lay(&stored(&start.a));
     let mut b = lay(&stored(&start.b));

@@ -120,8 +120,11 @@ fn neighbours(dtype: DType, x: f64) -> [f64; 2] {
     if near == x {
         return [x, x];
     }
-    // Less than the spacing and more than half of it, at whatever exponent x has.
-    let reach = 1.5 * dtype.unit_roundoff() * 2f64.powf(x.abs().log2().floor());
+    // More than half the spacing and less than all of it, at whatever exponent x has, down to that
+    // of the smallest normal number.
+    let smallest = if dtype == DType::F16 { -14.0 } else { -126.0 };
+    let exponent = x.abs().log2().floor().max(smallest);
+    let reach = 1.5 * dtype.unit_roundoff() * 2f64.powf(exponent);
     let other = if near < x {
         dtype.round(near + reach)
     } else {

@@ -80,7 +80,7 @@ pub fn mixed(dtype: DType) -> Vec<CaseSpec> {
     vec![
         adapter(3, 2, 1, dtype),
         adapter(65, 129, 5, dtype),
-        adapter(700, 900, 4, dtype),
+        adapter(700, 900, 16, dtype),
         adapter(7, 200, 2, dtype),
         adapter(64, 6, 6, dtype),
     ]
