@@ -6,6 +6,9 @@ use lora_pro_reference::ReferenceBackend;
 use crate::failure::Failure;
 use crate::output::note;
 
+/// A backend, or why there is none.
+pub type Made = Result<Box<dyn Backend>, Error>;
+
 /// One row of the table.
 #[derive(Debug)]
 pub struct Entry {
@@ -13,14 +16,15 @@ pub struct Entry {
     pub name: &'static str,
     /// When `auto` takes it: the first row that is there.
     pub why: &'static str,
-    make: fn() -> Result<Box<dyn Backend>, Error>,
+    /// With so many threads; `None` for what the backend likes.
+    make: fn(Option<usize>) -> Made,
 }
 
 /// All backends, the one that `auto` likes best first.
 pub const BACKENDS: &[Entry] = &[Entry {
     name: "reference",
     why: "it is the only one in this build",
-    make: || Ok(Box::new(ReferenceBackend::new())),
+    make: |_| Ok(Box::new(ReferenceBackend::new())),
 }];
 
 /// A backend that was asked for, and how.
@@ -53,7 +57,7 @@ impl Choice {
 
     /// The first backend of the table that works here.
     pub fn automatic() -> Result<Self, Failure> {
-        match BACKENDS.iter().find(|entry| (entry.make)().is_ok()) {
+        match BACKENDS.iter().find(|entry| (entry.make)(None).is_ok()) {
             Some(entry) => Ok(Choice {
                 entry,
                 automatic: true,
@@ -63,8 +67,13 @@ impl Choice {
     }
 
     /// A new backend of this kind.
-    pub fn make(&self) -> Result<Box<dyn Backend>, Error> {
-        (self.entry.make)()
+    pub fn make(&self) -> Made {
+        self.make_with(None)
+    }
+
+    /// As [`Choice::make`], with so many threads where the backend has a choice.
+    pub fn make_with(&self, threads: Option<usize>) -> Made {
+        (self.entry.make)(threads)
     }
 
     /// Its name.

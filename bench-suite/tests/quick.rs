@@ -1,0 +1,53 @@
+//! The whole machinery on tiny shapes.
+
+use lora_pro_bench::Bench;
+use lora_pro_bench::report::{Outcome, Report, SCHEMA};
+use lora_pro_bench::rows::{Row, named};
+use lora_pro_bench::size::Size;
+use lora_pro_bench::verdict::Verdict;
+use lora_pro_bench::work::Engine;
+use lora_pro_core::{Backend, Error};
+use lora_pro_reference::ReferenceBackend;
+
+fn quick(rows: Vec<Row>, engine: Engine<'_>) -> Report {
+    let bench = Bench {
+        rows,
+        size: Size::Quick,
+        threads: 2,
+        seconds: 0.0,
+        engine,
+        process: None,
+        told: &|_, _, _| (),
+    };
+    bench.run().unwrap()
+}
+
+fn reference(_: usize) -> Result<Box<dyn Backend>, Error> {
+    Ok(Box::new(ReferenceBackend::new()))
+}
+
+#[test]
+fn a_report_comes_back_from_json() {
+    let rows = named(&[
+        "full-r8-f32".into(),
+        "first-full".into(),
+        "memory-full".into(),
+    ])
+    .unwrap();
+    let report = quick(rows, &reference);
+    let text = serde_json::to_string(&report).unwrap();
+    let back: Report = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, report);
+    assert_eq!(back.schema, SCHEMA);
+    assert!(back.wrong().is_empty());
+    for row in &back.rows[..2] {
+        let Outcome::Measured(measured) = &row.outcome else {
+            panic!("{row:?}");
+        };
+        assert!(measured.value.median > 0.0);
+        let goal = &measured.goals[0];
+        assert!(goal.ratio.median > 0.0);
+        assert_eq!(goal.verdict, Verdict::NotJudged);
+    }
+    assert!(matches!(back.rows[2].outcome, Outcome::NotAvailable { .. }));
+}
