@@ -87,7 +87,7 @@ impl Bench<'_> {
     }
 
     fn outcome(&self, row: &Row, job: &Job, checks: &mut Checks) -> Result<Outcome, Error> {
-        let check = checks.of(job, self.engine)?;
+        let check = checks.of(job, self.engine, self.size)?;
         if !check.holds() {
             let Check { error, tolerance } = check;
             return Ok(Outcome::Wrong {
@@ -205,14 +205,14 @@ struct Checks(Vec<(Key, Check)>);
 type Key = (Method, MomentDType, usize, usize);
 
 impl Checks {
-    fn of(&mut self, job: &Job, engine: Engine<'_>) -> Result<Check, Error> {
+    fn of(&mut self, job: &Job, engine: Engine<'_>, size: Size) -> Result<Check, Error> {
         let rank = job.specs.iter().map(|spec| spec.r).max().unwrap_or(1);
         let key = (job.hyper.method, job.hyper.moment_dtype, rank, job.threads);
         if let Some((_, check)) = self.0.iter().find(|(known, _)| *known == key) {
             return Ok(*check);
         }
         let backend: Box<dyn Backend> = engine(job.threads)?;
-        let found = check(job, backend)?;
+        let found = check(job, backend, size)?;
         self.0.push((key, found));
         Ok(found)
     }

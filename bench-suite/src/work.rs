@@ -154,12 +154,6 @@ impl Data {
         optimizer.sync()?;
         Ok(start.elapsed().as_secs_f64())
     }
-
-    /// True where every parameter is a finite number.
-    pub fn finite(&self) -> bool {
-        let all = |x: &[f32]| x.iter().all(|x| x.is_finite());
-        self.0.iter().all(|t| all(&t.a) && all(&t.b))
-    }
 }
 
 /// An optimizer together with what it steps.
@@ -190,10 +184,5 @@ impl Workload {
     /// Bytes of state, parameters and gradients.
     pub fn bytes(&self) -> u64 {
         self.state_bytes() + self.data.bytes()
-    }
-
-    /// True where every parameter is a finite number.
-    pub fn finite(&self) -> bool {
-        self.data.finite()
     }
 }

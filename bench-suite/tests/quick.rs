@@ -6,7 +6,9 @@ use lora_pro_bench::rows::{Row, named};
 use lora_pro_bench::size::Size;
 use lora_pro_bench::verdict::Verdict;
 use lora_pro_bench::work::Engine;
-use lora_pro_core::{Backend, Error};
+use lora_pro_core::{
+    Backend, Buffer, Control, Error, Manifest, Slots, StateTensor, StepIo, StepReport, XChoice,
+};
 use lora_pro_reference::ReferenceBackend;
 
 fn quick(rows: Vec<Row>, engine: Engine<'_>) -> Report {
@@ -50,4 +52,50 @@ fn a_report_comes_back_from_json() {
         assert_eq!(goal.verdict, Verdict::NotJudged);
     }
     assert!(matches!(back.rows[2].outcome, Outcome::NotAvailable { .. }));
+}
+
+/// The reference with a wrong X.
+struct Wrong(ReferenceBackend);
+
+impl Backend for Wrong {
+    fn manifest(&self) -> Manifest {
+        self.0.manifest()
+    }
+
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
+        self.0.allocate(tensor)
+    }
+
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
+        self.0.download(tensor, buffer)
+    }
+
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        self.0.upload(tensor, buffer, bytes)
+    }
+
+    fn step(
+        &mut self,
+        slots: Slots<'_>,
+        io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        for pair in slots.pairs.iter_mut() {
+            pair.hyper.x = XChoice::Symmetric;
+        }
+        self.0.step(slots, io, control)
+    }
+}
+
+#[test]
+fn a_wrong_answer_is_not_timed() {
+    let ids = ["full-r8-f32", "efficient-r8", "factored-r8"].map(String::from);
+    let engine = |_: usize| Ok(Box::new(Wrong(ReferenceBackend::new())) as Box<dyn Backend>);
+    let report = quick(named(&ids).unwrap(), &engine);
+    assert_eq!(report.wrong(), ids);
 }

@@ -22,7 +22,7 @@ fn help_teaches_methods_and_exit_codes() {
     ] {
         assert!(help.contains(word), "{word}");
     }
-    for name in ["compare", "train", "gap", "replay"] {
+    for name in ["compare", "train", "gap", "replay", "bench"] {
         let help = succeeds(folder.path(), &[name, "--help"]).stdout;
         assert!(help.contains("Examples:"), "{name}");
     }
