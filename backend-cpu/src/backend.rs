@@ -1,11 +1,23 @@
-//! The backend.
+//! Core's contract: one call steps a whole model.
 
 use lora_pro_core::{
-    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory, Rounding, Slots,
-    StateTensor, StepIo, StepReport,
+    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory as Place, NonFinite,
+    PairSlot, ParamSlot, Rounding, Skip, Slots, StateTensor, StepIo, StepReport, foreign_buffer,
 };
 
-use crate::Path;
+use crate::base::shrink;
+use crate::decay;
+use crate::memory::{Memory, Stateful, check_state};
+use crate::pair::{self, PairViews, PairWork, Setting};
+use crate::param::{self, ParamViews, ParamWork};
+use crate::passes::Crew;
+use crate::path::Path;
+use crate::plan::plan;
+use crate::refusal::first_refusal;
+use crate::scratch::Pool;
+use crate::snapshot::Snapshot;
+use crate::spread::spread;
+use crate::threads::Threads;
 
 /// The backend's name.
 pub const NAME: &str = "cpu";
@@ -22,33 +34,93 @@ pub struct Options {
     pub poison: bool,
 }
 
-/// LoRA-Pro on the CPU.
+/// LoRA-Pro on the CPU. See the crate's page for how it is built.
 pub struct CpuBackend {
+    engine: Engine,
+    poison: bool,
+    /// By the number of the adapter or parameter.
+    pairs: Vec<PairWork>,
+    params: Vec<ParamWork>,
+}
+
+/// What computes: shared by all threads of a step.
+struct Engine {
     path: Path,
-    threads: usize,
+    threads: Threads,
+    pool32: Pool<f32>,
+    pool64: Pool<f64>,
 }
 
 impl CpuBackend {
-    /// On the fastest instruction set, in the ambient rayon pool.
+    /// On the fastest instruction set of the machine, in the caller's rayon pool or the global one.
     pub fn new() -> Self {
-        CpuBackend {
-            path: Path::available()[0],
-            threads: rayon::current_num_threads(),
-        }
+        Self::on(Path::available()[0], Threads::ambient(), false)
     }
 
-    /// With options; an instruction set that the machine lacks is an error.
+    /// With options.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] for an instruction set that the machine lacks or threads that cannot be
+    /// had, [`Error::Invalid`] for no threads.
     pub fn with(options: Options) -> Result<Self, Error> {
         let path = Path::choose(options.path)?;
-        let threads = options.threads.unwrap_or_else(rayon::current_num_threads);
-        Ok(CpuBackend { path, threads })
+        let threads = options
+            .threads
+            .map_or(Ok(Threads::ambient()), Threads::of)?;
+        Ok(Self::on(path, threads, options.poison))
     }
 
-    fn not_yet(&self) -> Error {
-        Error::Backend {
-            backend: NAME.into(),
-            reason: "not there yet".into(),
+    fn on(path: Path, threads: Threads, poison: bool) -> Self {
+        let (pool32, pool64) = (Pool::new(threads.count), Pool::new(threads.count));
+        let engine = Engine {
+            path,
+            threads,
+            pool32,
+            pool64,
+        };
+        CpuBackend {
+            engine,
+            poison,
+            pairs: Vec::new(),
+            params: Vec::new(),
         }
+    }
+
+    /// Notes where everything is, and refuses state that is not ours.
+    fn begin(&mut self, slots: &Slots<'_>, io: &mut StepIo<'_, '_>) -> Result<(), Error> {
+        self.end();
+        self.pairs.resize_with(slots.pairs.len(), PairWork::default);
+        self.params
+            .resize_with(slots.params.len(), ParamWork::default);
+        for pair in io.pairs.iter_mut() {
+            check_state(&slots.pairs[pair.id.0].state)?;
+            self.pairs[pair.id.0].views = Some(PairViews::of(pair));
+        }
+        for param in io.params.iter_mut() {
+            check_state(&slots.params[param.id.0].state)?;
+            self.params[param.id.0].views = Some(ParamViews::of(param));
+        }
+        if self.poison {
+            self.engine.pool32.poison();
+            self.engine.pool64.poison();
+            self.pairs.iter_mut().for_each(PairWork::poison);
+        }
+        Ok(())
+    }
+
+    /// Forgets what was borrowed.
+    fn end(&mut self) {
+        self.pairs.iter_mut().for_each(|work| work.views = None);
+        self.params.iter_mut().for_each(|work| work.views = None);
+    }
+
+    /// The global norm of all gradients, added up in the order of registration.
+    fn gradient_norm(&self, scale: f64) -> f64 {
+        let pairs = self.pairs.iter().filter(|work| work.views.is_some());
+        let pairs = pairs.flat_map(PairWork::gradient_squares);
+        let params = self.params.iter().filter(|work| work.views.is_some());
+        let params = params.map(|work| work.squares[1]);
+        pairs.chain(params).sum::<f64>().sqrt() * scale
     }
 }
 
@@ -64,31 +136,268 @@ impl Backend for CpuBackend {
             name: NAME.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             device: "CPU".into(),
-            memory: Memory::Host,
+            memory: Place::Host,
             dtypes: DType::PARAMETERS.to_vec(),
             moment_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
             roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::Master],
             accumulate: DType::F64,
-            simd: self.path.to_string(),
-            threads: self.threads,
+            simd: self.engine.path.to_string(),
+            threads: self.engine.threads.count,
             determinism: Determinism::Bitwise,
             chosen: "asked for".into(),
         }
     }
 
-    fn allocate(&mut self, _: &StateTensor) -> Result<Buffer, Error> {
-        Err(self.not_yet())
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
+        Ok(Buffer::new(Memory::zeros(tensor)?))
     }
 
-    fn download(&self, _: &StateTensor, _: &Buffer) -> Result<Vec<u8>, Error> {
-        Err(self.not_yet())
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
+        let memory = buffer.get::<Memory>();
+        Ok(memory
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?
+            .bytes(tensor))
     }
 
-    fn upload(&mut self, _: &StateTensor, _: &mut Buffer, _: &[u8]) -> Result<(), Error> {
-        Err(self.not_yet())
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let memory = buffer.get_mut::<Memory>();
+        let memory = memory.ok_or_else(|| foreign_buffer(NAME, tensor.name))?;
+        *memory = Memory::from_bytes(tensor, bytes)?;
+        Ok(())
     }
 
-    fn step(&mut self, _: Slots<'_>, _: StepIo<'_, '_>, _: &Control) -> Result<StepReport, Error> {
-        Err(self.not_yet())
+    fn step(
+        &mut self,
+        mut slots: Slots<'_>,
+        mut io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        self.begin(&slots, &mut io)?;
+        let (plan, large) = plan(
+            &self.engine.threads,
+            &slots,
+            &mut self.pairs,
+            &mut self.params,
+        );
+        let result = self.steps(&mut slots, &io, control, large);
+        self.end();
+        result.map(|report| StepReport {
+            plan: Some(plan),
+            ..report
+        })
+    }
+}
+
+impl CpuBackend {
+    /// The three rounds of a step.
+    fn steps(
+        &mut self,
+        slots: &mut Slots<'_>,
+        io: &StepIo<'_, '_>,
+        control: &Control,
+        large: bool,
+    ) -> Result<StepReport, Error> {
+        let mut report = StepReport {
+            lr_factor: control.lr_factor,
+            grad_clip: 1.0,
+            ..StepReport::default()
+        };
+        self.round(slots, Task::Survey, large);
+        if let Some(refusal) = first_refusal(slots, io, &self.pairs, &self.params) {
+            let skip = refusal.of_gradient && control.on_non_finite == NonFinite::Skip;
+            return match refusal.error {
+                Error::NonFinite { ref subject, .. } if skip => {
+                    let (subject, reason) = (subject.clone(), refusal.error.to_string());
+                    report.grad_norm = f64::NAN;
+                    report.skipped = Some(Skip { subject, reason });
+                    Ok(report)
+                }
+                error => Err(error),
+            };
+        }
+        report.grad_norm = self.gradient_norm(control.grad_scale);
+        report.grad_clip = match control.max_grad_norm {
+            Some(limit) if report.grad_norm > limit => limit / report.grad_norm,
+            _ => 1.0,
+        };
+        let setting = Setting {
+            lr_factor: control.lr_factor,
+            grad_scale: control.grad_scale,
+            grad_clip: report.grad_clip,
+        };
+        self.round(slots, Task::Solve(setting), large);
+        self.doubtful_first(slots, &setting)?;
+        self.round(slots, Task::Commit(setting), large);
+        for (slot, work) in slots.pairs.iter().zip(&self.pairs) {
+            if let (Some(views), true) = (&work.views, slot.hyper.decay_base) {
+                let factor = decay::whole(&slot.hyper, slot.hyper.lr * setting.lr_factor);
+                shrink(self.engine.path, views, factor);
+            }
+        }
+        Ok(report)
+    }
+
+    /// One task for all adapters and parameters: the large ones one after another, each on all
+    /// threads, and the others side by side, each on one.
+    fn round(&mut self, slots: &mut Slots<'_>, task: Task, large: bool) {
+        let engine = &self.engine;
+        let (pairs, params) = (&mut self.pairs[..], &mut self.params[..]);
+        let (pair_slots, param_slots) = (&mut *slots.pairs, &mut *slots.params);
+        let run = move || {
+            for (slot, work) in pair_slots.iter_mut().zip(&mut *pairs) {
+                if work.split {
+                    engine.pair(task, true, slot, work);
+                }
+            }
+            for (slot, work) in param_slots.iter_mut().zip(&mut *params) {
+                if work.split {
+                    engine.param(task, true, slot, work);
+                }
+            }
+            spread(large, 0, (pair_slots, pairs), &|_, (slot, work)| {
+                let (slot, work): (&mut [PairSlot], &mut [PairWork]) = (slot, work);
+                if !work[0].split {
+                    engine.pair(task, false, &mut slot[0], &mut work[0]);
+                }
+            });
+            spread(large, 0, (param_slots, params), &|_, (slot, work)| {
+                let (slot, work): (&mut [ParamSlot], &mut [ParamWork]) = (slot, work);
+                if !work[0].split {
+                    engine.param(task, false, &mut slot[0], &mut work[0]);
+                }
+            });
+        };
+        if large {
+            engine.threads.enter(run)
+        } else {
+            run()
+        }
+    }
+
+    /// Steps what might overflow, one by one, and goes back on all of it where it did.
+    fn doubtful_first(&mut self, slots: &mut Slots<'_>, setting: &Setting) -> Result<(), Error> {
+        let path = self.engine.path;
+        let mut taken: Vec<(bool, usize, Snapshot)> = Vec::new();
+        let mut outcome = Ok(());
+        for (k, (slot, work)) in slots.pairs.iter_mut().zip(&mut self.pairs).enumerate() {
+            let Some(views) = work.views.filter(|_| work.doubtful) else {
+                continue;
+            };
+            let named = [
+                (views.f[0], "A after the step"),
+                (views.f[1], "B after the step"),
+            ];
+            let snapshot = Snapshot::take(path, named, &slot.state);
+            self.engine.pair(Task::Commit(*setting), false, slot, work);
+            outcome = snapshot.check(path, &slot.spec.subject(), &slot.state);
+            taken.push((true, k, snapshot));
+            if outcome.is_err() {
+                break;
+            }
+            work.views = None;
+        }
+        for (k, (slot, work)) in slots.params.iter_mut().zip(&mut self.params).enumerate() {
+            let Some(views) = work.views.filter(|_| outcome.is_ok()) else {
+                continue;
+            };
+            if !work.may_overflow(slot, setting) {
+                continue;
+            }
+            let snapshot =
+                Snapshot::take(path, [(views.value, "value after the step")], &slot.state);
+            self.engine.param(Task::Commit(*setting), false, slot, work);
+            outcome = snapshot.check(path, &slot.spec.subject(), &slot.state);
+            taken.push((false, k, snapshot));
+            work.views = None;
+        }
+        if outcome.is_err() {
+            for (pair, k, snapshot) in taken {
+                let state = if pair {
+                    &mut slots.pairs[k].state
+                } else {
+                    &mut slots.params[k].state
+                };
+                snapshot.restore(path, state);
+            }
+        }
+        outcome
+    }
+}
+
+/// What is done with each adapter in one round.
+#[derive(Clone, Copy)]
+enum Task {
+    Survey,
+    Solve(Setting),
+    Commit(Setting),
+}
+
+impl Engine {
+    fn pair(&self, task: Task, parallel: bool, slot: &mut PairSlot, work: &mut PairWork) {
+        if work.views.is_none() {
+            return;
+        }
+        if pair::in_f64(slot) {
+            self.pair_in(&self.pool64, task, parallel, slot, work);
+        } else {
+            self.pair_in(&self.pool32, task, parallel, slot, work);
+        }
+    }
+
+    fn pair_in<T: Stateful>(
+        &self,
+        pool: &Pool<T>,
+        task: Task,
+        parallel: bool,
+        slot: &mut PairSlot,
+        work: &mut PairWork,
+    ) {
+        let crew = Crew {
+            path: self.path,
+            parallel,
+            pool,
+        };
+        let mut lead = pool.lead(slot.spec.r);
+        match task {
+            Task::Survey => work.survey(&crew, &mut lead, slot),
+            Task::Solve(setting) => work.solve(&mut lead, slot, &setting),
+            Task::Commit(setting) => work.commit(&crew, &mut lead, slot, &setting),
+        }
+    }
+
+    fn param(&self, task: Task, parallel: bool, slot: &mut ParamSlot, work: &mut ParamWork) {
+        if work.views.is_none() {
+            return;
+        }
+        if param::in_f64(slot) {
+            self.param_in(&self.pool64, task, parallel, slot, work);
+        } else {
+            self.param_in(&self.pool32, task, parallel, slot, work);
+        }
+    }
+
+    fn param_in<T: Stateful>(
+        &self,
+        pool: &Pool<T>,
+        task: Task,
+        parallel: bool,
+        slot: &mut ParamSlot,
+        work: &mut ParamWork,
+    ) {
+        let crew = Crew {
+            path: self.path,
+            parallel,
+            pool,
+        };
+        match task {
+            Task::Survey => work.survey(&crew, &mut pool.lead(1)),
+            Task::Solve(_) => {}
+            Task::Commit(setting) => work.commit(&crew, slot, &setting),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use lora_pro_core::Error;
 
 use crate::NAME;
+use crate::simd::Isa;
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +62,47 @@ impl std::fmt::Display for Path {
             Path::Scalar => "scalar",
         })
     }
+}
+
+/// Something to be compiled for every instruction set.
+pub(crate) trait Job {
+    type Output;
+
+    /// To be marked `#[inline(always)]`.
+    fn run<S: Isa>(self, simd: S) -> Self::Output;
+}
+
+impl Path {
+    /// Runs a job on this path. Where the machine lacks it, which [`Path::choose`] has excluded,
+    /// the job runs without vector instructions.
+    pub(crate) fn run<J: Job>(self, job: J) -> J::Output {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let (Path::Avx512, Some(simd)) = (self, pulp::x86::V4::try_new()) {
+                return vectorized(simd, job);
+            }
+            if let (Path::Avx2, Some(simd)) = (self, pulp::x86::V3::try_new()) {
+                return vectorized(simd, job);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let (Path::Neon, Some(simd)) = (self, pulp::aarch64::Neon::try_new()) {
+            return vectorized(simd, job);
+        }
+        vectorized(pulp::Scalar::new(), job)
+    }
+}
+
+/// The job inside of a function that has the instruction set's features.
+fn vectorized<S: Isa, J: Job>(simd: S, job: J) -> J::Output {
+    struct Bound<S, J>(S, J);
+    impl<S: Isa, J: Job> pulp::WithSimd for Bound<S, J> {
+        type Output = J::Output;
+
+        #[inline(always)]
+        fn with_simd<Same: pulp::Simd>(self, _: Same) -> J::Output {
+            self.1.run(self.0)
+        }
+    }
+    simd.vectorize(Bound(simd, job))
 }

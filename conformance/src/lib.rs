@@ -7,8 +7,11 @@
 //! | [`subject`] | what is held against the laws: any backend, seen through core's contract |
 //! | [`residual`] | scaled errors and their one threshold |
 //! | [`laws`] | the laws, one file each |
+//! | [`differential`], [`explained`] | a backend against the reference, and how far apart rounding puts them |
 
 pub mod case;
+pub mod differential;
+pub mod explained;
 pub mod laws;
 pub mod replay;
 pub mod residual;

@@ -12,20 +12,24 @@ pub fn holds(ratio: f64) -> bool {
     ratio < THRESHOLD
 }
 
-/// The unit round-off of f64, in which the reference computes.
-const U: f64 = f64::EPSILON / 2.0;
+/// The unit round-off of f64, in which every backend accumulates and inverts Gram matrices.
+const U_GRAM: f64 = f64::EPSILON / 2.0;
 
 /// `error / (u kappa^2 size sqrt(m + n + r))`: what rounding explains comes out as a small number.
 ///
-/// Gram matrices square a condition number: the projections on B's columns and A's rows are wrong
-/// by u kappa^2. Where rounding leaves less than two digits of the smallest eigenvalue of a Gram
-/// matrix, a subject may count it as zero. From there on the factor is 1: a result may be wrong
-/// altogether, but not larger than what it is compared with.
+/// u is the unit round-off of the case's storage type. A product with a Gram inverse is wrong by
+/// u kappa^2, and so are the projections on B's columns and A's rows. Where rounding leaves less
+/// than two digits of the smallest eigenvalue of a Gram matrix, a subject may count it as zero.
+/// Gram matrices are in f64 whatever the storage type, so this happens at the same kappa for all;
+/// no larger kappa magnifies anything, since no smaller eigenvalue is inverted. From there on the
+/// factor is at least 1: a result may be wrong altogether, but (in f64, where rounding alone would
+/// explain less) not larger than what it is compared with.
 pub fn ratio(spec: &CaseSpec, error: f64, size: f64) -> f64 {
     let kappa = spec.kappa_a.max(spec.kappa_b);
-    let rounding = U * kappa * kappa;
-    let blurred = 200.0 * rounding * spec.m.max(spec.n) as f64 >= 1.0;
-    let growth = if blurred { 1.0 } else { rounding };
+    let cut = 1.0 / (200.0 * U_GRAM * spec.m.max(spec.n) as f64);
+    let rounding = spec.dtype.unit_roundoff() * (kappa * kappa).min(cut);
+    let blurred = kappa * kappa >= cut;
+    let growth = if blurred { rounding.max(1.0) } else { rounding };
     relative(error, size * growth * dimension(spec))
 }
 

@@ -1,6 +1,7 @@
 //! Adapters with prescribed spectra. A case is a few numbers, never raw matrices, so that a
 //! failure shrinks to something that a person can read.
 
+use lora_pro_core::DType;
 use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
 use nalgebra::DMatrix;
 use proptest::prelude::*;
@@ -32,6 +33,8 @@ pub struct CaseSpec {
     pub size_g: f64,
     /// The scale s.
     pub s: f64,
+    /// Storage type: factors and their gradients are exactly representable in it.
+    pub dtype: DType,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -58,23 +61,40 @@ impl CaseSpec {
     /// column-graded B would hide errors that depend on the condition number.
     pub fn factors(&self) -> Factors {
         let mut random = self.random(0);
-        let b = prescribed(
-            &mut random,
-            self.m,
-            self.r,
-            self.rank_b,
-            self.kappa_b,
-            self.size_b,
+        let b = self.tall(&mut random, self.m, self.rank_b, self.kappa_b, self.size_b);
+        let a = self.tall(&mut random, self.n, self.rank_a, self.kappa_a, self.size_a);
+        Factors {
+            b,
+            a: a.transpose(),
+            s: self.s,
+        }
+    }
+
+    /// rows x r, rounded to the storage type.
+    ///
+    /// A product of short rank has full rank once its entries are rounded. In f64 what rounding
+    /// adds is below every cut of a Gram matrix, in a shorter type it is not: there columns are
+    /// repeated up to their sign, so that the rank is exact (and kappa larger by up to 2^(1/2)).
+    fn tall(
+        &self,
+        random: &mut ChaCha8Rng,
+        rows: usize,
+        rank: usize,
+        kappa: f64,
+        size: f64,
+    ) -> DMatrix<f64> {
+        if self.dtype == DType::F64 || rank == 0 {
+            return prescribed(random, rows, self.r, rank, kappa, size);
+        }
+        let basis = rounded(
+            self.dtype,
+            &prescribed(random, rows, rank, rank, kappa, size),
         );
-        let a = prescribed(
-            &mut random,
-            self.r,
-            self.n,
-            self.rank_a,
-            self.kappa_a,
-            self.size_a,
-        );
-        Factors { b, a, s: self.s }
+        let signs = uniform(random, self.r, 1).map(f64::signum);
+        let columns: Vec<_> = (0..self.r)
+            .map(|k| basis.column(k % rank) * signs[k])
+            .collect();
+        DMatrix::from_columns(&columns)
     }
 
     /// The full gradient of step t, m x n.
@@ -84,7 +104,23 @@ impl CaseSpec {
 
     /// The gradients of given factors in step t.
     pub fn gradients(&self, factors: &Factors, t: u64) -> Pair {
-        factor_gradients(factors, &self.full_gradient(t))
+        rounded_pair(
+            self.dtype,
+            &factor_gradients(factors, &self.full_gradient(t)),
+        )
+    }
+}
+
+/// Every entry rounded to a storage type.
+pub fn rounded(dtype: DType, values: &DMatrix<f64>) -> DMatrix<f64> {
+    values.map(|x| dtype.round(x))
+}
+
+/// [`rounded`] for both matrices of a pair.
+pub fn rounded_pair(dtype: DType, pair: &Pair) -> Pair {
+    Pair {
+        a: rounded(dtype, &pair.a),
+        b: rounded(dtype, &pair.b),
     }
 }
 
@@ -145,6 +181,7 @@ pub fn full_rank(decades: f64) -> impl Strategy<Value = CaseSpec> {
                 size_b: 10f64.powf(b),
                 size_g: 10f64.powf(g),
                 s: 10f64.powf(s),
+                dtype: DType::F64,
                 seed,
             })
         })

@@ -10,6 +10,8 @@ use lora_pro_reference::factors::{Factors, Pair};
 use lora_pro_reference::storage::{self, matrix};
 use nalgebra::DMatrix;
 
+use crate::sample::rounded;
+
 /// A backend under test.
 #[derive(Clone, Copy)]
 pub struct Subject {
@@ -17,6 +19,8 @@ pub struct Subject {
     pub name: &'static str,
     /// Makes one.
     pub make: fn() -> Box<dyn Backend>,
+    /// Storage type of A, B and their gradients.
+    pub dtype: DType,
 }
 
 /// Hyper-parameters of the laws: the exact pseudo-inverse and a learning rate of 1e-3.
@@ -49,7 +53,7 @@ impl Subject {
     }
 
     /// The adapter's description as [`Run`] registers it.
-    pub fn spec(factors: &Factors) -> AdapterSpec {
+    pub fn spec(&self, factors: &Factors) -> AdapterSpec {
         let (m, r) = factors.b.shape();
         AdapterSpec {
             name: "adapter".into(),
@@ -57,14 +61,29 @@ impl Subject {
             n: factors.a.ncols(),
             r,
             scale: Scale::Explicit(factors.s),
-            dtype: DType::F64,
+            dtype: self.dtype,
             group: None,
+        }
+    }
+
+    /// A matrix in host memory, rounded to the storage type.
+    pub fn host(&self, values: &DMatrix<f64>) -> HostTensor {
+        storage::host(values, self.dtype)
+    }
+
+    /// Factors as the subject is given them.
+    pub fn stored(&self, factors: &Factors) -> Factors {
+        Factors {
+            b: rounded(self.dtype, &factors.b),
+            a: rounded(self.dtype, &factors.a),
+            s: factors.s,
         }
     }
 }
 
 /// Some adapters on their way. What has no index is about the first.
 pub struct Run {
+    subject: Subject,
     optimizer: Optimizer,
     members: Vec<Member>,
     path: [f64; 2],
@@ -101,20 +120,21 @@ impl Run {
         let mut optimizer = Optimizer::new((subject.make)(), config.into())?;
         let mut members = Vec::new();
         for (k, factors) in all.iter().enumerate() {
-            let mut spec = Subject::spec(factors);
+            let mut spec = subject.spec(factors);
             if k > 0 {
                 spec.name = format!("{} {k}", spec.name);
             }
             let id = optimizer.add_adapter(spec)?;
             members.push(Member {
                 id,
-                a: host(&factors.a),
-                b: host(&factors.b),
+                a: subject.host(&factors.a),
+                b: subject.host(&factors.b),
                 s: factors.s,
             });
         }
         let path = members.first().map_or([0.0; 2], Member::norms);
         Ok(Run {
+            subject: *subject,
             optimizer,
             members,
             path,
@@ -125,7 +145,7 @@ impl Run {
     pub fn step_all(&mut self, gradients: &[Pair]) -> Result<StepReport, Error> {
         let gradients: Vec<_> = gradients
             .iter()
-            .map(|pair| (host(&pair.a), host(&pair.b)))
+            .map(|pair| (self.subject.host(&pair.a), self.subject.host(&pair.b)))
             .collect();
         let mut pairs: Vec<_> = self
             .members
@@ -210,6 +230,7 @@ impl Run {
         let file = self.saved()?;
         let optimizer = Optimizer::load_from((subject.make)(), &file, Path::new("checkpoint"))?;
         Ok(Run {
+            subject: *subject,
             optimizer,
             members: self.members.iter().map(Member::copy).collect(),
             path: self.path,
@@ -253,9 +274,4 @@ impl Member {
             s: self.s,
         }
     }
-}
-
-/// A matrix in host memory, f64.
-pub fn host(values: &DMatrix<f64>) -> HostTensor {
-    storage::host(values, DType::F64)
 }

@@ -1,6 +1,6 @@
 //! The words of errors: they name the adapter, the value and what would have been right.
 
-use lora_pro_conformance::subject::{Subject, host};
+use lora_pro_conformance::subject::Subject;
 use lora_pro_core::{
     AdapterId, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method, MomentDType,
     Optimizer, PairIo, ParamSpec, Preset, Scale, Schedule, StepIo,
@@ -9,10 +9,16 @@ use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::Factors;
 use nalgebra::DMatrix;
 
+const REFERENCE: Subject = Subject {
+    name: "reference",
+    make: || Box::new(ReferenceBackend::new()),
+    dtype: DType::F64,
+};
+
 fn spec() -> AdapterSpec {
     AdapterSpec {
         name: "layers.0.q".into(),
-        ..Subject::spec(&factors())
+        ..REFERENCE.spec(&factors())
     }
 }
 
@@ -42,6 +48,7 @@ fn stepping(spoil: impl Fn(&mut [HostTensor; 4]), hyper: Hyper) -> Error {
     let mut optimizer = optimizer(hyper).expect("valid");
     optimizer.add_adapter(spec()).expect("valid");
     let factors = factors();
+    let host = |values: &DMatrix<f64>| REFERENCE.host(values);
     let ones = |rows, cols| host(&DMatrix::from_element(rows, cols, 1.0));
     let mut tensors = [host(&factors.a), host(&factors.b), ones(2, 3), ones(4, 2)];
     spoil(&mut tensors);

@@ -1,35 +1,36 @@
-//! The laws on the reference, each over random cases and over extreme ones.
+//! The laws on every backend and in both computing precisions, each over random cases and over
+//! extreme ones.
 
 use lora_pro_conformance::laws::{Applies, LAWS, Law};
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::{CaseSpec, any_rank, early, full_rank};
 use lora_pro_conformance::subject::Subject;
+use lora_pro_core::{Backend, DType};
+use lora_pro_cpu::CpuBackend;
 use lora_pro_reference::ReferenceBackend;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-const REFERENCE: Subject = Subject {
-    name: "reference",
-    make: || Box::new(ReferenceBackend::new()),
-};
-
 /// Random cases per law, unless the environment says otherwise (PROPTEST_CASES).
 const CASES: u32 = 96;
 
-/// Condition numbers up to 10^6, where u kappa^2 = 1e-4, and up to 10^16 = 1 / u.
-const DECADES: [f64; 2] = [6.0, 16.0];
+/// Condition numbers kappa up to where u kappa^2 = 1e-4, and up to 1 / u; as powers of 10.
+fn decades(dtype: DType) -> [f64; 2] {
+    let u = dtype.unit_roundoff();
+    [(1e-4 / u).log10() / 2.0, -u.log10()]
+}
 
-fn run(law: &Law) {
-    for decades in DECADES {
+fn run(subject: &Subject, law: &Law) {
+    for decades in decades(subject.dtype) {
         match law.applies {
-            Applies::FullRank => search(law, full_rank(decades)),
-            Applies::AnyRank => search(law, any_rank(decades)),
-            Applies::Trajectory => search(law, early(decades.min(2.0))),
+            Applies::FullRank => search(subject, law, full_rank(decades)),
+            Applies::AnyRank => search(subject, law, any_rank(decades)),
+            Applies::Trajectory => search(subject, law, early(decades.min(2.0))),
         }
     }
 }
 
-fn search(law: &Law, cases: impl Strategy<Value = CaseSpec>) {
+fn search(subject: &Subject, law: &Law, cases: impl Strategy<Value = CaseSpec>) {
     let cases_wanted = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|n| n.parse().ok());
@@ -43,14 +44,15 @@ fn search(law: &Law, cases: impl Strategy<Value = CaseSpec>) {
         proptest::test_runner::TestRng::deterministic_rng(Default::default()),
     );
     let outcome = runner.run(&cases, |spec| {
-        let ratio = (law.check)(&REFERENCE, &spec)
+        let ratio = law
+            .ratio(subject, &spec)
             .map_err(|error| TestCaseError::fail(error.to_string()))?;
         if holds(ratio) {
             Ok(())
         } else {
             Err(TestCaseError::fail(format!(
-                "law {} ({}): ratio {ratio:e}",
-                law.number, law.name
+                "law {} ({}) on {} in {}: ratio {ratio:e}",
+                law.number, law.name, subject.name, subject.dtype
             )))
         }
     });
@@ -60,12 +62,17 @@ fn search(law: &Law, cases: impl Strategy<Value = CaseSpec>) {
 }
 
 macro_rules! laws {
-    ($($test:ident: $number:literal),+ $(,)?) => {$(
-        #[test]
-        fn $test() {
-            run(&LAWS[$number - 1]);
+    ($($test:ident: $number:literal),+ $(,)?) => {
+        /// One test per law; `SUBJECT` is the including module's.
+        macro_rules! tests {
+            () => {$(
+                #[test]
+                fn $test() {
+                    super::run(&SUBJECT, &super::LAWS[$number - 1]);
+                }
+            )+};
         }
-    )+};
+    };
 }
 
 laws! {
@@ -94,4 +101,35 @@ laws! {
     law_23_skip: 23,
     law_24_amsgrad: 24,
     law_25_unpaired: 25,
+}
+
+macro_rules! subjects {
+    ($($module:ident: $name:literal, $dtype:ident, $make:path);+ $(;)?) => {$(
+        mod $module {
+            use super::*;
+
+            const SUBJECT: Subject = Subject {
+                name: $name,
+                make: $make,
+                dtype: DType::$dtype,
+            };
+
+            tests!();
+        }
+    )+};
+}
+
+fn reference() -> Box<dyn Backend> {
+    Box::new(ReferenceBackend::new())
+}
+
+fn cpu() -> Box<dyn Backend> {
+    Box::new(CpuBackend::new())
+}
+
+subjects! {
+    reference_f64: "reference", F64, reference;
+    reference_f32: "reference", F32, reference;
+    cpu_f64: "cpu", F64, cpu;
+    cpu_f32: "cpu", F32, cpu;
 }

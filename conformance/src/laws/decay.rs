@@ -10,8 +10,8 @@ use lora_pro_reference::storage::matrix;
 
 use super::METHODS;
 use crate::residual::{ratio, worst};
-use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact, host};
+use crate::sample::{CaseSpec, rounded};
+use crate::subject::{Run, Subject, exact};
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     let mut ratios = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
 fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let sgd = method == Method::Sgd;
     let weight_decay = if sgd { 0.0 } else { 5.0 };
-    let w0 = spec.full_gradient(2);
+    let w0 = rounded(subject.dtype, &spec.full_gradient(2));
     let mut ratios = Vec::new();
     for decay_base in [true, false] {
         let hyper = Hyper {
@@ -69,7 +69,8 @@ fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error
         let start = spec.factors();
         let gradients = spec.gradients(&start, 1);
         let mut run = Run::start(subject, &start, hyper)?;
-        let (grad_a, grad_b, mut stored) = (host(&gradients.a), host(&gradients.b), host(&w0));
+        let (grad_a, grad_b) = (subject.host(&gradients.a), subject.host(&gradients.b));
+        let mut stored = subject.host(&w0);
         let (optimizer, members) = run.parts();
         let mut io = members[0].io(&grad_a, &grad_b);
         io.base = Some(stored.view_mut());

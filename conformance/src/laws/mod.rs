@@ -11,7 +11,7 @@ use lora_pro_reference::equivalent::equivalent_gradient;
 use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
 use nalgebra::DMatrix;
 
-use crate::sample::CaseSpec;
+use crate::sample::{CaseSpec, rounded_pair};
 use crate::subject::{Subject, exact};
 
 mod amsgrad;
@@ -59,8 +59,21 @@ pub struct Law {
     pub name: &'static str,
     /// Which cases it is about.
     pub applies: Applies,
-    /// The ratio for one case.
-    pub check: fn(&Subject, &CaseSpec) -> Result<f64, Error>,
+    check: fn(&Subject, &CaseSpec) -> Result<f64, Error>,
+}
+
+impl Law {
+    /// The ratio for one case, in the subject's storage type.
+    ///
+    /// # Errors
+    /// What the subject refuses and should not.
+    pub fn ratio(&self, subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+        let spec = CaseSpec {
+            dtype: subject.dtype,
+            ..*spec
+        };
+        (self.check)(subject, &spec)
+    }
 }
 
 macro_rules! law {
@@ -134,7 +147,8 @@ impl Answer {
     }
 
     fn to(subject: &Subject, factors: Factors, g: DMatrix<f64>, x: XChoice) -> Result<Self, Error> {
-        let gradients = factor_gradients(&factors, &g);
+        let factors = subject.stored(&factors);
+        let gradients = rounded_pair(subject.dtype, &factor_gradients(&factors, &g));
         let adjusted = subject.adjusted(&factors, &gradients, x)?;
         let e = equivalent_gradient(&factors, &adjusted);
         Ok(Answer {

@@ -10,7 +10,7 @@ use lora_pro_reference::factors::Pair;
 use super::METHODS;
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact, host};
+use crate::subject::{Run, Subject, exact};
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     let mut held = specs_are_refused(subject, spec)? && configurations_are_refused(subject);
@@ -25,7 +25,7 @@ fn names_the_adapter<T>(result: Result<T, Error>) -> bool {
 }
 
 fn specs_are_refused(subject: &Subject, case: &CaseSpec) -> Result<bool, Error> {
-    let good = Subject::spec(&case.factors());
+    let good = subject.spec(&case.factors());
     let with = |change: &dyn Fn(&mut AdapterSpec)| {
         let mut spec = good.clone();
         change(&mut spec);
@@ -131,26 +131,26 @@ fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Resu
     let before = run.saved()?;
     let mut held = true;
     for spoil in SPOILS {
-        let mut tensors = tensors(&run, &gradients);
+        let mut tensors = tensors(subject, &run, &gradients);
         spoil(&mut tensors);
         let (a, b) = (tensors.a.clone(), tensors.b.clone());
         let refused = names_the_adapter(step(&mut run, &mut tensors, AdapterId(0), 1));
         held &= refused && bits(&tensors.a) == bits(&a) && bits(&tensors.b) == bits(&b);
     }
-    let mut good = tensors(&run, &gradients);
+    let mut good = tensors(subject, &run, &gradients);
     held &= step(&mut run, &mut good, AdapterId(7), 1).is_err();
     held &= names_the_adapter(step(&mut run, &mut good, AdapterId(0), 2));
     held &= run.saved()? == before;
     Ok(held && step(&mut run, &mut good, AdapterId(0), 1).is_ok())
 }
 
-fn tensors(run: &Run, gradients: &Pair) -> Tensors {
+fn tensors(subject: &Subject, run: &Run, gradients: &Pair) -> Tensors {
     let factors = run.factors();
     Tensors {
-        a: host(&factors.a),
-        b: host(&factors.b),
-        grad_a: host(&gradients.a),
-        grad_b: host(&gradients.b),
+        a: subject.host(&factors.a),
+        b: subject.host(&factors.b),
+        grad_a: subject.host(&gradients.a),
+        grad_b: subject.host(&gradients.b),
     }
 }
 
@@ -164,7 +164,7 @@ const SPOILS: [fn(&mut Tensors); 10] = [
     |tensors| tensors.b = wider(&tensors.b),
     |tensors| tensors.grad_a = wider(&tensors.grad_a),
     |tensors| tensors.grad_b = wider(&tensors.grad_b),
-    |tensors| tensors.a = HostTensor::zeros(DType::F32, tensors.a.shape()),
+    |tensors| tensors.a = HostTensor::zeros(DType::F16, tensors.a.shape()),
     |tensors| tensors.grad_b = HostTensor::zeros(DType::Bf16, tensors.grad_b.shape()),
 ];
 

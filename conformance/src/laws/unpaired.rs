@@ -2,15 +2,15 @@
 //! gradients with the adapters', and a gradient of theirs that is not finite stops the whole step.
 
 use lora_pro_core::{
-    Config, DType, Error, HostTensor, Hyper, Method, Optimizer, ParamId, ParamIo, ParamSpec, StepIo,
+    Config, Error, HostTensor, Hyper, Method, Optimizer, ParamId, ParamIo, ParamSpec, StepIo,
 };
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::matrix;
 use nalgebra::DMatrix;
 
 use crate::residual::{all_or_nothing, ratio, worst};
-use crate::sample::{CaseSpec, uniform};
-use crate::subject::{Member, Run, Subject, exact, host};
+use crate::sample::{CaseSpec, rounded, uniform};
+use crate::subject::{Member, Run, Subject, exact};
 
 /// Steps of a trajectory.
 const STEPS: u64 = 4;
@@ -28,8 +28,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     };
     let mut run = Run::start(subject, &spec.factors(), config)?;
     let mut random = spec.random(100);
-    let start = uniform(&mut random, spec.m, spec.n);
-    let mut value = host(&start);
+    let start = rounded(subject.dtype, &uniform(&mut random, spec.m, spec.n));
+    let mut value = subject.host(&start);
     run.parts().0.add_param(bias(spec))?;
 
     let zero = DMatrix::zeros(spec.m, spec.n);
@@ -37,17 +37,20 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     let mut ratios = Vec::new();
     for t in 1..=STEPS {
         let pair = spec.gradients(&run.factors(), t);
-        let gradient = uniform(&mut random, spec.m, spec.n) * spec.size_g;
+        let gradient = rounded(
+            subject.dtype,
+            &(uniform(&mut random, spec.m, spec.n) * spec.size_g),
+        );
         let mut broken = gradient.clone();
         broken[0] = f64::NAN;
         let before = (run.factors(), value.clone(), run.saved()?);
         ratios.push(all_or_nothing(
-            step(&mut run, &mut value, &pair, &broken).is_err(),
+            step(subject, &mut run, &mut value, &pair, &broken).is_err(),
         ));
         let after = (run.factors(), value.clone(), run.saved()?);
         ratios.push(all_or_nothing(before == after));
 
-        step(&mut run, &mut value, &pair, &gradient)?;
+        step(subject, &mut run, &mut value, &pair, &gradient)?;
         let squares = pair.a.norm_squared() + pair.b.norm_squared() + gradient.norm_squared();
         let g = gradient * (limit / squares.sqrt()).min(1.0);
         first = &first * hyper.beta1 + &g * (1.0 - hyper.beta1);
@@ -68,19 +71,21 @@ fn bias(spec: &CaseSpec) -> ParamSpec {
         name: "bias".into(),
         rows: spec.m,
         cols: spec.n,
-        dtype: DType::F64,
+        dtype: spec.dtype,
         group: None,
     }
 }
 
 /// One step of the adapter and of the parameter.
 fn step(
+    subject: &Subject,
     run: &mut Run,
     value: &mut HostTensor,
     pair: &Pair,
     gradient: &DMatrix<f64>,
 ) -> Result<(), Error> {
-    let (grad_a, grad_b, grad) = (host(&pair.a), host(&pair.b), host(gradient));
+    let (grad_a, grad_b) = (subject.host(&pair.a), subject.host(&pair.b));
+    let grad = subject.host(gradient);
     let (optimizer, members): (&mut Optimizer, &mut [Member]) = run.parts();
     let param = ParamIo {
         id: ParamId(0),

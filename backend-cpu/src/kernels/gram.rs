@@ -1,0 +1,86 @@
+//! Gram and cross products of thin tiles in f64: `sums[k][l] += sum over columns of x[k] y[l]`.
+//!
+//! Blocks of 4 x 4 entries; each entry is kept as eight partial sums (one per lane of the widest
+//! register) until all tiles have passed, so that nothing is added across lanes in the loop.
+
+use crate::simd::{Isa, Real, Strip};
+
+/// Entries of a block in each direction.
+const BLOCK: usize = 4;
+
+/// Partial sums of one entry.
+type Lanes = [f64; 8];
+
+/// The sums of all entries of X Y' for X of `rows` and Y of `cols` rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Grams {
+    rows: usize,
+    cols: usize,
+    /// Only entries on and above the diagonal of blocks are wanted: X and Y are the same.
+    symmetric: bool,
+    blocks: Vec<[[Lanes; BLOCK]; BLOCK]>,
+}
+
+impl Grams {
+    /// All zero.
+    pub(crate) fn reset(&mut self, rows: usize, cols: usize, symmetric: bool) {
+        self.rows = rows;
+        self.cols = cols;
+        self.symmetric = symmetric;
+        let count = rows.div_ceil(BLOCK) * cols.div_ceil(BLOCK);
+        self.blocks.clear();
+        self.blocks.resize(count, [[[0.0; 8]; BLOCK]; BLOCK]);
+    }
+
+    /// Entry (k, l), summed over the lanes in a fixed order.
+    pub(crate) fn entry(&self, k: usize, l: usize) -> f64 {
+        let swap = self.symmetric && k / BLOCK > l / BLOCK;
+        let (k, l) = if swap { (l, k) } else { (k, l) };
+        let block = &self.blocks[k / BLOCK * self.cols.div_ceil(BLOCK) + l / BLOCK];
+        let lanes = &block[k % BLOCK][l % BLOCK];
+        let halves: [f64; 4] = std::array::from_fn(|i| lanes[i] + lanes[i + 4]);
+        (halves[0] + halves[2]) + (halves[1] + halves[3])
+    }
+}
+
+/// Adds one tile. Both are padded with zero strips to a multiple of four.
+#[inline(always)]
+pub(crate) fn gram<S: Isa>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Strip<f64>]) {
+    if S::REGISTER_COUNT >= 32 {
+        gram_by::<S, 4>(simd, sums, x, y);
+    } else {
+        gram_by::<S, 2>(simd, sums, x, y);
+    }
+}
+
+#[inline(always)]
+fn gram_by<S: Isa, const NC: usize>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Strip<f64>]) {
+    let across = sums.cols.div_ceil(BLOCK);
+    for k in 0..sums.rows.div_ceil(BLOCK) {
+        let x: [&[_]; BLOCK] =
+            std::array::from_fn(|i| <f64 as Real>::vectors::<S>(&x[k * BLOCK + i]));
+        let first = if sums.symmetric { k } else { 0 };
+        for l in first..across {
+            let block = &mut sums.blocks[k * across + l];
+            for start in (0..BLOCK).step_by(NC) {
+                let y: [&[_]; NC] =
+                    std::array::from_fn(|j| <f64 as Real>::vectors::<S>(&y[l * BLOCK + start + j]));
+                let mut acc = [[<f64 as Real>::splat(simd, 0.0); NC]; BLOCK];
+                for v in 0..x[0].len() {
+                    for i in 0..BLOCK {
+                        for j in 0..NC {
+                            acc[i][j] = <f64 as Real>::mul_add(simd, x[i][v], y[j][v], acc[i][j]);
+                        }
+                    }
+                }
+                for i in 0..BLOCK {
+                    for j in 0..NC {
+                        let lanes =
+                            &mut <f64 as Real>::vectors_mut::<S>(&mut block[i][start + j])[0];
+                        *lanes = <f64 as Real>::add(simd, *lanes, acc[i][j]);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Small matrices times thin tiles: `out = sum of C_i rows_i`.
+//!
+//! For each four rows of `out` and each few vectors of columns, the sums stay in registers:
+//!
+//! ```text
+//! acc[4][NV] = 0
+//! for each term, for each q:  acc[i][v] += C[i][q] * rows[q][v]
+//! ```
+
+use faer::MatRef;
+
+use crate::simd::{Isa, Real, Strip};
+
+/// Rows of `out` at a time.
+const BLOCK: usize = 4;
+
+/// A small matrix (rows x inner) in the order in which [`product`] reads it: four rows at a time,
+/// column by column.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coefficients<T> {
+    inner: usize,
+    blocks: Vec<[T; BLOCK]>,
+}
+
+impl<T: Real> Coefficients<T> {
+    /// Takes over `factor * matrix`, rounded to T.
+    pub(crate) fn set(&mut self, matrix: MatRef<'_, f64>, factor: f64) {
+        self.set_by(matrix.nrows(), matrix.ncols(), |i, q| {
+            factor * matrix[(i, q)]
+        });
+    }
+
+    /// Takes over `factor * matrix'`.
+    pub(crate) fn set_transposed(&mut self, matrix: MatRef<'_, f64>, factor: f64) {
+        self.set(matrix.transpose(), factor);
+    }
+
+    fn set_by(&mut self, rows: usize, inner: usize, entry: impl Fn(usize, usize) -> f64) {
+        self.inner = inner;
+        self.blocks.clear();
+        for start in (0..rows).step_by(BLOCK) {
+            for q in 0..inner {
+                let row = |i: usize| {
+                    if start + i < rows {
+                        entry(start + i, q)
+                    } else {
+                        0.0
+                    }
+                };
+                self.blocks.push(std::array::from_fn(|i| T::of(row(i))));
+            }
+        }
+    }
+
+    fn block(&self, block: usize) -> &[[T; BLOCK]] {
+        &self.blocks[block * self.inner..][..self.inner]
+    }
+}
+
+/// One term of a product.
+pub(crate) type Term<'t, T> = (&'t Coefficients<T>, &'t [Strip<T>]);
+
+/// `out = sum of the terms`, or `out += ` it. Every term has as many rows as `out`.
+#[inline(always)]
+pub(crate) fn product<S: Isa, T: Real>(
+    simd: S,
+    out: &mut [Strip<T>],
+    add: bool,
+    terms: &[Term<'_, T>],
+) {
+    // 16 sums, 4 operands and a coefficient fit into 32 registers, half of that into 16.
+    if S::REGISTER_COUNT >= 32 {
+        product_by::<S, T, 4>(simd, out, add, terms);
+    } else {
+        product_by::<S, T, 2>(simd, out, add, terms);
+    }
+}
+
+#[inline(always)]
+fn product_by<S: Isa, T: Real, const NV: usize>(
+    simd: S,
+    out: &mut [Strip<T>],
+    add: bool,
+    terms: &[Term<'_, T>],
+) {
+    let vectors = T::vectors::<S>(&[T::default(); crate::simd::WIDTH]).len();
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        for v in (0..vectors).step_by(NV) {
+            let mut acc = [[T::splat(simd, T::default()); NV]; BLOCK];
+            if add {
+                for (acc, out) in acc.iter_mut().zip(out.iter()) {
+                    acc.copy_from_slice(&T::vectors::<S>(out)[v..v + NV]);
+                }
+            }
+            for (coefficients, rows) in terms {
+                for (c, row) in coefficients.block(block).iter().zip(rows.iter()) {
+                    let row = &T::vectors::<S>(row)[v..v + NV];
+                    for i in 0..BLOCK {
+                        let c = T::splat(simd, c[i]);
+                        for (acc, x) in acc[i].iter_mut().zip(row) {
+                            *acc = T::mul_add(simd, c, *x, *acc);
+                        }
+                    }
+                }
+            }
+            for (acc, out) in acc.iter().zip(out.iter_mut()) {
+                T::vectors_mut::<S>(out)[v..v + NV].copy_from_slice(acc);
+            }
+        }
+    }
+}

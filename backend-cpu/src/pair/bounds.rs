@@ -1,0 +1,59 @@
+//! Whether a step can overflow what it computes in or what it is stored in.
+//!
+//! A step must write all or nothing, and the passes write as they go. Bounds from r x r norms show
+//! that nothing comes near to the largest number; an adapter for which they do not is stepped first,
+//! with a copy to go back to.
+
+use lora_pro_core::{DType, Method, PairSlot};
+
+use super::{PairWork, Setting, in_f64};
+use crate::small::{norm, trace};
+
+/// An entry of N has the order of 1: k M / sqrt(V) is at most
+/// (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) = 7.3 for the usual betas, before bias correction.
+const N: f64 = 10.0;
+
+impl PairWork {
+    pub(super) fn may_overflow(&self, slot: &PairSlot, setting: &Setting) -> bool {
+        let (spec, hyper) = (&slot.spec, &slot.hyper);
+        let [a, b] = self.factor_norms();
+        let gradients = self.sides.each_ref().map(|side| trace(&side.gg).sqrt());
+        let [ga, gb] = gradients.map(|norm| norm * setting.gamma(hyper).abs());
+        let s = spec.s();
+        let [plus_a, plus_b] = self.solved.plus.each_ref().map(norm);
+        let (x, q) = (norm(&self.solved.x), norm(&self.solved.q));
+        // Bounds on an entry of dA or dB, and on one of what the factors are moved along.
+        let adjusted = match hyper.method {
+            Method::Lora => ga + gb,
+            _ => (plus_b * ga + plus_a * gb) / (s * s) + x * a + (q + x) * b,
+        };
+        let direction = match hyper.method {
+            Method::Lora | Method::Efficient => N,
+            Method::Sgd => adjusted / (1.0 - hyper.momentum),
+            Method::Factored | Method::Full => {
+                let n = N * ((spec.m * spec.n) as f64).sqrt();
+                let parts = (plus_b * b + plus_a * a) * n / s;
+                parts * (1.0 + a * b * (plus_a + plus_b))
+            }
+        };
+        let lr = hyper.lr * setting.lr_factor * hyper.lr_ratio.max(1.0);
+        let stored = a + b + lr * direction;
+
+        let (computes, stores) = match (in_f64(slot), spec.dtype) {
+            (true, DType::F64) => (1e120, 1e120),
+            (true, DType::F16) => (1e120, 3e4),
+            (false, DType::F16) => (1e15, 3e4),
+            (true, _) => (1e120, 1e30),
+            (false, _) => (1e15, 1e30),
+        };
+        // N stays of the order of 1 where a moment's square decays no slower than its mean.
+        let tame = hyper.beta1 == 0.0 || hyper.beta1 * hyper.beta1 < hyper.beta2;
+        let certain = adjusted < computes
+            && direction < computes
+            && self.equivalent_norm < computes
+            && stored < stores
+            && (tame || hyper.method == Method::Sgd)
+            && (in_f64(slot) || hyper.eps > 1e-30);
+        !certain
+    }
+}

@@ -1,0 +1,13 @@
+//! All r x r work, in f64: faer for products and eigen-decompositions.
+//!
+//! The formulas are those of the derivation; nothing here depends on m or n.
+
+mod closed_form;
+mod eigen;
+mod inverse;
+mod square;
+mod work;
+
+pub(crate) use closed_form::{Seen, Side, Solved};
+pub(crate) use square::Square;
+pub(crate) use work::{Work, combine, multiply, norm, trace, trace_product};

@@ -1,0 +1,95 @@
+//! Scratch matrices and the one product.
+
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+
+use super::eigen;
+use super::square::Square;
+
+/// `out = factor * a b`.
+pub(crate) fn multiply(out: MatMut<'_, f64>, factor: f64, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
+    matmul(out, Accum::Replace, a, b, factor, Par::Seq);
+}
+
+/// `out = sum of factor * matrix`.
+pub(crate) fn combine<const N: usize>(
+    mut out: MatMut<'_, f64>,
+    terms: [(f64, MatRef<'_, f64>); N],
+) {
+    for j in 0..out.ncols() {
+        for i in 0..out.nrows() {
+            out[(i, j)] = terms
+                .iter()
+                .map(|(factor, matrix)| factor * matrix[(i, j)])
+                .sum();
+        }
+    }
+}
+
+/// The sum of all squares, its root.
+pub(crate) fn norm(matrix: &Square) -> f64 {
+    trace_product(matrix.as_ref(), matrix.as_ref()).sqrt()
+}
+
+/// The sum of the diagonal.
+pub(crate) fn trace(matrix: &Square) -> f64 {
+    (0..matrix.nrows()).map(|i| matrix[(i, i)]).sum()
+}
+
+/// `tr(a b')`: the sum of the products of all entries.
+pub(crate) fn trace_product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> f64 {
+    let column = |j: usize| {
+        (0..a.nrows())
+            .map(move |i| a[(i, j)] * b[(i, j)])
+            .sum::<f64>()
+    };
+    (0..a.ncols()).map(column).sum()
+}
+
+/// Temporaries of one thread, for ranks up to `rank`.
+pub(crate) struct Work {
+    rank: usize,
+    temporaries: [Square; 3],
+    stack: MemBuffer,
+}
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        Work {
+            rank: 0,
+            temporaries: Default::default(),
+            stack: eigen::memory(0),
+        }
+    }
+
+    /// Room for a rank. Allocates only where there was less before.
+    pub(crate) fn reserve(&mut self, rank: usize) {
+        if rank > self.rank {
+            self.rank = rank;
+            self.temporaries
+                .iter_mut()
+                .for_each(|matrix| matrix.reserve(rank));
+            self.stack = eigen::memory(rank);
+        }
+    }
+
+    /// For tests: what is read before it is written shows.
+    pub(crate) fn poison(&mut self) {
+        for matrix in &mut self.temporaries {
+            matrix.fill(f64::NAN);
+        }
+    }
+
+    /// Three r x r temporaries.
+    pub(crate) fn matrices(&mut self, r: usize) -> [MatMut<'_, f64>; 3] {
+        self.temporaries
+            .each_mut()
+            .map(|matrix| matrix.as_mut().submatrix_mut(0, 0, r, r))
+    }
+
+    /// The solver's memory.
+    pub(crate) fn stack(&mut self) -> &mut MemStack {
+        MemStack::new(&mut self.stack)
+    }
+}

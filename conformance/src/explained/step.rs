@@ -1,0 +1,313 @@
+//! Noise of everything that one step leaves behind.
+
+use lora_pro_core::{DType, Error, Hyper, Method, MomentDType, relative};
+use lora_pro_reference::adamw::Moments;
+use lora_pro_reference::efficient::FactorMoments;
+use lora_pro_reference::factored::Factored;
+use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
+use lora_pro_reference::full::Square;
+use lora_pro_reference::sgd::with_momentum;
+use lora_pro_reference::step::{Memory, Setting, Stepped, step};
+use nalgebra::DMatrix;
+
+use super::closed_form::{Place, Solved, Thin};
+use super::norms::{across, columns, down, outer, rows};
+use super::{adam, factored};
+
+/// What a step starts from.
+pub struct Known<'k> {
+    /// The hyper-parameters.
+    pub hyper: &'k Hyper,
+    /// Storage type of A and B.
+    pub storage: DType,
+    /// The step counter t of this step.
+    pub t: u64,
+    /// The factors, or their master copies.
+    pub factors: &'k Factors,
+    /// (gA, gB), scaled and clipped.
+    pub gradients: &'k Pair,
+    /// The moments.
+    pub memory: &'k Memory,
+}
+
+/// How far each result may be off, as a Frobenius norm, before it is stored.
+pub struct Noise {
+    /// A and B.
+    pub factors: [f64; 2],
+    /// State tensors by name. None: no digit is due.
+    pub state: Vec<(&'static str, Option<f64>)>,
+    /// |lr dA| and |lr dB|.
+    pub update: [f64; 2],
+    /// The update clip.
+    pub clip: f64,
+    /// ||E||.
+    pub equivalent: f64,
+}
+
+/// A direction with its noise, the noise of the moments and of ||E||.
+struct Direction {
+    pair: Pair,
+    noise: [f64; 2],
+    state: Vec<(&'static str, Option<f64>)>,
+    equivalent: f64,
+    /// What has to be carried to the new tangent space.
+    carry: Option<factored::Averaged>,
+}
+
+impl Known<'_> {
+    /// The unit round-off of thin matrices: f64 where anything is stored in it, else f32.
+    pub fn unit_roundoff(&self) -> f64 {
+        let wide = self.storage == DType::F64 || self.hyper.moment_dtype == MomentDType::F64;
+        if wide { DType::F64 } else { DType::F32 }.unit_roundoff()
+    }
+}
+
+/// The noise of one step. None where the case is ill-posed: rounding decides whether an eigenvalue
+/// is cut off, so two correct backends may use different tangent spaces.
+///
+/// # Errors
+/// What the reference refuses.
+pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
+    let Known { hyper, factors, .. } = *known;
+    let u = known.unit_roundoff();
+    let place = Place::of(factors, hyper.damping, u)?;
+    if hyper.method != Method::Lora && place.at_the_cut(hyper.damping)? {
+        return Ok(None);
+    }
+    let setting = Setting {
+        hyper,
+        lr: hyper.lr,
+        t: known.t,
+        square: Square::Exact,
+    };
+    let stepped = step(setting, factors, known.gradients, known.memory)?;
+    let direction = direction(known, &place)?;
+    let update = update_noise(hyper, factors, &stepped, &direction, u);
+    let moved = |old: &DMatrix<f64>, k: usize| {
+        update.0[k] + (old.norm() + stepped.report.update_norm[k]) * u * 2.0
+    };
+    let new = [moved(&factors.a, 0), moved(&factors.b, 1)];
+    let mut state = direction.state;
+    if let Some(average) = &direction.carry {
+        let carried = factored::carried(&place, hyper, average, &stepped.factors, new)?;
+        state.push(("exp_avg_y", carried.as_ref().map(|noise| noise.a.norm())));
+        state.push(("exp_avg_z", carried.as_ref().map(|noise| noise.b.norm())));
+    }
+    Ok(Some(Noise {
+        factors: new,
+        state,
+        update: update.0,
+        clip: update.1,
+        equivalent: direction.equivalent,
+    }))
+}
+
+/// Of both updates and of the clip, which is inverse to the length of one of them.
+fn update_noise(
+    hyper: &Hyper,
+    factors: &Factors,
+    stepped: &Stepped,
+    direction: &Direction,
+    u: f64,
+) -> ([f64; 2], f64) {
+    let report = &stepped.report;
+    let larger = if factors.a.norm() >= factors.b.norm() {
+        0
+    } else {
+        1
+    };
+    let length = [direction.pair.a.norm(), direction.pair.b.norm()];
+    let share = match hyper.update_clip {
+        Some(_) => relative(direction.noise[larger], length[larger]).min(1.0),
+        None => 0.0,
+    };
+    let rates = [hyper.lr, hyper.lr * hyper.lr_ratio];
+    let noise = [0, 1].map(|k| {
+        rates[k] * report.clip * direction.noise[k] + report.update_norm[k] * (share + 4.0 * u)
+    });
+    (noise, report.clip * (share + 4.0 * u))
+}
+
+fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
+    let Known { hyper, t, .. } = *known;
+    let u = place.u;
+    let sign = if hyper.maximize { -1.0 } else { 1.0 };
+    let gradients = known.gradients.scaled(sign);
+    if hyper.method == Method::Lora {
+        let e = Pair {
+            a: gradients.a.abs() * u,
+            b: gradients.b.abs() * u,
+        };
+        let equivalent = of_lora(place, &gradients);
+        return Ok(on_factors(known, &gradients, &e, equivalent, u));
+    }
+    let solved = place.solve(hyper, &gradients, &place.rounding_of(&gradients), None)?;
+    let (e, e_noise) = place.equivalent(&solved);
+    let equivalent = e_noise.norm() + of_length(place, &solved, e.norm());
+    match known.memory {
+        Memory::Nothing => Ok(Direction {
+            pair: solved.adjusted,
+            noise: [solved.noise.a.norm(), solved.noise.b.norm()],
+            state: vec![],
+            equivalent,
+            carry: None,
+        }),
+        Memory::Momentum(old) => {
+            let pair = with_momentum(hyper.momentum, old, &solved.adjusted);
+            let noise = [
+                solved.noise.a.norm() + u * (pair.a.norm() + old.a.norm()),
+                solved.noise.b.norm() + u * (pair.b.norm() + old.b.norm()),
+            ];
+            let state = vec![
+                ("momentum_a", Some(noise[0])),
+                ("momentum_b", Some(noise[1])),
+            ];
+            Ok(Direction {
+                pair,
+                noise,
+                state,
+                equivalent,
+                carry: None,
+            })
+        }
+        Memory::Factors(_) => {
+            let e = Pair {
+                a: down(place.factors.a.nrows(), &solved.noise.a),
+                b: across(place.factors.b.ncols(), &solved.noise.b),
+            };
+            Ok(on_factors(known, &solved.adjusted, &e, equivalent, u))
+        }
+        Memory::Full(old) => {
+            let new = adam::averaged(hyper, old, &e, &e_noise, t, u);
+            let norms = (columns(&new.n), rows(&new.n));
+            let scale = u * place.factors.s;
+            let direct = Thin {
+                a: norms.0 * (place.b * scale),
+                b: norms.1 * (place.a * scale),
+            };
+            let toward = toward(hyper, place, &new.n, &direct, &new.n_noise)?;
+            Ok(Direction {
+                noise: [toward.noise.a.norm(), toward.noise.b.norm()],
+                pair: toward.adjusted,
+                state: moments(["exp_avg", "exp_avg_sq", "max_exp_avg_sq"], old, &new),
+                equivalent,
+                carry: None,
+            })
+        }
+        Memory::Factored(old) => {
+            let new = factored::averaged(place, hyper, old, &solved, t);
+            let toward = toward(hyper, place, &new.n, &new.direct, &new.n_noise)?;
+            Ok(Direction {
+                noise: [toward.noise.a.norm(), toward.noise.b.norm()],
+                pair: toward.adjusted,
+                state: means(old, &new),
+                equivalent,
+                carry: Some(new),
+            })
+        }
+    }
+}
+
+fn toward(
+    hyper: &Hyper,
+    place: &Place<'_>,
+    n: &DMatrix<f64>,
+    direct: &Thin,
+    n_noise: &DMatrix<f64>,
+) -> Result<Solved, Error> {
+    let gradients = factor_gradients(place.factors, n);
+    place.solve(hyper, &gradients, direct, Some(n_noise))
+}
+
+/// Adam on each factor by itself.
+fn on_factors(known: &Known<'_>, pair: &Pair, noise: &Pair, equivalent: f64, u: f64) -> Direction {
+    let Memory::Factors(FactorMoments { a, b }) = known.memory else {
+        unreachable!("only methods that keep moments of the factors get here");
+    };
+    let hyper = known.hyper;
+    let new_a = adam::averaged(hyper, a, &pair.a, &noise.a, known.t, u);
+    let new_b = adam::averaged(hyper, b, &pair.b, &noise.b, known.t, u);
+    let mut state = moments(["exp_avg_a", "exp_avg_sq_a", "max_exp_avg_sq_a"], a, &new_a);
+    state.extend(moments(
+        ["exp_avg_b", "exp_avg_sq_b", "max_exp_avg_sq_b"],
+        b,
+        &new_b,
+    ));
+    Direction {
+        noise: [new_a.n_noise.norm(), new_b.n_noise.norm()],
+        pair: Pair {
+            a: new_a.n,
+            b: new_b.n,
+        },
+        state,
+        equivalent,
+        carry: None,
+    }
+}
+
+fn moments(
+    names: [&'static str; 3],
+    old: &Moments,
+    new: &adam::Averaged,
+) -> Vec<(&'static str, Option<f64>)> {
+    let (first, second) = (Some(new.first_noise.norm()), Some(new.second_noise.norm()));
+    let mut all = vec![(names[0], first), (names[1], second)];
+    if old.largest.is_some() {
+        all.push((names[2], second));
+    }
+    all
+}
+
+fn means(old: &Factored, new: &factored::Averaged) -> Vec<(&'static str, Option<f64>)> {
+    let (row, col) = (Some(new.means.b.norm()), Some(new.means.a.norm()));
+    let mut all = vec![("row_sq", row), ("col_sq", col)];
+    if old.largest.is_some() {
+        all.extend([("max_row_sq", row), ("max_col_sq", col)]);
+    }
+    all
+}
+
+/// Plain LoRA's E = s (B gA + gB A), from its factors as they are.
+fn of_lora(place: &Place<'_>, gradients: &Pair) -> f64 {
+    let rounding = place.rounding_of(gradients);
+    let noise = outer(&place.b_rows, &rounding.a, &rounding.b, &place.a_columns);
+    let s = place.factors.s;
+    let parts = s * (place.b * gradients.a.norm() + gradients.b.norm() * place.a);
+    noise.norm() * s + of_square_root(parts, 0.0)
+}
+
+/// ||E|| as the root of a sum of r x r products, whose terms may cancel.
+fn of_length(place: &Place<'_>, solved: &Solved, length: f64) -> f64 {
+    let split = &solved.split;
+    let parts = place.factors.s * (place.b * split.u.norm() + split.v.norm() * place.a);
+    of_square_root(parts, length)
+}
+
+/// The root of x^2, where x^2 has the rounding w parts^2.
+fn of_square_root(parts: f64, x: f64) -> f64 {
+    let square = DType::F64.unit_roundoff() * parts * parts;
+    if x > 0.0 {
+        (square / x).min(square.sqrt())
+    } else {
+        square.sqrt()
+    }
+}
+
+/// Noise of a parameter without a pair after a step of AdamW, and of its moments.
+pub fn param_noise(
+    known: &Known<'_>,
+    old: &Moments,
+    value: &DMatrix<f64>,
+    gradient: &DMatrix<f64>,
+) -> Noise {
+    let (hyper, u) = (known.hyper, known.unit_roundoff());
+    let new = adam::averaged(hyper, old, gradient, &(gradient.abs() * u), known.t, u);
+    let update = hyper.lr * (new.n_noise.norm() + 4.0 * u * new.n.norm());
+    Noise {
+        factors: [update + 2.0 * u * value.norm(), 0.0],
+        state: moments(["exp_avg", "exp_avg_sq", "max_exp_avg_sq"], old, &new),
+        update: [update, 0.0],
+        clip: 0.0,
+        equivalent: 0.0,
+    }
+}
