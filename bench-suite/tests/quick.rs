@@ -2,13 +2,14 @@
 
 use lora_pro_bench::Bench;
 use lora_pro_bench::report::{Outcome, Report, SCHEMA};
-use lora_pro_bench::rows::{Row, named};
+use lora_pro_bench::rows::{Measure, Row, named, rows};
 use lora_pro_bench::size::Size;
 use lora_pro_bench::verdict::Verdict;
 use lora_pro_bench::work::Engine;
 use lora_pro_core::{
     Backend, Buffer, Control, Error, Manifest, Slots, StateTensor, StepIo, StepReport, XChoice,
 };
+use lora_pro_cpu::{CpuBackend, Options};
 use lora_pro_reference::ReferenceBackend;
 
 fn quick(rows: Vec<Row>, engine: Engine<'_>) -> Report {
@@ -52,6 +53,23 @@ fn a_report_comes_back_from_json() {
         assert_eq!(goal.verdict, Verdict::NotJudged);
     }
     assert!(matches!(back.rows[2].outcome, Outcome::NotAvailable { .. }));
+}
+
+/// Every row, on the backend that the goals are about.
+#[test]
+fn the_cpu_backend_runs_every_row() {
+    let engine = |threads: usize| {
+        let options = Options {
+            threads: Some(threads),
+            ..Options::default()
+        };
+        CpuBackend::with(options).map(|backend| Box::new(backend) as Box<dyn Backend>)
+    };
+    let report = quick(rows().unwrap(), &engine);
+    for row in &report.rows {
+        let measured = matches!(row.outcome, Outcome::Measured(_));
+        assert_eq!(measured, row.measure != Measure::Memory, "{row:?}");
+    }
 }
 
 /// The reference with a wrong X.

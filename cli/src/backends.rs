@@ -1,6 +1,7 @@
 //! The backends of this program by name.
 
 use lora_pro_core::{Backend, Error, Manifest};
+use lora_pro_cpu::{CpuBackend, Options};
 use lora_pro_reference::ReferenceBackend;
 
 use crate::failure::Failure;
@@ -21,11 +22,24 @@ pub struct Entry {
 }
 
 /// All backends, the one that `auto` likes best first.
-pub const BACKENDS: &[Entry] = &[Entry {
-    name: "reference",
-    why: "it is the only one in this build",
-    make: |_| Ok(Box::new(ReferenceBackend::new())),
-}];
+pub const BACKENDS: &[Entry] = &[
+    Entry {
+        name: lora_pro_cpu::NAME,
+        why: "it is the fastest that is here",
+        make: |threads| {
+            let options = Options {
+                threads,
+                ..Options::default()
+            };
+            Ok(Box::new(CpuBackend::with(options)?))
+        },
+    },
+    Entry {
+        name: lora_pro_reference::NAME,
+        why: "no faster one works here",
+        make: |_| Ok(Box::new(ReferenceBackend::new())),
+    },
+];
 
 /// A backend that was asked for, and how.
 #[derive(Clone, Copy, Debug)]
