@@ -1,10 +1,14 @@
 //! The backends of this program by name.
 
 use lora_pro_core::{Backend, Error, Manifest};
+use lora_pro_cpu::{CpuBackend, Options};
 use lora_pro_reference::ReferenceBackend;
 
 use crate::failure::Failure;
 use crate::output::note;
+
+/// A backend, or why there is none.
+pub type Made = Result<Box<dyn Backend>, Error>;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -13,15 +17,29 @@ pub struct Entry {
     pub name: &'static str,
     /// When `auto` takes it: the first row that is there.
     pub why: &'static str,
-    make: fn() -> Result<Box<dyn Backend>, Error>,
+    /// With so many threads; `None` for what the backend likes.
+    make: fn(Option<usize>) -> Made,
 }
 
 /// All backends, the one that `auto` likes best first.
-pub const BACKENDS: &[Entry] = &[Entry {
-    name: "reference",
-    why: "it is the only one in this build",
-    make: || Ok(Box::new(ReferenceBackend::new())),
-}];
+pub const BACKENDS: &[Entry] = &[
+    Entry {
+        name: lora_pro_cpu::NAME,
+        why: "it is the fastest that is here",
+        make: |threads| {
+            let options = Options {
+                threads,
+                ..Options::default()
+            };
+            Ok(Box::new(CpuBackend::with(options)?))
+        },
+    },
+    Entry {
+        name: lora_pro_reference::NAME,
+        why: "no faster one works here",
+        make: |_| Ok(Box::new(ReferenceBackend::new())),
+    },
+];
 
 /// A backend that was asked for, and how.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +71,7 @@ impl Choice {
 
     /// The first backend of the table that works here.
     pub fn automatic() -> Result<Self, Failure> {
-        match BACKENDS.iter().find(|entry| (entry.make)().is_ok()) {
+        match BACKENDS.iter().find(|entry| (entry.make)(None).is_ok()) {
             Some(entry) => Ok(Choice {
                 entry,
                 automatic: true,
@@ -63,8 +81,13 @@ impl Choice {
     }
 
     /// A new backend of this kind.
-    pub fn make(&self) -> Result<Box<dyn Backend>, Error> {
-        (self.entry.make)()
+    pub fn make(&self) -> Made {
+        self.make_with(None)
+    }
+
+    /// As [`Choice::make`], with so many threads where the backend has a choice.
+    pub fn make_with(&self, threads: Option<usize>) -> Made {
+        (self.entry.make)(threads)
     }
 
     /// Its name.

@@ -1,15 +1,15 @@
 //! LoRA-Pro for Rust: the optimizer that makes a low-rank adapter's step as near to full
 //! fine-tuning's as its rank allows (arXiv 2407.18242).
 //!
-//! This crate is the facade: everything of `lora-pro-core` by its own name, and the readable
-//! f64 implementation as [`reference`](mod@reference). With default features it is also the
+//! This crate is the facade: everything of `lora-pro-core` by its own name, the fast backend as
+//! [`cpu`], and the readable f64 implementation as [`reference`](mod@reference). With default features it is also the
 //! command `lora-pro`; a library wants `default-features = false`.
 //!
 //! ```
 //! use lora_pro::{AdapterSpec, Config, DType, MatMut, MatRef, Optimizer, PairIo, Scale, StepIo};
-//! use lora_pro::reference::ReferenceBackend;
+//! use lora_pro::cpu::CpuBackend;
 //!
-//! let mut optimizer = Optimizer::new(Box::new(ReferenceBackend::new()), Config::default())?;
+//! let mut optimizer = Optimizer::new(Box::new(CpuBackend::new()), Config::default())?;
 //! let id = optimizer.add_adapter(AdapterSpec {
 //!     name: "layer.0".into(),
 //!     m: 3, // out features
@@ -37,4 +37,5 @@
 //! ```
 
 pub use lora_pro_core::*;
+pub use lora_pro_cpu as cpu;
 pub use lora_pro_reference as reference;

@@ -1,6 +1,7 @@
 //! The command `lora-pro`. `--help` documents it, exit codes included.
 
 mod backends;
+mod bench_text;
 mod commands;
 mod data;
 mod failure;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{compare, gap, info, replay, train};
+use commands::{bench, compare, gap, info, replay, train};
 use failure::Failure;
 
 /// Kept stable: scripts depend on them.
@@ -27,7 +28,8 @@ macro_rules! exit_codes {
         "\
 Exit codes:
   0  done
-  1  the run failed: training diverged, a replay is out of tolerance, a backend gave up
+  1  the run failed: training diverged, a replay is out of tolerance, an answer is wrong,
+     a backend gave up
   2  bad usage or bad input: unknown options, values out of range, files that are missing,
      damaged or cannot be written"
     };
@@ -67,6 +69,7 @@ Examples:
   lora-pro train --data rows.csv --method lora --rank 8 --lr 1e-3 --out run2
   lora-pro gap --method lora                 how far LoRA's steps are from full fine-tuning's
   lora-pro replay conformance/vectors/00-full.safetensors --backend reference
+  lora-pro bench                             how fast, against what this machine can do
   lora-pro info                              versions, backends, this machine
 
 Results go to standard output, progress and notes to standard error.
@@ -81,6 +84,7 @@ enum Command {
     Train(train::TrainArgs),
     Gap(gap::GapArgs),
     Replay(replay::ReplayArgs),
+    Bench(bench::BenchArgs),
     /// Print versions, backends with what they can do, and this machine
     Info,
 }
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Gap(args) => gap::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Info => info::run(),
     };
     match result {

@@ -1,6 +1,9 @@
 //! Standard output carries results, standard error everything else.
 
 use std::io::{ErrorKind, Write, stdout};
+use std::path::Path;
+
+use lora_pro_core::Error;
 
 use crate::failure::Failure;
 
@@ -19,4 +22,18 @@ pub fn say(text: &str) -> Result<(), Failure> {
 /// Writes a line to standard error, where a failure to do so has nowhere to be told.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Minutes of work should not end with a folder that is not there.
+pub fn check_place(path: &Path) -> Result<(), Error> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if !folder.is_none_or(Path::is_dir) {
+        return Err(Error::file(path, "there is no such folder to write it to"));
+    }
+    match path.is_dir() {
+        true => Err(Error::file(path, "it is a folder")),
+        false => Ok(()),
+    }
 }

@@ -1,28 +1,29 @@
 //! Tables of text: the same cells for the terminal and for the report.
 
-use lora_pro_finetune::{Comparison, MethodResult};
+use lora_pro_finetune::MethodResult;
 
 /// Marks a number with runs that did not end.
 pub const DIVERGED: &str = "†";
 
-/// One column: its head in two lines, what it means, and how a method's cell is made.
-pub struct Column {
+/// One column: its head in two lines, what it means, and how a row's cell is made from what the
+/// row is about.
+pub struct Column<R = MethodResult> {
     /// First line of the head; neighbours with the same one share it.
     pub over: String,
     /// Second line of the head.
     pub head: String,
     /// The column explained.
     pub meaning: &'static str,
-    cell: Box<dyn Fn(&MethodResult) -> String>,
+    cell: Box<dyn Fn(&R) -> String>,
 }
 
-impl Column {
-    /// A column whose cells are made from a method's results.
+impl<R> Column<R> {
+    /// A column whose cells are made by `cell`.
     pub fn new(
         over: &str,
         head: &str,
         meaning: &'static str,
-        cell: impl Fn(&MethodResult) -> String + 'static,
+        cell: impl Fn(&R) -> String + 'static,
     ) -> Self {
         Column {
             over: over.into(),
@@ -34,20 +35,20 @@ impl Column {
 }
 
 /// Heads and cells, as text.
-pub struct Table {
-    /// The columns; the first holds the methods' names.
-    pub columns: Vec<Column>,
-    /// One row per method.
+pub struct Table<R = MethodResult> {
+    /// The columns; the first holds names.
+    pub columns: Vec<Column<R>>,
+    /// The cells of each row.
     pub rows: Vec<Vec<String>>,
     /// What a mark in a cell means, where there is one.
     pub footnote: Option<&'static str>,
 }
 
-impl Table {
-    /// One row per method.
-    pub fn new(columns: Vec<Column>, comparison: &Comparison) -> Self {
-        let row = |method| columns.iter().map(|column| (column.cell)(method)).collect();
-        let rows: Vec<Vec<String>> = comparison.methods.iter().map(row).collect();
+impl<R> Table<R> {
+    /// One row for each of `about`.
+    pub fn new(columns: Vec<Column<R>>, about: &[R]) -> Self {
+        let row = |about| columns.iter().map(|column| (column.cell)(about)).collect();
+        let rows: Vec<Vec<String>> = about.iter().map(row).collect();
         let marked = rows.iter().flatten().any(|cell| cell.ends_with(DIVERGED));
         let footnote = marked.then_some("† at least one run diverged; its accuracy is its last");
         Table {

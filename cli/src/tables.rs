@@ -44,22 +44,22 @@ pub fn results(comparison: &Comparison) -> Table {
             own,
             "lr",
             "that learning rate: the one with the highest mean accuracy on the validation split",
-            |method| rate(method.best_lr),
+            |method: &MethodResult| rate(method.best_lr),
         ),
         Column::new(
             "step",
             "ms",
             "time of one optimizer step alone, median",
-            |method| format!("{:.2}", 1e3 * method.seconds_per_step),
+            |method: &MethodResult| format!("{:.2}", 1e3 * method.seconds_per_step),
         ),
         Column::new(
             "state",
             "kB",
             "memory of the optimizer's state for the adapted weights",
-            |method| format!("{:.1}", method.state_bytes as f64 / 1e3),
+            |method: &MethodResult| format!("{:.1}", method.state_bytes as f64 / 1e3),
         ),
     ];
-    Table::new(columns, comparison)
+    Table::new(columns, &comparison.methods)
 }
 
 /// Accuracy and distance at every learning rate of full fine-tuning's grid: a single rate, however
@@ -85,7 +85,7 @@ pub fn by_rate(comparison: &Comparison) -> Table {
         )
     });
     let columns = [names()].into_iter().chain(accuracies).chain(distances);
-    Table::new(columns.collect(), comparison)
+    Table::new(columns.collect(), &comparison.methods)
 }
 
 /// How each method's steps compare with full fine-tuning's, at its best learning rate.
@@ -125,13 +125,16 @@ pub fn gaps(comparison: &Comparison) -> Table {
             move |method| mean(runs(method, lr), 2, largest_update),
         ),
     ];
-    Table::new(columns, comparison)
+    Table::new(columns, &comparison.methods)
 }
 
 fn names() -> Column {
-    Column::new("", "method", "how the weights are trained", |method| {
-        method.name.clone()
-    })
+    Column::new(
+        "",
+        "method",
+        "how the weights are trained",
+        |method: &MethodResult| method.name.clone(),
+    )
 }
 
 /// Full fine-tuning's best learning rate, at which all methods are compared.

@@ -22,7 +22,7 @@ fn help_teaches_methods_and_exit_codes() {
     ] {
         assert!(help.contains(word), "{word}");
     }
-    for name in ["compare", "train", "gap", "replay"] {
+    for name in ["compare", "train", "gap", "replay", "bench"] {
         let help = succeeds(folder.path(), &[name, "--help"]).stdout;
         assert!(help.contains("Examples:"), "{name}");
     }
@@ -35,7 +35,10 @@ fn info_names_versions_and_backends() {
         env!("CARGO_PKG_VERSION"),
         "threads:",
         "SIMD detected:",
+        "backend by default: cpu",
+        "backend cpu:",
         "backend reference:",
+        "roundings:",
     ] {
         assert!(said.contains(word), "{word}: {said}");
     }
@@ -44,7 +47,7 @@ fn info_names_versions_and_backends() {
 #[test]
 fn an_unknown_backend_is_named_with_the_known_ones() {
     let folder = folder();
-    let known = "error: there is no backend `gpu`: use one of auto reference";
+    let known = "error: there is no backend `gpu`: use one of auto cpu reference";
     for arguments in [
         &["compare", "--backend", "gpu"][..],
         &["train", "--backend", "gpu", "--out", "run"],
@@ -129,11 +132,11 @@ fn words_that_are_not_known_are_refused() {
         "train", "--out", "run", "--method", "lora", "--mode", "full",
     ];
     assert_snapshot!(refusal(folder.path(), &arguments), @r"
-    backend: auto chose reference: it is the only one in this build
+    backend: auto chose cpu: it is the fastest that is here
     error: mode is for method lora-pro only, not for lora
     ");
     assert_snapshot!(refusal(folder.path(), &["gap", "--method", "full-ft"]), @r"
-    backend: auto chose reference: it is the only one in this build
+    backend: auto chose cpu: it is the fastest that is here
     error: full fine-tuning has no gap: its E is g
     ");
 }
@@ -153,7 +156,7 @@ fn data_that_cannot_be_used_is_refused() {
     assert_snapshot!(compare("empty.csv", ""), @"error: empty.csv: it has no rows");
     assert_snapshot!(compare("short.csv", "1,2,0\n3,4,1\n"), @"error: short.csv: rows is 2, but it must be such that every part has a row");
     assert_snapshot!(refusal(folder.path(), &["compare", "--data", "no.csv"]), @r"
-    backend: auto chose reference: it is the only one in this build
+    backend: auto chose cpu: it is the fastest that is here
     error: no.csv: No such file or directory (os error 2)
     ");
     assert!(!folder.path().join("report.html").exists());
@@ -184,7 +187,7 @@ fn configuration_files_are_checked() {
     ");
     assert_snapshot!(train("ranks = 4"), @"error: run.toml: unknown field `ranks`, expected one of `data`, `method`, `mode`, `rank`, `alpha`, `steps`, `batch`, `seed`, `pretrain_steps`, `optimizer`");
     assert_snapshot!(train("rank = \"four\""), @r#"error: run.toml: invalid type: string "four", expected usize"#);
-    assert_snapshot!(train("[optimizer]\nlearning_rate = 1e-3"), @"error: the optimizer's settings: unknown field `learning_rate`, expected one of `method`, `x`, `damping`, `lr`, `lr_ratio`, `beta1`, `beta2`, `eps`, `weight_decay`, `decay_base`, `momentum`, `amsgrad`, `maximize`, `update_clip`, `moment_dtype`");
+    assert_snapshot!(train("[optimizer]\nlearning_rate = 1e-3"), @"error: the optimizer's settings: unknown field `learning_rate`, expected one of `method`, `x`, `damping`, `lr`, `lr_ratio`, `beta1`, `beta2`, `eps`, `weight_decay`, `decay_base`, `momentum`, `amsgrad`, `maximize`, `update_clip`, `moment_dtype`, `rounding`");
     assert_snapshot!(train("[optimizer]\nbeta2 = 1.5"), @"error: the optimizer: beta2 is 1.5, but it must be in [0, 1)");
     assert_snapshot!(train("[optimizer]\nmethod = \"full\""), @"error: run.toml: `optimizer.method` follows from `method` and `mode`, which stand above it");
     assert_snapshot!(train("optimizer = 3"), @"error: run.toml: `optimizer` must be a table");

@@ -8,7 +8,7 @@ use lora_pro_finetune::{Comparison, Experiment, compare};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
-use crate::output::{note, say};
+use crate::output::{check_place, note, say};
 use crate::progress::Progress;
 use crate::summary::summary;
 use crate::{data, report, tables};
@@ -83,20 +83,6 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     args.json
         .as_deref()
         .map_or(Ok(()), |path| write_json(path, &found))
-}
-
-/// Minutes of work should not end with a folder that is not there.
-fn check_place(path: &Path) -> Result<(), Error> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if !folder.is_none_or(Path::is_dir) {
-        return Err(Error::file(path, "there is no such folder to write it to"));
-    }
-    match path.is_dir() {
-        true => Err(Error::file(path, "it is a folder")),
-        false => Ok(()),
-    }
 }
 
 impl CompareArgs {

@@ -1,6 +1,6 @@
 //! `lora-pro info`: what is here.
 
-use lora_pro_core::{DType, Manifest};
+use lora_pro_core::Manifest;
 
 use crate::backends::{BACKENDS, Choice};
 use crate::failure::Failure;
@@ -35,10 +35,6 @@ pub fn run() -> Result<(), Failure> {
 }
 
 fn describe(manifest: &Manifest) -> Vec<String> {
-    let list = |dtypes: &[DType]| {
-        let names: Vec<String> = dtypes.iter().map(DType::to_string).collect();
-        names.join(" ")
-    };
     vec![
         format!("  version: {}", manifest.version),
         format!(
@@ -47,11 +43,17 @@ fn describe(manifest: &Manifest) -> Vec<String> {
         ),
         format!("  dtypes: {}", list(&manifest.dtypes)),
         format!("  moment dtypes: {}", list(&manifest.moment_dtypes)),
+        format!("  roundings: {}", list(&manifest.roundings)),
         format!("  accumulates in: {}", manifest.accumulate),
         format!("  SIMD: {}", manifest.simd),
         format!("  threads: {}", manifest.threads),
         format!("  determinism: {:?}", manifest.determinism),
     ]
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    let names: Vec<String> = items.iter().map(T::to_string).collect();
+    names.join(" ")
 }
 
 fn or_none(text: String) -> String {
