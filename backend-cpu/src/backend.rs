@@ -110,8 +110,12 @@ impl CpuBackend {
 
     /// Forgets what was borrowed.
     fn end(&mut self) {
-        self.pairs.iter_mut().for_each(|work| work.views = None);
-        self.params.iter_mut().for_each(|work| work.views = None);
+        for work in &mut self.pairs {
+            (work.views, work.done) = (None, false);
+        }
+        for work in &mut self.params {
+            (work.views, work.done) = (None, false);
+        }
     }
 
     /// The global norm of all gradients, added up in the order of registration.
@@ -299,7 +303,6 @@ impl CpuBackend {
             if outcome.is_err() {
                 break;
             }
-            work.views = None;
         }
         for (k, (slot, work)) in slots.params.iter_mut().zip(&mut self.params).enumerate() {
             let Some(views) = work.views.filter(|_| outcome.is_ok()) else {
@@ -313,7 +316,6 @@ impl CpuBackend {
             self.engine.param(Task::Commit(*setting), false, slot, work);
             outcome = snapshot.check(path, &slot.spec.subject(), &slot.state);
             taken.push((false, k, snapshot));
-            work.views = None;
         }
         if outcome.is_err() {
             for (pair, k, snapshot) in taken {

@@ -37,6 +37,8 @@ pub(crate) struct ParamWork {
     /// Set while the parameter is being stepped.
     pub(crate) views: Option<ParamViews>,
     pub(crate) split: bool,
+    /// Whether it has been stepped already.
+    pub(crate) done: bool,
     /// Sums of the squares of the value and of the raw gradient.
     pub(crate) squares: [f64; 2],
 }
@@ -90,12 +92,14 @@ impl ParamWork {
     }
 
     pub(crate) fn commit<T: Stateful>(
-        &self,
+        &mut self,
         crew: &Crew<'_, T>,
         slot: &mut ParamSlot,
         setting: &Setting,
     ) {
-        let Some(views) = self.views else { return };
+        let Some(views) = self.views.filter(|_| !self.done) else {
+            return;
+        };
         let hyper = slot.hyper;
         let t = slot.state.step + 1;
         let lr = hyper.lr * setting.lr_factor;
@@ -137,6 +141,7 @@ impl ParamWork {
             },
         );
         slot.state.step = t;
+        self.done = true;
     }
 }
 

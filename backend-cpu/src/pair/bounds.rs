@@ -15,25 +15,25 @@ const N: f64 = 10.0;
 
 impl PairWork {
     pub(super) fn may_overflow(&self, slot: &PairSlot, setting: &Setting) -> bool {
-        let (spec, hyper) = (&slot.spec, &slot.hyper);
+        let (spec, hyper, s) = (&slot.spec, &slot.hyper, slot.spec.s());
         let [a, b] = self.factor_norms();
-        let gradients = self.sides.each_ref().map(|side| trace(&side.gg).sqrt());
-        let [ga, gb] = gradients.map(|norm| norm * setting.gamma(hyper).abs());
-        let s = spec.s();
-        let [plus_a, plus_b] = self.solved.plus.each_ref().map(norm);
-        let (x, q) = (norm(&self.solved.x), norm(&self.solved.q));
-        // Bounds on an entry of dA or dB, and on one of what the factors are moved along.
-        let adjusted = match hyper.method {
-            Method::Lora => ga + gb,
-            _ => (plus_b * ga + plus_a * gb) / (s * s) + x * a + (q + x) * b,
+        let solved = &self.solved;
+        // |U| + |V| (for plain LoRA s |gA| + s |gB|), and what X and Q add.
+        let parts = solved.hh.each_ref().map(|hh| trace(hh).max(0.0).sqrt() / s);
+        let inner = match hyper.method {
+            Method::Lora => 0.0,
+            _ => norm(&solved.x) * (a + b) + norm(&solved.q) * b,
         };
+        let adjusted = parts[0] + parts[1] + inner;
         let direction = match hyper.method {
             Method::Lora | Method::Efficient => N,
             Method::Sgd => adjusted / (1.0 - hyper.momentum),
             Method::Factored | Method::Full => {
+                // |B SB^+| is at most |SB^+|^(1/2), so |U| is at most that times |N| / s; and with X
+                // the pair is at most as far from (gA, gB) as without.
                 let n = N * ((spec.m * spec.n) as f64).sqrt();
-                let parts = (plus_b * b + plus_a * a) * n / s;
-                parts * (1.0 + a * b * (plus_a + plus_b))
+                let roots: f64 = solved.plus.iter().map(|plus| norm(plus).sqrt()).sum();
+                4.0 * n * (s * (a + b) + roots / s)
             }
         };
         let lr = hyper.lr * setting.lr_factor * hyper.lr_ratio.max(1.0);
@@ -42,9 +42,9 @@ impl PairWork {
         let (computes, stores) = match (in_f64(slot), spec.dtype) {
             (true, DType::F64) => (1e120, 1e120),
             (true, DType::F16) => (1e120, 3e4),
-            (false, DType::F16) => (1e15, 3e4),
+            (false, DType::F16) => (1e17, 3e4),
             (true, _) => (1e120, 1e30),
-            (false, _) => (1e15, 1e30),
+            (false, _) => (1e17, 1e30),
         };
         // N stays of the order of 1 where a moment's square decays no slower than its mean.
         let tame = hyper.beta1 == 0.0 || hyper.beta1 * hyper.beta1 < hyper.beta2;

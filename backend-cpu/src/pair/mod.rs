@@ -49,6 +49,8 @@ pub(crate) struct PairWork {
     pub(crate) views: Option<PairViews>,
     /// Whether its passes are cut up for several threads.
     pub(crate) split: bool,
+    /// Whether it has been stepped already.
+    pub(crate) done: bool,
     /// Whether its results might not be storable.
     pub(crate) doubtful: bool,
     /// Products of A, gA and of B', gB'.
@@ -201,7 +203,9 @@ impl PairWork {
         slot: &mut PairSlot,
         setting: &Setting,
     ) {
-        let Some(views) = self.views else { return };
+        let Some(views) = self.views.filter(|_| !self.done) else {
+            return;
+        };
         let step = Step::new(slot, setting);
         let factor_norms = self.factor_norms();
         let grad_norm = self
@@ -215,6 +219,7 @@ impl PairWork {
             }
         };
         slot.state.step = step.t;
+        self.done = true;
         slot.report = AdapterReport {
             step: step.t,
             grad_norm,
