@@ -14,6 +14,7 @@ pub mod machine;
 pub mod matmul;
 pub mod memory;
 pub mod model;
+pub mod others;
 pub mod pass;
 mod pool;
 pub mod report;

@@ -90,6 +90,8 @@ pub struct Measured {
     pub traffic: u64,
     /// Operations that a step needs.
     pub operations: u64,
+    /// The part of the machine that others used meanwhile; `null` where the system does not tell.
+    pub others: Option<f64>,
     /// The goals.
     pub goals: Vec<GoalReport>,
 }

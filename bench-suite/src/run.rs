@@ -7,6 +7,7 @@ use lora_pro_core::{Backend, Error, Manifest, Method, MomentDType};
 use crate::check::{Check, check};
 use crate::machine::Machine;
 use crate::memory::{self, ALLOWANCE};
+use crate::others::Ticks;
 use crate::report::{GoalReport, LimitReport, Measured, Outcome, Report, RowReport, SCHEMA};
 use crate::rounds::{self, floors, no_floor};
 use crate::rows::{Floor, Limit, Measure, Row};
@@ -96,11 +97,13 @@ impl Bench<'_> {
                 ),
             });
         }
+        let before = Ticks::now();
         let Some(samples) = self.samples(row, job)? else {
             return Ok(Outcome::NotAvailable {
                 reason: "no peak memory of a process on this system".into(),
             });
         };
+        let others = before.and_then(|before| Ticks::now()?.others_since(before));
         let cost = job.cost()?;
         let (value, floor_values) = split(samples);
         let goal = |limits: &Vec<Limit>| self.goal(row, limits, &value, &floor_values);
@@ -108,6 +111,7 @@ impl Bench<'_> {
             check,
             traffic: cost.traffic(),
             operations: cost.operations,
+            others,
             goals: row.goals.iter().map(goal).collect(),
             value,
         }))

@@ -10,6 +10,9 @@ use crate::table::{Column, Table};
 /// Shown where a number does not exist.
 const NONE: &str = "-";
 
+/// What others may use of a machine that counts as quiet.
+const QUIET: f64 = 0.03;
+
 /// One line of the table: a row with one of its goals, where it was measured.
 struct Line {
     row: RowReport,
@@ -24,6 +27,7 @@ pub fn text(report: &Report) -> String {
     if !remarks.is_empty() {
         parts.push(remarks.join("\n"));
     }
+    parts.extend(others(report));
     if report.size == Size::Quick {
         parts.push("--quick: tiny shapes in the cache; it proves nothing about the goals".into());
     }
@@ -151,6 +155,20 @@ fn remark(row: &RowReport) -> Option<String> {
         Outcome::NotAvailable { reason } => Some(format!("{}: not available: {reason}", row.id)),
         Outcome::Measured(_) => None,
     }
+}
+
+/// What others used of the machine, where it is enough to matter.
+fn others(report: &Report) -> Option<String> {
+    let timed = report.rows.iter().filter(|row| row.measure.is_time());
+    let shares = timed.filter_map(|row| match &row.outcome {
+        Outcome::Measured(measured) => measured.others,
+        _ => None,
+    });
+    let most = shares.max_by(f64::total_cmp)?;
+    (most > QUIET).then(|| {
+        let percent = 100.0 * most;
+        format!("others used up to {percent:.0} % of the machine meanwhile: not to be relied on")
+    })
 }
 
 fn head(report: &Report) -> String {
