@@ -73,8 +73,10 @@ impl Laid {
     /// First byte of an element.
     fn at(&self, i: usize, j: usize) -> usize {
         let offset = i as isize * self.strides[0] + j as isize * self.strides[1];
+        let offset = offset * self.dtype.size() as isize;
         self.origin
-            .strict_add_signed(offset * self.dtype.size() as isize)
+            .checked_add_signed(offset)
+            .expect("inside of `bytes`")
     }
 
     pub fn view(&self) -> MatRef<'_> {
