@@ -15,6 +15,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use lora_pro_core::{DType, MatMut, MatRef};
 
+use crate::path::{Job, vectorized};
 use crate::rounding::{Round, nearest_bf16, stochastic_bf16, stochastic_f16};
 use crate::simd::{Isa, Real, Strip, WIDTH};
 
@@ -84,6 +85,8 @@ impl View {
     }
 
     /// Copies some rows of a tile; columns past the end become 0.
+    ///
+    /// A function of its own for each instruction set: it is used in many places.
     #[inline(always)]
     pub(crate) fn load<S: Isa, T: Real>(
         self,
@@ -92,14 +95,15 @@ impl View {
         tile: usize,
         out: &mut [Strip<T>],
     ) {
-        match self.dtype {
-            DType::F64 => self.load_as::<S, f64, T>(simd, rows, tile, out),
-            DType::F32 => self.load_as::<S, f32, T>(simd, rows, tile, out),
-            DType::Bf16 => self.load_as::<S, bf16, T>(simd, rows, tile, out),
-            DType::F16 => self.load_as::<S, f16, T>(simd, rows, tile, out),
-            // The front refuses it as a parameter's type.
-            DType::U8 => {}
-        }
+        vectorized(
+            simd,
+            Load {
+                view: self,
+                rows,
+                tile,
+                out,
+            },
+        );
     }
 
     /// Rounds some rows of a tile into the memory.
@@ -112,13 +116,16 @@ impl View {
         strips: &[Strip<T>],
         round: Round,
     ) {
-        match self.dtype {
-            DType::F64 => self.store_as::<S, f64, T>(simd, rows, tile, strips, round),
-            DType::F32 => self.store_as::<S, f32, T>(simd, rows, tile, strips, round),
-            DType::Bf16 => self.store_as::<S, bf16, T>(simd, rows, tile, strips, round),
-            DType::F16 => self.store_as::<S, f16, T>(simd, rows, tile, strips, round),
-            DType::U8 => {}
-        }
+        vectorized(
+            simd,
+            Store {
+                view: self,
+                rows,
+                tile,
+                strips,
+                round,
+            },
+        );
     }
 
     #[inline(always)]
@@ -133,7 +140,7 @@ impl View {
         let columns = self.columns(tile);
         assert!(rows.end <= self.rows && rows.len() <= out.len() && !columns.is_empty());
         if columns.len() < WIDTH {
-            out[..rows.len()].fill([T::default(); WIDTH]);
+            out[..rows.len()].fill(Strip::all(T::default()));
         }
         if self.along == size {
             for (strip, row) in out.iter_mut().zip(rows) {
@@ -164,24 +171,32 @@ impl View {
         columns: Range<usize>,
         out: &mut [Strip<T>],
     ) {
-        // SAFETY: in both uses a run of rows of one column, inside of the shape (asserted).
-        let run = |row, column, count| unsafe { self.transposed().run::<E>(column, row, count) };
+        let view = self.transposed();
         let (whole_rows, whole_columns) = (rows.len() / 8 * 8, columns.len() / 8 * 8);
         for c in (0..whole_columns).step_by(8) {
             for k in (0..whole_rows).step_by(8) {
-                let block: [[T; 8]; 8] = std::array::from_fn(|i| {
-                    let run = run(rows.start + k, columns.start + c + i, 8);
-                    std::array::from_fn(|j| E::decode(run[j]))
-                });
+                let mut block = [[T::default(); 8]; 8];
+                for (i, line) in block.iter_mut().enumerate() {
+                    // SAFETY: a run of rows of one column, inside of the shape (asserted).
+                    let run = unsafe { view.run::<E>(columns.start + c + i, rows.start + k, 8) };
+                    for (x, bytes) in line.iter_mut().zip(run) {
+                        *x = E::decode(*bytes);
+                    }
+                }
                 let block = T::transpose(simd, block);
-                for (strip, x) in out[k..k + 8].iter_mut().zip(block) {
-                    strip[c..c + 8].copy_from_slice(&x);
+                for (strip, line) in out[k..k + 8].iter_mut().zip(&block) {
+                    strip[c..c + 8].copy_from_slice(line);
                 }
             }
         }
         for c in 0..columns.len() {
             let from = if c < whole_columns { whole_rows } else { 0 };
-            let run = run(rows.start + from, columns.start + c, rows.len() - from);
+            if from == rows.len() {
+                continue;
+            }
+            let (start, count) = (rows.start + from, rows.len() - from);
+            // SAFETY: a run of rows of one column, inside of the shape (asserted).
+            let run = unsafe { view.run::<E>(columns.start + c, start, count) };
             for (strip, bytes) in out[from..].iter_mut().zip(run) {
                 strip[c] = E::decode(*bytes);
             }
@@ -242,14 +257,17 @@ impl View {
         let (whole_rows, whole_columns) = (rows.len() / 8 * 8, columns.len() / 8 * 8);
         for c in (0..whole_columns).step_by(8) {
             for k in (0..whole_rows).step_by(8) {
-                let block: [[T; 8]; 8] =
-                    std::array::from_fn(|i| std::array::from_fn(|j| strips[k + i][c + j]));
-                for (i, x) in T::transpose(simd, block).into_iter().enumerate() {
+                let mut block = [[T::default(); 8]; 8];
+                for (line, strip) in block.iter_mut().zip(&strips[k..k + 8]) {
+                    line.copy_from_slice(&strip[c..c + 8]);
+                }
+                let block = T::transpose(simd, block);
+                for (i, line) in block.iter().enumerate() {
+                    let (column, row) = (columns.start + c + i, rows.start + k);
                     // SAFETY: a run of rows of one column, inside of the shape (asserted).
-                    let run =
-                        unsafe { view.run_mut::<E>(columns.start + c + i, rows.start + k, 8) };
-                    for (bytes, x) in run.iter_mut().zip(x) {
-                        *bytes = E::encode(x);
+                    let run = unsafe { view.run_mut::<E>(column, row, 8) };
+                    for (bytes, x) in run.iter_mut().zip(line) {
+                        *bytes = E::encode(*x);
                     }
                 }
             }
@@ -301,6 +319,65 @@ impl View {
     fn at(self, row: usize, column: usize) -> *mut u8 {
         self.ptr
             .wrapping_offset(row as isize * self.down + column as isize * self.along)
+    }
+}
+
+struct Load<'j, T> {
+    view: View,
+    rows: Range<usize>,
+    tile: usize,
+    out: &'j mut [Strip<T>],
+}
+
+impl<T: Real> Job for Load<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        let Load {
+            view,
+            rows,
+            tile,
+            out,
+        } = self;
+        match view.dtype {
+            DType::F64 => view.load_as::<S, f64, T>(simd, rows, tile, out),
+            DType::F32 => view.load_as::<S, f32, T>(simd, rows, tile, out),
+            DType::Bf16 => view.load_as::<S, bf16, T>(simd, rows, tile, out),
+            DType::F16 => view.load_as::<S, f16, T>(simd, rows, tile, out),
+            // The front refuses it as a parameter's type.
+            DType::U8 => {}
+        }
+    }
+}
+
+struct Store<'j, T> {
+    view: View,
+    rows: Range<usize>,
+    tile: usize,
+    strips: &'j [Strip<T>],
+    round: Round,
+}
+
+impl<T: Real> Job for Store<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        let Store {
+            view,
+            rows,
+            tile,
+            strips,
+            round,
+        } = self;
+        match view.dtype {
+            DType::F64 => view.store_as::<S, f64, T>(simd, rows, tile, strips, round),
+            DType::F32 => view.store_as::<S, f32, T>(simd, rows, tile, strips, round),
+            DType::Bf16 => view.store_as::<S, bf16, T>(simd, rows, tile, strips, round),
+            DType::F16 => view.store_as::<S, f16, T>(simd, rows, tile, strips, round),
+            DType::U8 => {}
+        }
     }
 }
 

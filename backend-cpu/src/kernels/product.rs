@@ -9,7 +9,7 @@
 
 use faer::MatRef;
 
-use crate::simd::{Isa, Real, Strip};
+use crate::simd::{Isa, Real, Strip, WIDTH};
 
 /// Rows of `out` at a time.
 const BLOCK: usize = 4;
@@ -83,10 +83,11 @@ fn product_by<S: Isa, T: Real, const NV: usize>(
     add: bool,
     terms: &[Term<'_, T>],
 ) {
-    let vectors = T::vectors::<S>(&[T::default(); crate::simd::WIDTH]).len();
+    let vectors = WIDTH * size_of::<T>() / size_of::<T::Vector<S>>();
+    let zero = T::splat(simd, T::default());
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         for v in (0..vectors).step_by(NV) {
-            let mut acc = [[T::splat(simd, T::default()); NV]; BLOCK];
+            let mut acc = [[zero; NV]; BLOCK];
             if add {
                 for (acc, out) in acc.iter_mut().zip(out.iter()) {
                     acc.copy_from_slice(&T::vectors::<S>(out)[v..v + NV]);
@@ -94,11 +95,12 @@ fn product_by<S: Isa, T: Real, const NV: usize>(
             }
             for (coefficients, rows) in terms {
                 for (c, row) in coefficients.block(block).iter().zip(rows.iter()) {
-                    let row = &T::vectors::<S>(row)[v..v + NV];
-                    for i in 0..BLOCK {
-                        let c = T::splat(simd, c[i]);
-                        for (acc, x) in acc[i].iter_mut().zip(row) {
-                            *acc = T::mul_add(simd, c, *x, *acc);
+                    let mut x = [zero; NV];
+                    x.copy_from_slice(&T::vectors::<S>(row)[v..v + NV]);
+                    for (acc, c) in acc.iter_mut().zip(c) {
+                        let c = T::splat(simd, *c);
+                        for (acc, x) in acc.iter_mut().zip(x) {
+                            *acc = T::mul_add(simd, c, x, *acc);
                         }
                     }
                 }

@@ -15,7 +15,9 @@ use crate::panel::{Block, HEIGHT};
 use crate::simd::{Isa, Real, Strip, WIDTH};
 
 /// Partial sums of one entry of N A': as many as the widest register has lanes.
-pub(crate) type Partial<T> = [T; 16];
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Partial<T>(pub(crate) [T; 16]);
 
 /// What a row of tiles is formed from and reduced to.
 pub(crate) struct Thin<'t, T> {
@@ -57,15 +59,16 @@ fn tile_by<S: Isa, T: Real, const NV: usize>(
     mut largest: Option<&mut Block<T>>,
 ) {
     let rank = thin.gan.len();
-    let vectors = T::vectors::<S>(&[T::default(); WIDTH]).len();
+    let vectors = WIDTH * size_of::<T>() / size_of::<T::Vector<S>>();
+    let zero = T::splat(simd, T::default());
     for start in (0..vectors).step_by(NV) {
-        let mut acc = [[T::splat(simd, T::default()); NV]; HEIGHT];
+        let mut acc = [[zero; NV]; HEIGHT];
         for (left, right) in thin.left.iter().zip(thin.right) {
-            let right = &T::vectors::<S>(right)[start..start + NV];
-            for i in 0..HEIGHT {
-                let left = T::splat(simd, left[i]);
-                for v in 0..NV {
-                    acc[i][v] = T::mul_add(simd, left, right[v], acc[i][v]);
+            let right = few::<S, T, NV>(zero, right, start);
+            for (acc, left) in acc.iter_mut().zip(left) {
+                let left = T::splat(simd, *left);
+                for (acc, right) in acc.iter_mut().zip(right) {
+                    *acc = T::mul_add(simd, left, right, *acc);
                 }
             }
         }
@@ -78,29 +81,39 @@ fn tile_by<S: Isa, T: Real, const NV: usize>(
             normalize::<S, T, NV>(simd, numbers, &mut acc[i], m, v2, l);
         }
         for (left, gan) in thin.left.iter().zip(thin.gan.iter_mut()) {
-            let gan = &mut T::vectors_mut::<S>(gan)[start..start + NV];
-            let mut sums = [T::splat(simd, T::default()); NV];
-            sums.copy_from_slice(gan);
-            for i in 0..HEIGHT {
-                let left = T::splat(simd, left[i]);
-                for v in 0..NV {
-                    sums[v] = T::mul_add(simd, left, acc[i][v], sums[v]);
+            let mut sums = few::<S, T, NV>(zero, gan, start);
+            for (acc, left) in acc.iter().zip(left) {
+                let left = T::splat(simd, *left);
+                for (sum, acc) in sums.iter_mut().zip(acc) {
+                    *sum = T::mul_add(simd, left, *acc, *sum);
                 }
             }
-            gan.copy_from_slice(&sums);
+            T::vectors_mut::<S>(gan)[start..start + NV].copy_from_slice(&sums);
         }
         for (right, gbn) in thin.right[rank..].iter().zip(thin.gbn.iter_mut()) {
-            let right = &T::vectors::<S>(right)[start..start + NV];
-            for i in 0..HEIGHT {
-                let sum = &mut T::vectors_mut::<S>(&mut gbn[i])[0];
+            let right = few::<S, T, NV>(zero, right, start);
+            for (acc, sum) in acc.iter().zip(gbn) {
+                let sum = &mut T::vectors_mut::<S>(&mut sum.0)[0];
                 let mut x = *sum;
-                for v in 0..NV {
-                    x = T::mul_add(simd, acc[i][v], right[v], x);
+                for (acc, right) in acc.iter().zip(right) {
+                    x = T::mul_add(simd, *acc, right, x);
                 }
                 *sum = x;
             }
         }
     }
+}
+
+/// A few vectors of a strip.
+#[inline(always)]
+fn few<S: Isa, T: Real, const NV: usize>(
+    zero: T::Vector<S>,
+    strip: &Strip<T>,
+    start: usize,
+) -> [T::Vector<S>; NV] {
+    let mut few = [zero; NV];
+    few.copy_from_slice(&T::vectors::<S>(strip)[start..start + NV]);
+    few
 }
 
 /// Averages E into the moments and replaces it by N, for a few vectors of one row.

@@ -210,7 +210,7 @@ fn means<S: Isa, T: Real>(
     beta2: f64,
 ) {
     let zero = T::splat(simd, T::default());
-    let mut square = [T::default(); WIDTH];
+    let mut square = Strip::all(T::default());
     for (x, z) in x.into_iter().zip(z) {
         for (x, z) in x.iter().zip(z) {
             let vectors = T::vectors::<S>(x).iter().zip(T::vectors::<S>(z));
