@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use crate::kernels::{Coefficients, Grams, Partial};
+use crate::kernels::{Coefficients, GATHERED, Grams, Partial};
 use crate::panel::{HEIGHT, Panel};
 use crate::simd::{Real, Strip};
 use crate::small::{Square, Work};
@@ -42,7 +42,10 @@ impl<T: Real> Tiles<T> {
         ] {
             strips.resize(count.max(strips.len()), zero);
         }
-        for (strips, count) in [(&mut self.x, padded(2 * r)), (&mut self.y, padded(3 * r))] {
+        for (strips, count) in [
+            (&mut self.x, GATHERED * padded(2 * r)),
+            (&mut self.y, GATHERED * padded(3 * r)),
+        ] {
             strips.resize(count.max(strips.len()), Strip::all(0.0));
         }
         self.partial.resize(

@@ -45,7 +45,10 @@ impl Grams {
     }
 }
 
-/// Adds one tile. Both are padded with zero strips to a multiple of four.
+/// Tiles that are gathered before they are added: each sum is then loaded and stored once for all.
+pub(crate) const GATHERED: usize = 2;
+
+/// Adds some tiles. In each, both operands are padded with zero strips to a multiple of four.
 #[inline(always)]
 pub(crate) fn gram<S: Isa>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Strip<f64>]) {
     if S::REGISTER_COUNT >= 32 {
@@ -58,16 +61,14 @@ pub(crate) fn gram<S: Isa>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Str
 #[inline(always)]
 fn gram_by<S: Isa, const NC: usize>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Strip<f64>]) {
     let (x, y) = (x.as_chunks::<BLOCK>().0, y.as_chunks::<BLOCK>().0);
-    let across = sums.cols.div_ceil(BLOCK);
-    for (k, (x, blocks)) in x
-        .iter()
-        .zip(sums.blocks.chunks_exact_mut(across))
-        .enumerate()
-    {
+    let (down, across) = (sums.rows.div_ceil(BLOCK), sums.cols.div_ceil(BLOCK));
+    for (k, blocks) in sums.blocks.chunks_exact_mut(across).enumerate() {
         let first = if sums.symmetric { k } else { 0 };
-        for (block, y) in blocks.iter_mut().zip(y).skip(first) {
+        for (l, block) in blocks.iter_mut().enumerate().skip(first) {
+            let x = x[k..].iter().step_by(down);
+            let y = y[l..].iter().step_by(across);
             for start in (0..BLOCK).step_by(NC) {
-                add_block::<S, NC>(simd, block, x, y, start);
+                add_block::<S, NC>(simd, block, x.clone().zip(y.clone()), start);
             }
         }
     }
@@ -75,25 +76,26 @@ fn gram_by<S: Isa, const NC: usize>(simd: S, sums: &mut Grams, x: &[Strip<f64>],
 
 /// Columns `start` to `start + NC` of a block.
 #[inline(always)]
-fn add_block<S: Isa, const NC: usize>(
+fn add_block<'t, S: Isa, const NC: usize>(
     simd: S,
     block: &mut [[Lanes; BLOCK]; BLOCK],
-    x: &[Strip<f64>; BLOCK],
-    y: &[Strip<f64>; BLOCK],
+    tiles: impl Iterator<Item = (&'t [Strip<f64>; BLOCK], &'t [Strip<f64>; BLOCK])>,
     start: usize,
 ) {
     let vectors = WIDTH * size_of::<f64>() / size_of::<<f64 as Real>::Vector<S>>();
     let zero = <f64 as Real>::splat(simd, 0.0);
     let mut acc = [[zero; NC]; BLOCK];
-    for v in 0..vectors {
-        let mut right = [zero; NC];
-        for (right, y) in right.iter_mut().zip(&y[start..]) {
-            *right = <f64 as Real>::vectors::<S>(y)[v];
-        }
-        for (acc, x) in acc.iter_mut().zip(x) {
-            let left = <f64 as Real>::vectors::<S>(x)[v];
-            for (acc, right) in acc.iter_mut().zip(right) {
-                *acc = <f64 as Real>::mul_add(simd, left, right, *acc);
+    for (x, y) in tiles {
+        for v in 0..vectors {
+            let mut right = [zero; NC];
+            for (right, y) in right.iter_mut().zip(&y[start..]) {
+                *right = <f64 as Real>::vectors::<S>(y)[v];
+            }
+            for (acc, x) in acc.iter_mut().zip(x) {
+                let left = <f64 as Real>::vectors::<S>(x)[v];
+                for (acc, right) in acc.iter_mut().zip(right) {
+                    *acc = <f64 as Real>::mul_add(simd, left, right, *acc);
+                }
             }
         }
     }
