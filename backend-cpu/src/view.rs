@@ -194,11 +194,14 @@ impl View {
                 }
             }
         }
-        for c in 0..columns.len() {
+        // What no block covers: the last rows of all columns, or the last columns only.
+        let first = if whole_rows == rows.len() {
+            whole_columns
+        } else {
+            0
+        };
+        for c in first..columns.len() {
             let from = if c < whole_columns { whole_rows } else { 0 };
-            if from == rows.len() {
-                continue;
-            }
             let (start, count) = (rows.start + from, rows.len() - from);
             // SAFETY: a run of rows of one column, inside of the shape (asserted).
             let run = unsafe { view.run::<E>(columns.start + c, start, count) };
@@ -277,12 +280,14 @@ impl View {
                 }
             }
         }
-        for c in 0..columns.len() {
+        let first = if whole_rows == rows.len() {
+            whole_columns
+        } else {
+            0
+        };
+        for c in first..columns.len() {
             let from = if c < whole_columns { whole_rows } else { 0 };
             let count = rows.len() - from;
-            if count == 0 {
-                continue;
-            }
             // SAFETY: as above.
             let run = unsafe { view.run_mut::<E>(columns.start + c, rows.start + from, count) };
             for (bytes, strip) in run.iter_mut().zip(&strips[from..]) {
@@ -292,15 +297,16 @@ impl View {
     }
 
     /// Asks for some bytes that a later tile will need. The processor's own prefetchers follow one
-    /// stream well, and not the many short runs of a tile.
+    /// stream well, and not the many short runs of a tile. Into the second-level cache: rows that lie a
+    /// power of two apart share few places in the first.
     #[inline(always)]
     fn prefetch(self, row: usize, column: usize, bytes: usize) {
         #[cfg(target_arch = "x86_64")]
         for byte in (0..bytes).step_by(64) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             let at = self.at(row, column).wrapping_add(byte);
             // SAFETY: a prefetch reads nothing that the program sees, and faults at no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (row, column, bytes);

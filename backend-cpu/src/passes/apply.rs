@@ -142,7 +142,7 @@ impl<T: Real> Job for Apply<'_, T> {
                 Adjustment::Raw(factor) => scaled(simd, factor, &gradients[..r], d),
                 Adjustment::Adjusted(p, t) => {
                     let terms = [(p, &gradients[..r]), (t, &values[..r])];
-                    product(simd, &mut d[..padded(r)], false, &terms);
+                    product(simd, &mut d[..padded(r)], false, terms);
                 }
             }
             let [first, second, largest] = &mut moments;

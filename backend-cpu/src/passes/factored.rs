@@ -139,15 +139,15 @@ impl<T: Real> Job for Average<'_, T> {
 
             let own = (with.split.0, &gradients[..r]);
             match with.split.1 {
-                None => product(simd, &mut d[..pad], false, &[own]),
+                None => product(simd, &mut d[..pad], false, [own]),
                 Some(inside) => {
-                    product(simd, &mut d[..pad], false, &[own, (inside, &values[..r])]);
+                    product(simd, &mut d[..pad], false, [own, (inside, &values[..r])]);
                 }
             }
             let (s, m, k) = with.square;
             let (upper, lower) = h.split_at_mut(pad);
-            product(simd, upper, false, &[(s, &d[..r]), (m, &values[..r])]);
-            product(simd, &mut lower[..pad], false, &[(k, &values[..r])]);
+            product(simd, upper, false, [(s, &d[..r]), (m, &values[..r])]);
+            product(simd, &mut lower[..pad], false, [(k, &values[..r])]);
 
             let sq = &mut sqs.tile(local)[0];
             means(
@@ -340,11 +340,11 @@ impl<T: Real> Job for Advance<'_, T> {
         for (local, tile) in range.enumerate() {
             let (y, f, w) = (y.tile(tile), old.tile(tile), &weights.tile(tile)[0]);
             let [t1, t2, t3] = with.t;
-            product(simd, &mut d[..pad], false, &[(t1, y), (t2, f)]);
+            product(simd, &mut d[..pad], false, [(t1, y), (t2, f)]);
             for d in &mut d[..r] {
                 multiply(simd, d, w);
             }
-            product(simd, &mut d[..pad], true, &[(t3, f)]);
+            product(simd, &mut d[..pad], true, [(t3, f)]);
             let new = news.tile(local);
             new.copy_from_slice(f);
             for (new, d) in new.iter_mut().zip(&mut d[..r]) {
@@ -434,9 +434,9 @@ impl<T: Real> Job for Carry<'_, T> {
         for (local, tile) in range.enumerate() {
             let (y, old, new) = (ys.tile(local), olds.tile(local), news.tile(local));
             let d = &mut tiles.d[..padded(r)];
-            product(simd, d, false, &[(with.t[0], y), (with.t[1], old)]);
+            product(simd, d, false, [(with.t[0], y), (with.t[1], old)]);
             if let Some(inside) = with.inside {
-                product(simd, d, true, &[(inside, new)]);
+                product(simd, d, true, [(inside, new)]);
             }
             y.copy_from_slice(&d[..r]);
             if master.exist() {

@@ -81,10 +81,10 @@ impl<T: Real> Job for Form<'_, T> {
             g.load(simd, tile, gradients);
             let own = (split.0, &gradients[..r]);
             match split.1 {
-                None => product(simd, &mut d[..padded(r)], false, &[own]),
+                None => product(simd, &mut d[..padded(r)], false, [own]),
                 Some(inside) => {
                     let inside = (inside, &values[..r]);
-                    product(simd, &mut d[..padded(r)], false, &[own, inside]);
+                    product(simd, &mut d[..padded(r)], false, [own, inside]);
                 }
             }
             let (upper, lower) = out.tile(local).split_at_mut(r);
