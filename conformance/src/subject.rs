@@ -18,7 +18,7 @@ pub struct Subject {
     /// Its name in reports.
     pub name: &'static str,
     /// Makes one.
-    pub make: fn() -> Box<dyn Backend>,
+    pub make: &'static (dyn Fn() -> Box<dyn Backend> + Sync),
     /// Storage type of A, B and their gradients.
     pub dtype: DType,
 }

@@ -360,7 +360,7 @@ fn planted_errors_are_seen() {
             TestRng::deterministic_rng(Default::default()),
         );
         let mut seen = 0;
-        for _ in 0..CASES {
+        for _ in 0..CASES / 3 {
             let case = cases(DType::F32)
                 .new_tree(&mut runner)
                 .expect("the strategy filters nothing")
@@ -372,7 +372,7 @@ fn planted_errors_are_seen() {
             let finding = compare(&wrong(error), &case).expect("a comparison");
             seen += u32::from(!holds(finding.ratio));
         }
-        println!("{name}: seen in {seen} of {CASES} cases");
+        println!("{name}: seen in {seen} of {} cases", CASES / 3);
         assert!(seen > 0, "{name} is not seen");
     }
 }

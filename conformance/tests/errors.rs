@@ -11,7 +11,7 @@ use nalgebra::DMatrix;
 
 const REFERENCE: Subject = Subject {
     name: "reference",
-    make: || Box::new(ReferenceBackend::new()),
+    make: &|| Box::new(ReferenceBackend::new()),
     dtype: DType::F64,
 };
 

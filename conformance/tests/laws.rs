@@ -110,7 +110,7 @@ macro_rules! subjects {
 
             const SUBJECT: Subject = Subject {
                 name: $name,
-                make: $make,
+                make: &$make,
                 dtype: DType::$dtype,
             };
 

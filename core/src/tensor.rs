@@ -60,11 +60,24 @@ impl DType {
         match self {
             DType::F64 => x,
             DType::F32 => f64::from(x as f32),
-            DType::Bf16 => bf16::from_f64(x).to_f64(),
-            DType::F16 => f16::from_f64(x).to_f64(),
+            DType::Bf16 => bf16::from_f32(to_odd(x)).to_f64(),
+            DType::F16 => f16::from_f32(to_odd(x)).to_f64(),
             DType::U8 => f64::from(x.round_ties_even() as u8),
         }
     }
+}
+
+/// x in f32, rounded to odd: toward zero, and with the last bit set where anything was cut off.
+///
+/// Rounding that to a 16-bit type rounds x itself, ties included; rounding the nearest f32 number
+/// (or, as `half` does, what is left of x without its lower 32 bits) does not.
+fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    if f64::from(near) == x || x.is_nan() {
+        return near;
+    }
+    let beyond = f64::from(near).abs() > x.abs();
+    f32::from_bits((near.to_bits() - u32::from(beyond)) | 1)
 }
 
 impl std::fmt::Display for DType {
@@ -169,8 +182,8 @@ impl Raw {
             match self.dtype {
                 DType::F64 => at.cast::<f64>().write_unaligned(x),
                 DType::F32 => at.cast::<f32>().write_unaligned(x as f32),
-                DType::Bf16 => at.cast::<bf16>().write_unaligned(bf16::from_f64(x)),
-                DType::F16 => at.cast::<f16>().write_unaligned(f16::from_f64(x)),
+                DType::Bf16 => at.cast::<bf16>().write_unaligned(bf16::from_f32(to_odd(x))),
+                DType::F16 => at.cast::<f16>().write_unaligned(f16::from_f32(to_odd(x))),
                 DType::U8 => at.write(x.round_ties_even() as u8),
             }
         }
@@ -519,6 +532,26 @@ mod tests {
         ] {
             let view = MatMut::strided(&mut data, shape, strides);
             assert_eq!(view.is_ok(), ok, "{shape:?} {strides:?}");
+        }
+    }
+
+    /// A hair above the middle between two numbers, where the hair is far below f32's last place.
+    #[test]
+    fn short_types_round_what_is_just_above_a_tie_up() {
+        for dtype in [DType::Bf16, DType::F16] {
+            let tie = 1.0 + dtype.unit_roundoff();
+            for hair in [
+                2f64.powi(-22),
+                2f64.powi(-23),
+                2f64.powi(-40),
+                2f64.powi(-52),
+            ] {
+                assert_eq!(dtype.round(tie), 1.0);
+                assert_eq!(dtype.round(tie + hair), 1.0 + 2.0 * dtype.unit_roundoff());
+                assert_eq!(dtype.round(tie - hair), 1.0);
+            }
+            assert_eq!(dtype.round(1e-300), 0.0);
+            assert_eq!(dtype.round(-1e300), f64::NEG_INFINITY);
         }
     }
 

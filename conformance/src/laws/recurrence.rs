@@ -16,7 +16,7 @@ use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
 use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
 use nalgebra::DMatrix;
 
-use super::{METHODS, grams};
+use super::{Answer, METHODS, grams};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
@@ -49,12 +49,24 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
 struct Means {
     first: DMatrix<f64>,
     second: DMatrix<f64>,
+    /// Running mean of |X|: what rounding of M is relative to, since X and the past may cancel.
+    size: f64,
 }
 
 impl Means {
+    fn zero(rows: usize, cols: usize) -> Self {
+        let zero = DMatrix::zeros(rows, cols);
+        Means {
+            first: zero.clone(),
+            second: zero,
+            size: 0.0,
+        }
+    }
+
     fn average(&mut self, hyper: &Hyper, x: &DMatrix<f64>, square: &DMatrix<f64>) {
         self.first = &self.first * hyper.beta1 + x * (1.0 - hyper.beta1);
         self.second = &self.second * hyper.beta2 + square * (1.0 - hyper.beta2);
+        self.size = self.size * hyper.beta1 + x.norm() * (1.0 - hyper.beta1);
     }
 
     /// N, and the root that M is divided by, for a second moment of M's shape.
@@ -69,11 +81,7 @@ impl Means {
 fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = exact(method);
     let mut run = Run::start(subject, &spec.factors(), hyper)?;
-    let zero = DMatrix::zeros(spec.m, spec.n);
-    let mut means = Means {
-        first: zero.clone(),
-        second: zero,
-    };
+    let mut means = Means::zero(spec.m, spec.n);
     let mut ratios = Vec::new();
     let mut spec = *spec;
     for t in 1..=STEPS {
@@ -107,21 +115,35 @@ fn moments(
     if let Ok(first) = run.state("exp_avg") {
         let second = run.state("exp_avg_sq")?;
         return Ok(vec![
-            ratio(spec, (first - m).norm(), m.norm()),
-            ratio(spec, (second - v).norm(), v.norm()),
+            ratio(spec, (first - m).norm(), means.size),
+            of_squares(spec, &second, v),
         ]);
     }
     let carried = tangent_projection(new, &grams(new, Method::Factored)?, m);
     let (y, z) = (run.state("exp_avg_y")?, run.state("exp_avg_z")?);
     let (row, col) = factored_means(v);
     // Where r = m, Z is nothing but rounding.
-    let size_z = z.norm() + lora_pro_core::relative(m.norm(), new.a.norm());
+    let size_z = z.norm() + lora_pro_core::relative(means.size, new.a.norm());
     Ok(vec![
-        ratio(spec, (&new.b * y + &z * &new.a - carried).norm(), m.norm()),
+        ratio(
+            spec,
+            (&new.b * y + &z * &new.a - carried).norm(),
+            means.size,
+        ),
         ratio(spec, (new.b.transpose() * &z).norm(), new.b.norm() * size_z),
-        ratio(spec, (run.state("row_sq")? - &row).norm(), row.norm()),
-        ratio(spec, (run.state("col_sq")? - &col).norm(), col.norm()),
+        of_squares(spec, &run.state("row_sq")?, &row),
+        of_squares(spec, &run.state("col_sq")?, &col),
     ])
+}
+
+/// The ratio of means of squares. An error d in E moves a mean of E^2 by up to 2 |E| d + d^2: where
+/// d is small the first term counts, and squares are compared. In a short storage type and at a
+/// large kappa d exceeds E; then roots are, which follow d linearly.
+fn of_squares(spec: &CaseSpec, found: &DMatrix<f64>, expected: &DMatrix<f64>) -> f64 {
+    let root = |v: &DMatrix<f64>| v.map(f64::sqrt);
+    let roots = (root(found) - root(expected)).norm();
+    let squares = ratio(spec, (found - expected).norm(), expected.norm());
+    squares.min(ratio(spec, roots, root(expected).norm()))
 }
 
 /// Means of the rows (m x 1) and of the columns (1 x n). Averaging over time and over rows
@@ -136,7 +158,7 @@ fn factored_means(v: &DMatrix<f64>) -> (DMatrix<f64>, DMatrix<f64>) {
 /// The step has moved W, to first order, by -lr times the projection of N.
 ///
 /// N divides by a root that may be small, where an error in E is magnified: so the error is
-/// compared with the largest entry of M over that root.
+/// compared with the largest entry of M (and with one of its size, where M cancels) over that root.
 fn update(
     spec: &CaseSpec,
     hyper: &Hyper,
@@ -155,7 +177,8 @@ fn update(
     };
     let moved = equivalent_gradient(old, &moved);
     let expected = tangent_projection(old, &grams(old, hyper.method)?, &n) * hyper.lr;
-    let magnified = root.map(|x| 1.0 / x).norm() * means.first.amax() + n.norm();
+    let entry = means.first.amax() + means.size / (root.len() as f64).sqrt();
+    let magnified = root.map(|x| 1.0 / x).norm() * entry + n.norm();
     let stored = old.s * (old.a.norm() * new.b.norm().max(old.b.norm()));
     Ok(ratio(
         spec,
@@ -178,48 +201,59 @@ fn factored_normalized(means: &Means, hyper: &Hyper, t: u64) -> (DMatrix<f64>, D
     ((&means.first / c1).component_div(&root), root)
 }
 
+/// In the efficient mode we are fed what SGD answers. U and X A may cancel in it, so that its
+/// rounding is relative to their sizes; from there it goes into the moments as it does.
 fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = exact(method);
     let mut run = Run::start(subject, &spec.factors(), hyper)?;
-    let zero = |rows, cols| Means {
-        first: DMatrix::zeros(rows, cols),
-        second: DMatrix::zeros(rows, cols),
-    };
-    let (mut a, mut b) = (zero(spec.r, spec.n), zero(spec.m, spec.r));
+    let (mut a, mut b) = (Means::zero(spec.r, spec.n), Means::zero(spec.m, spec.r));
+    let mut sizes = [[0.0; 3]; 2];
     let mut ratios = Vec::new();
+    let mut spec = *spec;
     for t in 1..=STEPS {
         let old = run.factors();
         let gradients = spec.gradients(&old, t);
-        let fed = match method {
-            Method::Lora => gradients.clone(),
-            _ => subject.adjusted(&old, &gradients, XChoice::Sylvester)?,
+        let (fed, of_parts) = match method {
+            Method::Lora => (gradients.clone(), [0.0; 2]),
+            _ => {
+                spec = with_condition(&spec, &[&old]);
+                let answer = Answer::to(subject, old, spec.full_gradient(t), XChoice::Sylvester)?;
+                let of_parts = answer.sizes(&spec);
+                (answer.adjusted, of_parts)
+            }
         };
         a.average(&hyper, &fed.a, &fed.a.component_mul(&fed.a));
         b.average(&hyper, &fed.b, &fed.b.component_mul(&fed.b));
+        let old = run.factors();
         run.step(&gradients)?;
         let new = run.factors();
-        for (means, old, new, names) in [
-            (&a, &old.a, &new.a, ["exp_avg_a", "exp_avg_sq_a"]),
-            (&b, &old.b, &new.b, ["exp_avg_b", "exp_avg_sq_b"]),
+        for (k, means, fed, old, new, names) in [
+            (0, &a, &fed.a, &old.a, &new.a, ["exp_avg_a", "exp_avg_sq_a"]),
+            (1, &b, &fed.b, &old.b, &new.b, ["exp_avg_b", "exp_avg_sq_b"]),
         ] {
-            let (n, _) = means.normalized(&hyper, t);
+            let [first, second, second_root] = &mut sizes[k];
+            *first = *first * hyper.beta1 + of_parts[k] * (1.0 - hyper.beta1);
+            *second = *second * hyper.beta2 + fed.norm() * of_parts[k] * (1.0 - hyper.beta2);
+            *second_root = *second_root * hyper.beta2 + of_parts[k].powi(2) * (1.0 - hyper.beta2);
+            let (n, root) = means.normalized(&hyper, t);
+            // Into N it comes with M, and with the root: sqrt(1 - b2) of it, times |N|.
+            let c1 = 1.0 - hyper.beta1.powf(t as f64);
+            let c2 = 1.0 - hyper.beta2.powf(t as f64);
+            let of_root = n.amax() * (*second_root / c2).sqrt();
+            let magnified = root.map(|x| 1.0 / x).amax() * (*first / c1 + of_root);
             let expected = old - n * hyper.lr;
-            let (first, second) = (run.state(names[0])?, run.state(names[1])?);
-            ratios.push(ratio(
-                spec,
-                (new - &expected).norm(),
-                expected.norm() + hyper.lr,
-            ));
-            ratios.push(ratio(
-                spec,
-                (first - &means.first).norm(),
-                means.first.norm(),
-            ));
-            ratios.push(ratio(
-                spec,
-                (second - &means.second).norm(),
-                means.second.norm(),
-            ));
+            let checks = [
+                (
+                    new - &expected,
+                    expected.norm() + hyper.lr * (1.0 + magnified),
+                ),
+                (run.state(names[0])? - &means.first, means.size + *first),
+                (
+                    run.state(names[1])? - &means.second,
+                    means.second.norm() + *second,
+                ),
+            ];
+            ratios.extend(checks.map(|(error, size)| ratio(&spec, error.norm(), size)));
         }
     }
     Ok(worst(ratios))

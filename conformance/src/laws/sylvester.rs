@@ -18,7 +18,9 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     let b_x = &zero.adjusted.b - &chosen.adjusted.b;
     let x_a = &chosen.adjusted.a - &zero.adjusted.a;
     let residual = b.transpose() * &b_x + &x_a * a.transpose() + &zero.adjusted.a * a.transpose();
-    let size = b.norm() * (b_x.norm() + zero.adjusted.b.norm())
-        + (x_a.norm() + zero.adjusted.a.norm()) * a.norm();
+    // V is what the projection leaves of gB SA^+, which may be almost nothing: a subject that
+    // applies the projection and X at once rounds relative to all of it.
+    let [size_a, size_b] = zero.sizes(spec);
+    let size = b.norm() * (b_x.norm() + size_b) + (x_a.norm() + size_a) * a.norm();
     Ok(ratio(spec, residual.norm(), size))
 }

@@ -1,0 +1,78 @@
+//! A step allocates nothing, once the first has shown how much memory it takes.
+//!
+//! A binary of its own, with one test: the allocator counts for the whole process.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Batch, METHODS, cpu_with, hyper, mixed, variants};
+use lora_pro_core::{Backend, DType, Hyper, PairIo, StepIo};
+use lora_pro_cpu::Options;
+
+/// The system's allocator, counting.
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as in `alloc`.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as in `alloc`.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn steps_do_not_allocate() {
+    let make = || -> Box<dyn Backend> {
+        cpu_with(Options {
+            threads: Some(1),
+            ..Options::default()
+        })
+    };
+    for dtype in DType::PARAMETERS {
+        for method in METHODS {
+            for (moment_dtype, rounding) in variants(dtype) {
+                let hyper = Hyper {
+                    moment_dtype,
+                    rounding,
+                    ..hyper(method)
+                };
+                let mut batch = Batch::start(&make, &mixed(dtype), hyper).expect("valid");
+                batch.step(1).expect("a step");
+                let gradients = batch.gradients(2);
+                let mut pairs: Vec<PairIo<'_>> = batch
+                    .members
+                    .iter_mut()
+                    .zip(&gradients)
+                    .map(|(member, (a, b))| member.io(a, b))
+                    .collect();
+                let io = StepIo {
+                    pairs: &mut pairs,
+                    params: &mut [],
+                };
+                let before = COUNT.load(Ordering::Relaxed);
+                batch.optimizer.step(io).expect("a step");
+                let count = COUNT.load(Ordering::Relaxed) - before;
+                assert_eq!(count, 0, "{method} {dtype} {moment_dtype} {rounding}");
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A matrix laid out in memory as others might have it, with canaries around and between.
+
+use lora_pro_core::{DType, HostTensor, MatMut, MatRef, Memory};
+
+/// What stands where no element is.
+const CANARY: u8 = 0xA5;
+
+/// How a matrix lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    Rows,
+    Columns,
+    /// Row-major with gaps between rows and between columns.
+    Odd,
+    /// Row-major from an odd address.
+    Unaligned,
+    /// Column-major with gaps, from an odd address.
+    OddColumns,
+    /// Both strides negative.
+    Reversed,
+}
+
+pub const LAYOUTS: [Layout; 6] = [
+    Layout::Rows,
+    Layout::Columns,
+    Layout::Odd,
+    Layout::Unaligned,
+    Layout::OddColumns,
+    Layout::Reversed,
+];
+
+/// Bytes that hold a matrix and canaries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Laid {
+    bytes: Vec<u8>,
+    /// Byte of element (0, 0).
+    origin: usize,
+    strides: [isize; 2],
+    shape: [usize; 2],
+    dtype: DType,
+}
+
+impl Laid {
+    pub fn new(tensor: &HostTensor, layout: Layout) -> Self {
+        let ([rows, cols], size) = (tensor.shape(), tensor.dtype().size());
+        let (r, c) = (rows as isize, cols as isize);
+        let strides = match layout {
+            Layout::Rows | Layout::Unaligned => [c, 1],
+            Layout::Columns => [1, r],
+            Layout::Odd => [3 * c + 5, 3],
+            Layout::OddColumns => [2, 2 * r + 3],
+            Layout::Reversed => [-c, -1],
+        };
+        let span = (r - 1) * strides[0].abs() + (c - 1) * strides[1].abs();
+        let margin = 64 * size;
+        let odd = matches!(layout, Layout::Unaligned | Layout::OddColumns);
+        let start = margin + usize::from(odd);
+        let back = (r - 1) * strides[0].min(0) + (c - 1) * strides[1].min(0);
+        let mut laid = Laid {
+            bytes: vec![CANARY; start + (span as usize + 1) * size + margin],
+            origin: start + back.unsigned_abs() * size,
+            strides,
+            shape: tensor.shape(),
+            dtype: tensor.dtype(),
+        };
+        for (k, element) in tensor.bytes().chunks(size).enumerate() {
+            let at = laid.at(k / cols, k % cols);
+            laid.bytes[at..at + size].copy_from_slice(element);
+        }
+        laid
+    }
+
+    /// First byte of an element.
+    fn at(&self, i: usize, j: usize) -> usize {
+        let offset = i as isize * self.strides[0] + j as isize * self.strides[1];
+        let offset = offset * self.dtype.size() as isize;
+        self.origin
+            .checked_add_signed(offset)
+            .expect("inside of `bytes`")
+    }
+
+    pub fn view(&self) -> MatRef<'_> {
+        // SAFETY: `new` made room for every element, and any bits are a value of each dtype.
+        unsafe {
+            let ptr = self.bytes.as_ptr().add(self.origin);
+            MatRef::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host)
+        }
+    }
+
+    pub fn view_mut(&mut self) -> MatMut<'_> {
+        // SAFETY: as in `view`, borrowed mutably; the strides of `new` reach each element once.
+        unsafe {
+            let ptr = self.bytes.as_mut_ptr().add(self.origin);
+            MatMut::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host)
+        }
+    }
+
+    /// The elements, row-major.
+    pub fn tensor(&self) -> HostTensor {
+        let size = self.dtype.size();
+        let [rows, cols] = self.shape;
+        let elements = (0..rows * cols).flat_map(|k| {
+            let at = self.at(k / cols, k % cols);
+            self.bytes[at..at + size].to_vec()
+        });
+        HostTensor::from_bytes(self.dtype, self.shape, elements.collect()).expect("all elements")
+    }
+
+    /// Whether every byte that is no element's is as it was.
+    pub fn canaries_live(&self) -> bool {
+        let mut rest = self.bytes.clone();
+        for k in 0..self.shape[0] * self.shape[1] {
+            let at = self.at(k / self.shape[1], k % self.shape[1]);
+            rest[at..at + self.dtype.size()].fill(CANARY);
+        }
+        rest.iter().all(|byte| *byte == CANARY)
+    }
+}

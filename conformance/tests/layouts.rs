@@ -1,0 +1,210 @@
+//! Where and how a tensor lies in memory changes nothing: the same bits for every layout, nothing
+//! written beside the elements, nothing written to what is only read.
+
+mod common;
+
+use common::layout::{LAYOUTS, Laid, Layout};
+use common::{METHODS, Make, adapter, cpu, hyper, reference};
+use lora_pro_conformance::sample::{CaseSpec, uniform};
+use lora_pro_core::{
+    AdapterSpec, DType, HostTensor, Hyper, MatMut, MatRef, Memory, Method, Optimizer, PairIo,
+    ParamIo, ParamSpec, Scale, StepIo,
+};
+use lora_pro_reference::factors::Factors;
+use lora_pro_reference::storage::{host, matrix};
+
+/// Steps of a trajectory.
+const STEPS: u64 = 3;
+
+/// A, B, W0 and the parameter at the end, for tensors laid out in turn as in `layouts`.
+fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<HostTensor> {
+    let mut turn = layouts.iter().cycle();
+    let mut lay = |tensor: &HostTensor| Laid::new(tensor, *turn.next().expect("cycles"));
+    let hyper = Hyper {
+        decay_base: true,
+        ..hyper(method)
+    };
+    let mut optimizer = Optimizer::new(make(), hyper.into()).expect("valid");
+    let (id, param_id) = register(&mut optimizer, spec);
+    let start = spec.factors();
+    let stored = |values: &nalgebra::DMatrix<f64>| host(values, spec.dtype);
+    let mut random = spec.random(100);
+    let mut a = lay(&stored(&start.a));
+    let mut b = lay(&stored(&start.b));
+    let mut base = lay(&stored(&uniform(&mut random, spec.m, spec.n)));
+    let mut param = lay(&stored(&uniform(&mut random, spec.n, spec.r)));
+    for t in 1..=STEPS {
+        let factors = Factors {
+            b: matrix(&b.view()),
+            a: matrix(&a.view()),
+            s: spec.s,
+        };
+        let pair = spec.gradients(&factors, t);
+        let grad_a = lay(&stored(&pair.a));
+        let grad_b = lay(&stored(&pair.b));
+        let grad = lay(&stored(&uniform(&mut random, spec.n, spec.r)));
+        let before = [grad_a.clone(), grad_b.clone(), grad.clone()];
+        let pair = PairIo {
+            id,
+            a: a.view_mut(),
+            b: b.view_mut(),
+            grad_a: grad_a.view(),
+            grad_b: grad_b.view(),
+            base: Some(base.view_mut()),
+        };
+        let param_io = ParamIo {
+            id: param_id,
+            value: param.view_mut(),
+            grad: grad.view(),
+        };
+        let io = StepIo {
+            pairs: &mut [pair],
+            params: &mut [param_io],
+        };
+        optimizer.step(io).expect("a step");
+        assert_eq!(before, [grad_a, grad_b, grad], "gradients are only read");
+    }
+    let all = [a, b, base, param];
+    assert!(all.iter().all(Laid::canaries_live), "{layouts:?}");
+    all.iter().map(Laid::tensor).collect()
+}
+
+fn register(
+    optimizer: &mut Optimizer,
+    spec: &CaseSpec,
+) -> (lora_pro_core::AdapterId, lora_pro_core::ParamId) {
+    let adapter = AdapterSpec {
+        name: "adapter".into(),
+        m: spec.m,
+        n: spec.n,
+        r: spec.r,
+        scale: Scale::Explicit(spec.s),
+        dtype: spec.dtype,
+        group: None,
+    };
+    let param = ParamSpec {
+        name: "param".into(),
+        rows: spec.n,
+        cols: spec.r,
+        dtype: spec.dtype,
+        group: None,
+    };
+    let id = optimizer.add_adapter(adapter).expect("valid");
+    (id, optimizer.add_param(param).expect("valid"))
+}
+
+fn every_layout(make: Make, shapes: &[(usize, usize, usize)]) {
+    for &(m, n, r) in shapes {
+        for dtype in DType::PARAMETERS {
+            for method in METHODS {
+                let spec = adapter(m, n, r, dtype);
+                let expected = run(make, &spec, method, &[Layout::Rows]);
+                let together = LAYOUTS.iter().map(|layout| vec![*layout]);
+                // Seven tensors a step against six layouts: each tensor meets many.
+                for layouts in together.chain([LAYOUTS.to_vec()]) {
+                    let found = run(make, &spec, method, &layouts);
+                    assert!(
+                        found == expected,
+                        "{method} {dtype} {m}x{n}x{r} {layouts:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Shapes around the tiles; the last one is large enough to be cut.
+const SHAPES: [(usize, usize, usize); 5] =
+    [(1, 1, 1), (7, 65, 3), (13, 5, 5), (1, 130, 1), (90, 70, 4)];
+
+#[test]
+fn reference_takes_every_layout() {
+    every_layout(&reference, &SHAPES[..3]);
+}
+
+#[test]
+fn cpu_takes_every_layout() {
+    every_layout(&cpu, &SHAPES);
+}
+
+/// A and its gradient element by element in turn, as views of one complex tensor are.
+fn interleaved(make: Make, method: Method) {
+    let spec = adapter(9, 70, 3, DType::F32);
+    let start = spec.factors();
+    let pair = spec.gradients(&start, 1);
+    let (grad_a, grad_b) = (host(&pair.a, spec.dtype), host(&pair.b, spec.dtype));
+    let mut expected = (host(&start.a, spec.dtype), host(&start.b, spec.dtype));
+    let mut optimizer = Optimizer::new(make(), hyper(method).into()).expect("valid");
+    let (id, _) = register(&mut optimizer, &spec);
+    let io = PairIo {
+        id,
+        a: expected.0.view_mut(),
+        b: expected.1.view_mut(),
+        grad_a: grad_a.view(),
+        grad_b: grad_b.view(),
+        base: None,
+    };
+    let io = StepIo {
+        pairs: &mut [io],
+        params: &mut [],
+    };
+    optimizer.step(io).expect("a step");
+
+    let shape = [spec.r, spec.n];
+    let mut both: Vec<f32> = (0..spec.r * spec.n)
+        .flat_map(|k| {
+            let at = (k / spec.n, k % spec.n);
+            [start.a[at] as f32, pair.a[at] as f32]
+        })
+        .collect();
+    let mut b = host(&start.b, spec.dtype);
+    let mut optimizer = Optimizer::new(make(), hyper(method).into()).expect("valid");
+    let (id, _) = register(&mut optimizer, &spec);
+    let strides = [2 * spec.n as isize, 2];
+    let ptr = both.as_mut_ptr().cast::<u8>();
+    // SAFETY: A's elements are the even ones of `both`, the gradient's the odd ones; neither view
+    // reaches the other's, and `both` is not touched while they live.
+    let io = unsafe {
+        PairIo {
+            id,
+            a: MatMut::from_raw(ptr, shape, strides, DType::F32, Memory::Host),
+            b: b.view_mut(),
+            grad_a: MatRef::from_raw(ptr.add(4), shape, strides, DType::F32, Memory::Host),
+            grad_b: grad_b.view(),
+            base: None,
+        }
+    };
+    let io = StepIo {
+        pairs: &mut [io],
+        params: &mut [],
+    };
+    optimizer.step(io).expect("a step");
+    assert_eq!(b, expected.1, "{method}");
+    for k in 0..spec.r * spec.n {
+        let (i, j) = (k / spec.n, k % spec.n);
+        assert_eq!(
+            f64::from(both[2 * k]),
+            expected.0.view().get(i, j),
+            "{method}"
+        );
+        assert_eq!(
+            f64::from(both[2 * k + 1]),
+            grad_a.view().get(i, j),
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn interleaved_tensors() {
+    for method in METHODS {
+        interleaved(&reference, method);
+    }
+}
+
+#[test]
+fn interleaved_tensors_on_the_cpu_backend() {
+    for method in METHODS {
+        interleaved(&cpu, method);
+    }
+}
