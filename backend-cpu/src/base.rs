@@ -3,7 +3,7 @@
 use crate::pair::PairViews;
 use crate::path::{Job, Path};
 use crate::rounding::Round;
-use crate::simd::{Isa, Real, WIDTH};
+use crate::simd::{Isa, Real, Strip};
 use crate::view::View;
 
 /// Multiplies W0 by a factor, as its storage type rounds it.
@@ -25,7 +25,7 @@ impl Job for Shrink {
     fn run<S: Isa>(self, simd: S) {
         let Shrink { base, factor } = self;
         let factor = <f64 as Real>::splat(simd, factor);
-        let mut strip = [[0.0f64; WIDTH]];
+        let mut strip = [Strip::all(0.0f64)];
         for row in 0..base.rows {
             for tile in 0..base.tiles() {
                 base.load(simd, row..row + 1, tile, &mut strip);

@@ -44,7 +44,7 @@ impl<T: Copy + Default> Panel<T> {
         self.rows = rows;
         self.len = len;
         self.strips
-            .resize(rows * len.div_ceil(WIDTH), [T::default(); WIDTH]);
+            .resize(rows * len.div_ceil(WIDTH), Strip::all(T::default()));
     }
 
     /// Strip and column of an element.
@@ -71,7 +71,7 @@ impl<T: Copy + Default> Panel<T> {
 impl<T: Real> Panel<T> {
     /// For tests: what is read before it is written shows.
     pub(crate) fn poison(&mut self) {
-        self.strips.fill([T::of(f64::NAN); WIDTH]);
+        self.strips.fill(Strip::all(T::of(f64::NAN)));
     }
 }
 
@@ -89,7 +89,7 @@ impl<W: Copy + Default> Wide<W> {
         let count = m.div_ceil(HEIGHT) * n.div_ceil(WIDTH);
         Wide {
             n,
-            blocks: vec![[[W::default(); WIDTH]; HEIGHT]; count],
+            blocks: vec![[Strip::all(W::default()); HEIGHT]; count],
         }
     }
 

@@ -94,7 +94,7 @@ impl Path {
 }
 
 /// The job inside of a function that has the instruction set's features.
-fn vectorized<S: Isa, J: Job>(simd: S, job: J) -> J::Output {
+pub(crate) fn vectorized<S: Isa, J: Job>(simd: S, job: J) -> J::Output {
     struct Bound<S, J>(S, J);
     impl<S: Isa, J: Job> pulp::WithSimd for Bound<S, J> {
         type Output = J::Output;

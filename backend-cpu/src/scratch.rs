@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use crate::kernels::{Coefficients, Grams, Partial};
+use crate::kernels::{Coefficients, GATHERED, Grams, Partial};
 use crate::panel::{HEIGHT, Panel};
-use crate::simd::{Real, Strip, WIDTH};
+use crate::simd::{Real, Strip};
 use crate::small::{Square, Work};
 
 /// `r` rounded up to whole blocks of four: what kernels read of a tile.
@@ -33,7 +33,7 @@ pub(crate) struct Tiles<T> {
 
 impl<T: Real> Tiles<T> {
     fn reserve(&mut self, r: usize) {
-        let zero = [T::default(); WIDTH];
+        let zero = Strip::all(T::default());
         for (strips, count) in [
             (&mut self.f, padded(r)),
             (&mut self.g, padded(r)),
@@ -42,21 +42,26 @@ impl<T: Real> Tiles<T> {
         ] {
             strips.resize(count.max(strips.len()), zero);
         }
-        for (strips, count) in [(&mut self.x, padded(2 * r)), (&mut self.y, padded(3 * r))] {
-            strips.resize(count.max(strips.len()), [0.0; WIDTH]);
+        for (strips, count) in [
+            (&mut self.x, GATHERED * padded(2 * r)),
+            (&mut self.y, GATHERED * padded(3 * r)),
+        ] {
+            strips.resize(count.max(strips.len()), Strip::all(0.0));
         }
-        self.partial
-            .resize(r.max(self.partial.len()), [[T::default(); 16]; HEIGHT]);
+        self.partial.resize(
+            r.max(self.partial.len()),
+            [Partial([T::default(); 16]); HEIGHT],
+        );
     }
 
     fn poison(&mut self) {
         let nan = T::of(f64::NAN);
         for strips in [&mut self.f, &mut self.g, &mut self.d, &mut self.h] {
-            strips.fill([nan; WIDTH]);
+            strips.fill(Strip::all(nan));
         }
-        self.x.fill([f64::NAN; WIDTH]);
-        self.y.fill([f64::NAN; WIDTH]);
-        self.partial.fill([[nan; 16]; HEIGHT]);
+        self.x.fill(Strip::all(f64::NAN));
+        self.y.fill(Strip::all(f64::NAN));
+        self.partial.fill([Partial([nan; 16]); HEIGHT]);
     }
 }
 

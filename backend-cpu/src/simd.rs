@@ -5,6 +5,7 @@
 //! through [`crate::Path::run`] only.
 
 use std::fmt::Debug;
+use std::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
 use pulp::Simd;
@@ -12,8 +13,54 @@ use pulp::Simd;
 /// Columns of a tile. A row of a tile is a [`Strip`].
 pub(crate) const WIDTH: usize = 64;
 
-/// One row of a tile.
-pub(crate) type Strip<T> = [T; WIDTH];
+/// One row of a tile. Aligned so that no register's load crosses a cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Strip<T>(pub(crate) [T; WIDTH]);
+
+impl<T: Copy> Strip<T> {
+    /// The same number everywhere.
+    #[inline(always)]
+    pub(crate) fn all(x: T) -> Self {
+        Strip([x; WIDTH])
+    }
+}
+
+impl<T> Deref for Strip<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Strip<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
+
+impl<'s, T> IntoIterator for &'s Strip<T> {
+    type Item = &'s T;
+    type IntoIter = std::slice::Iter<'s, T>;
+
+    #[inline(always)]
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<'s, T> IntoIterator for &'s mut Strip<T> {
+    type Item = &'s mut T;
+    type IntoIter = std::slice::IterMut<'s, T>;
+
+    #[inline(always)]
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter_mut()
+    }
+}
 
 /// A number type that kernels compute with.
 pub(crate) trait Real: Pod + PartialOrd + Default + Debug + Send + Sync {
@@ -183,7 +230,13 @@ impl Isa for pulp::x86::V4 {
 
 #[inline(always)]
 fn transpose_plainly<T: Copy, S>(_: S, block: [[T; 8]; 8]) -> [[T; 8]; 8] {
-    std::array::from_fn(|i| std::array::from_fn(|j| block[j][i]))
+    let mut out = block;
+    for (i, line) in out.iter_mut().enumerate() {
+        for (x, column) in line.iter_mut().zip(&block) {
+            *x = column[i];
+        }
+    }
+    out
 }
 
 /// Pairs of rows are interleaved, then pairs of pairs, then 128-bit halves are exchanged.
@@ -192,41 +245,24 @@ fn transpose_plainly<T: Copy, S>(_: S, block: [[T; 8]; 8]) -> [[T; 8]; 8] {
 fn transpose_avx(simd: pulp::x86::V3, block: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
     use std::arch::x86_64::__m256;
     let avx = simd.avx;
-    let x: [__m256; 8] = block.map(pulp::cast);
-    let low = |i: usize| avx._mm256_unpacklo_ps(x[i], x[i + 1]);
-    let high = |i: usize| avx._mm256_unpackhi_ps(x[i], x[i + 1]);
-    let y = [
-        low(0),
-        high(0),
-        low(2),
-        high(2),
-        low(4),
-        high(4),
-        low(6),
-        high(6),
-    ];
-    let first = |i: usize| avx._mm256_shuffle_ps::<0x44>(y[i], y[i + 2]);
-    let second = |i: usize| avx._mm256_shuffle_ps::<0xee>(y[i], y[i + 2]);
-    let z = [
-        first(0),
-        second(0),
-        first(1),
-        second(1),
-        first(4),
-        second(4),
-        first(5),
-        second(5),
-    ];
-    let lower = |i: usize| pulp::cast(avx._mm256_permute2f128_ps::<0x20>(z[i], z[i + 4]));
-    let upper = |i: usize| pulp::cast(avx._mm256_permute2f128_ps::<0x31>(z[i], z[i + 4]));
-    [
-        lower(0),
-        lower(1),
-        lower(2),
-        lower(3),
-        upper(0),
-        upper(1),
-        upper(2),
-        upper(3),
-    ]
+    let mut x: [__m256; 8] = pulp::cast([0.0f32; 64]);
+    for (x, line) in x.iter_mut().zip(block) {
+        *x = pulp::cast(line);
+    }
+    let mut y = x;
+    for i in (0..8).step_by(2) {
+        y[i] = avx._mm256_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = avx._mm256_unpackhi_ps(x[i], x[i + 1]);
+    }
+    for i in (0..8).step_by(4) {
+        x[i] = avx._mm256_shuffle_ps::<0x44>(y[i], y[i + 2]);
+        x[i + 1] = avx._mm256_shuffle_ps::<0xee>(y[i], y[i + 2]);
+        x[i + 2] = avx._mm256_shuffle_ps::<0x44>(y[i + 1], y[i + 3]);
+        x[i + 3] = avx._mm256_shuffle_ps::<0xee>(y[i + 1], y[i + 3]);
+    }
+    for i in 0..4 {
+        y[i] = avx._mm256_permute2f128_ps::<0x20>(x[i], x[i + 4]);
+        y[i + 4] = avx._mm256_permute2f128_ps::<0x31>(x[i], x[i + 4]);
+    }
+    pulp::cast(y)
 }

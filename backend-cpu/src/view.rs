@@ -15,8 +15,12 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use lora_pro_core::{DType, MatMut, MatRef};
 
+use crate::path::{Job, vectorized};
 use crate::rounding::{Round, nearest_bf16, stochastic_bf16, stochastic_f16};
 use crate::simd::{Isa, Real, Strip, WIDTH};
+
+/// Columns between the tile that is loaded and what is prefetched.
+const AHEAD: usize = 2 * WIDTH;
 
 /// A borrowed thin matrix: `rows` x `len`.
 #[derive(Clone, Copy)]
@@ -84,6 +88,8 @@ impl View {
     }
 
     /// Copies some rows of a tile; columns past the end become 0.
+    ///
+    /// A function of its own for each instruction set: it is used in many places.
     #[inline(always)]
     pub(crate) fn load<S: Isa, T: Real>(
         self,
@@ -92,14 +98,15 @@ impl View {
         tile: usize,
         out: &mut [Strip<T>],
     ) {
-        match self.dtype {
-            DType::F64 => self.load_as::<S, f64, T>(simd, rows, tile, out),
-            DType::F32 => self.load_as::<S, f32, T>(simd, rows, tile, out),
-            DType::Bf16 => self.load_as::<S, bf16, T>(simd, rows, tile, out),
-            DType::F16 => self.load_as::<S, f16, T>(simd, rows, tile, out),
-            // The front refuses it as a parameter's type.
-            DType::U8 => {}
-        }
+        vectorized(
+            simd,
+            Load {
+                view: self,
+                rows,
+                tile,
+                out,
+            },
+        );
     }
 
     /// Rounds some rows of a tile into the memory.
@@ -112,13 +119,16 @@ impl View {
         strips: &[Strip<T>],
         round: Round,
     ) {
-        match self.dtype {
-            DType::F64 => self.store_as::<S, f64, T>(simd, rows, tile, strips, round),
-            DType::F32 => self.store_as::<S, f32, T>(simd, rows, tile, strips, round),
-            DType::Bf16 => self.store_as::<S, bf16, T>(simd, rows, tile, strips, round),
-            DType::F16 => self.store_as::<S, f16, T>(simd, rows, tile, strips, round),
-            DType::U8 => {}
-        }
+        vectorized(
+            simd,
+            Store {
+                view: self,
+                rows,
+                tile,
+                strips,
+                round,
+            },
+        );
     }
 
     #[inline(always)]
@@ -133,10 +143,11 @@ impl View {
         let columns = self.columns(tile);
         assert!(rows.end <= self.rows && rows.len() <= out.len() && !columns.is_empty());
         if columns.len() < WIDTH {
-            out[..rows.len()].fill([T::default(); WIDTH]);
+            out[..rows.len()].fill(Strip::all(T::default()));
         }
         if self.along == size {
             for (strip, row) in out.iter_mut().zip(rows) {
+                self.prefetch(row, columns.start + AHEAD, WIDTH * size_of::<E::Bytes>());
                 // SAFETY: a run of columns of one row, inside of the shape (asserted).
                 let run = unsafe { self.run::<E>(row, columns.start, columns.len()) };
                 for (x, bytes) in strip.iter_mut().zip(run) {
@@ -164,24 +175,36 @@ impl View {
         columns: Range<usize>,
         out: &mut [Strip<T>],
     ) {
-        // SAFETY: in both uses a run of rows of one column, inside of the shape (asserted).
-        let run = |row, column, count| unsafe { self.transposed().run::<E>(column, row, count) };
+        let view = self.transposed();
         let (whole_rows, whole_columns) = (rows.len() / 8 * 8, columns.len() / 8 * 8);
         for c in (0..whole_columns).step_by(8) {
             for k in (0..whole_rows).step_by(8) {
-                let block: [[T; 8]; 8] = std::array::from_fn(|i| {
-                    let run = run(rows.start + k, columns.start + c + i, 8);
-                    std::array::from_fn(|j| E::decode(run[j]))
-                });
+                let mut block = [[T::default(); 8]; 8];
+                for (i, line) in block.iter_mut().enumerate() {
+                    self.prefetch(rows.start + k, columns.start + c + i + AHEAD, 1);
+                    // SAFETY: a run of rows of one column, inside of the shape (asserted).
+                    let run = unsafe { view.run::<E>(columns.start + c + i, rows.start + k, 8) };
+                    for (x, bytes) in line.iter_mut().zip(run) {
+                        *x = E::decode(*bytes);
+                    }
+                }
                 let block = T::transpose(simd, block);
-                for (strip, x) in out[k..k + 8].iter_mut().zip(block) {
-                    strip[c..c + 8].copy_from_slice(&x);
+                for (strip, line) in out[k..k + 8].iter_mut().zip(&block) {
+                    strip[c..c + 8].copy_from_slice(line);
                 }
             }
         }
-        for c in 0..columns.len() {
+        // What no block covers: the last rows of all columns, or the last columns only.
+        let first = if whole_rows == rows.len() {
+            whole_columns
+        } else {
+            0
+        };
+        for c in first..columns.len() {
             let from = if c < whole_columns { whole_rows } else { 0 };
-            let run = run(rows.start + from, columns.start + c, rows.len() - from);
+            let (start, count) = (rows.start + from, rows.len() - from);
+            // SAFETY: a run of rows of one column, inside of the shape (asserted).
+            let run = unsafe { view.run::<E>(columns.start + c, start, count) };
             for (strip, bytes) in out[from..].iter_mut().zip(run) {
                 strip[c] = E::decode(*bytes);
             }
@@ -242,30 +265,51 @@ impl View {
         let (whole_rows, whole_columns) = (rows.len() / 8 * 8, columns.len() / 8 * 8);
         for c in (0..whole_columns).step_by(8) {
             for k in (0..whole_rows).step_by(8) {
-                let block: [[T; 8]; 8] =
-                    std::array::from_fn(|i| std::array::from_fn(|j| strips[k + i][c + j]));
-                for (i, x) in T::transpose(simd, block).into_iter().enumerate() {
+                let mut block = [[T::default(); 8]; 8];
+                for (line, strip) in block.iter_mut().zip(&strips[k..k + 8]) {
+                    line.copy_from_slice(&strip[c..c + 8]);
+                }
+                let block = T::transpose(simd, block);
+                for (i, line) in block.iter().enumerate() {
+                    let (column, row) = (columns.start + c + i, rows.start + k);
                     // SAFETY: a run of rows of one column, inside of the shape (asserted).
-                    let run =
-                        unsafe { view.run_mut::<E>(columns.start + c + i, rows.start + k, 8) };
-                    for (bytes, x) in run.iter_mut().zip(x) {
-                        *bytes = E::encode(x);
+                    let run = unsafe { view.run_mut::<E>(column, row, 8) };
+                    for (bytes, x) in run.iter_mut().zip(line) {
+                        *bytes = E::encode(*x);
                     }
                 }
             }
         }
-        for c in 0..columns.len() {
+        let first = if whole_rows == rows.len() {
+            whole_columns
+        } else {
+            0
+        };
+        for c in first..columns.len() {
             let from = if c < whole_columns { whole_rows } else { 0 };
             let count = rows.len() - from;
-            if count == 0 {
-                continue;
-            }
             // SAFETY: as above.
             let run = unsafe { view.run_mut::<E>(columns.start + c, rows.start + from, count) };
             for (bytes, strip) in run.iter_mut().zip(&strips[from..]) {
                 *bytes = E::encode(strip[c]);
             }
         }
+    }
+
+    /// Asks for some bytes that a later tile will need. The processor's own prefetchers follow one
+    /// stream well, and not the many short runs of a tile. Into the second-level cache: rows that lie a
+    /// power of two apart share few places in the first.
+    #[inline(always)]
+    fn prefetch(self, row: usize, column: usize, bytes: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for byte in (0..bytes).step_by(64) {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            let at = self.at(row, column).wrapping_add(byte);
+            // SAFETY: a prefetch reads nothing that the program sees, and faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (row, column, bytes);
     }
 
     /// Contiguous elements of one row.
@@ -301,6 +345,65 @@ impl View {
     fn at(self, row: usize, column: usize) -> *mut u8 {
         self.ptr
             .wrapping_offset(row as isize * self.down + column as isize * self.along)
+    }
+}
+
+struct Load<'j, T> {
+    view: View,
+    rows: Range<usize>,
+    tile: usize,
+    out: &'j mut [Strip<T>],
+}
+
+impl<T: Real> Job for Load<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        let Load {
+            view,
+            rows,
+            tile,
+            out,
+        } = self;
+        match view.dtype {
+            DType::F64 => view.load_as::<S, f64, T>(simd, rows, tile, out),
+            DType::F32 => view.load_as::<S, f32, T>(simd, rows, tile, out),
+            DType::Bf16 => view.load_as::<S, bf16, T>(simd, rows, tile, out),
+            DType::F16 => view.load_as::<S, f16, T>(simd, rows, tile, out),
+            // The front refuses it as a parameter's type.
+            DType::U8 => {}
+        }
+    }
+}
+
+struct Store<'j, T> {
+    view: View,
+    rows: Range<usize>,
+    tile: usize,
+    strips: &'j [Strip<T>],
+    round: Round,
+}
+
+impl<T: Real> Job for Store<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        let Store {
+            view,
+            rows,
+            tile,
+            strips,
+            round,
+        } = self;
+        match view.dtype {
+            DType::F64 => view.store_as::<S, f64, T>(simd, rows, tile, strips, round),
+            DType::F32 => view.store_as::<S, f32, T>(simd, rows, tile, strips, round),
+            DType::Bf16 => view.store_as::<S, bf16, T>(simd, rows, tile, strips, round),
+            DType::F16 => view.store_as::<S, f16, T>(simd, rows, tile, strips, round),
+            DType::U8 => {}
+        }
     }
 }
 

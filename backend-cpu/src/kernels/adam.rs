@@ -42,15 +42,9 @@ pub(crate) fn adam<S: Isa, T: Real>(
     second: &mut Strip<T>,
     largest: Option<&mut Strip<T>>,
 ) {
-    let [beta1, new1, beta2, new2, k, eps] = [
-        numbers.beta1,
-        numbers.new1,
-        numbers.beta2,
-        numbers.new2,
-        numbers.k,
-        numbers.eps,
-    ]
-    .map(|number| T::splat(simd, number));
+    let (beta1, new1) = (T::splat(simd, numbers.beta1), T::splat(simd, numbers.new1));
+    let (beta2, new2) = (T::splat(simd, numbers.beta2), T::splat(simd, numbers.new2));
+    let (k, eps) = (T::splat(simd, numbers.k), T::splat(simd, numbers.eps));
     let x = T::vectors_mut::<S>(x);
     let (first, second) = (T::vectors_mut::<S>(first), T::vectors_mut::<S>(second));
     for ((x, m), v) in x.iter_mut().zip(first.iter_mut()).zip(second.iter_mut()) {

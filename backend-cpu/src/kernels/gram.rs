@@ -3,13 +3,15 @@
 //! Blocks of 4 x 4 entries; each entry is kept as eight partial sums (one per lane of the widest
 //! register) until all tiles have passed, so that nothing is added across lanes in the loop.
 
-use crate::simd::{Isa, Real, Strip};
+use crate::simd::{Isa, Real, Strip, WIDTH};
 
 /// Entries of a block in each direction.
 const BLOCK: usize = 4;
 
 /// Partial sums of one entry.
-type Lanes = [f64; 8];
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Lanes([f64; 8]);
 
 /// The sums of all entries of X Y' for X of `rows` and Y of `cols` rows.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +31,7 @@ impl Grams {
         self.symmetric = symmetric;
         let count = rows.div_ceil(BLOCK) * cols.div_ceil(BLOCK);
         self.blocks.clear();
-        self.blocks.resize(count, [[[0.0; 8]; BLOCK]; BLOCK]);
+        self.blocks.resize(count, [[Lanes([0.0; 8]); BLOCK]; BLOCK]);
     }
 
     /// Entry (k, l), summed over the lanes in a fixed order.
@@ -37,13 +39,16 @@ impl Grams {
         let swap = self.symmetric && k / BLOCK > l / BLOCK;
         let (k, l) = if swap { (l, k) } else { (k, l) };
         let block = &self.blocks[k / BLOCK * self.cols.div_ceil(BLOCK) + l / BLOCK];
-        let lanes = &block[k % BLOCK][l % BLOCK];
+        let lanes = &block[k % BLOCK][l % BLOCK].0;
         let halves: [f64; 4] = std::array::from_fn(|i| lanes[i] + lanes[i + 4]);
         (halves[0] + halves[2]) + (halves[1] + halves[3])
     }
 }
 
-/// Adds one tile. Both are padded with zero strips to a multiple of four.
+/// Tiles that are gathered before they are added: each sum is then loaded and stored once for all.
+pub(crate) const GATHERED: usize = 2;
+
+/// Adds some tiles. In each, both operands are padded with zero strips to a multiple of four.
 #[inline(always)]
 pub(crate) fn gram<S: Isa>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Strip<f64>]) {
     if S::REGISTER_COUNT >= 32 {
@@ -55,32 +60,49 @@ pub(crate) fn gram<S: Isa>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Str
 
 #[inline(always)]
 fn gram_by<S: Isa, const NC: usize>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Strip<f64>]) {
-    let across = sums.cols.div_ceil(BLOCK);
-    for k in 0..sums.rows.div_ceil(BLOCK) {
-        let x: [&[_]; BLOCK] =
-            std::array::from_fn(|i| <f64 as Real>::vectors::<S>(&x[k * BLOCK + i]));
+    let (x, y) = (x.as_chunks::<BLOCK>().0, y.as_chunks::<BLOCK>().0);
+    let (down, across) = (sums.rows.div_ceil(BLOCK), sums.cols.div_ceil(BLOCK));
+    for (k, blocks) in sums.blocks.chunks_exact_mut(across).enumerate() {
         let first = if sums.symmetric { k } else { 0 };
-        for l in first..across {
-            let block = &mut sums.blocks[k * across + l];
+        for (l, block) in blocks.iter_mut().enumerate().skip(first) {
+            let x = x[k..].iter().step_by(down);
+            let y = y[l..].iter().step_by(across);
             for start in (0..BLOCK).step_by(NC) {
-                let y: [&[_]; NC] =
-                    std::array::from_fn(|j| <f64 as Real>::vectors::<S>(&y[l * BLOCK + start + j]));
-                let mut acc = [[<f64 as Real>::splat(simd, 0.0); NC]; BLOCK];
-                for v in 0..x[0].len() {
-                    for i in 0..BLOCK {
-                        for j in 0..NC {
-                            acc[i][j] = <f64 as Real>::mul_add(simd, x[i][v], y[j][v], acc[i][j]);
-                        }
-                    }
-                }
-                for i in 0..BLOCK {
-                    for j in 0..NC {
-                        let lanes =
-                            &mut <f64 as Real>::vectors_mut::<S>(&mut block[i][start + j])[0];
-                        *lanes = <f64 as Real>::add(simd, *lanes, acc[i][j]);
-                    }
+                add_block::<S, NC>(simd, block, x.clone().zip(y.clone()), start);
+            }
+        }
+    }
+}
+
+/// Columns `start` to `start + NC` of a block.
+#[inline(always)]
+fn add_block<'t, S: Isa, const NC: usize>(
+    simd: S,
+    block: &mut [[Lanes; BLOCK]; BLOCK],
+    tiles: impl Iterator<Item = (&'t [Strip<f64>; BLOCK], &'t [Strip<f64>; BLOCK])>,
+    start: usize,
+) {
+    let vectors = WIDTH * size_of::<f64>() / size_of::<<f64 as Real>::Vector<S>>();
+    let zero = <f64 as Real>::splat(simd, 0.0);
+    let mut acc = [[zero; NC]; BLOCK];
+    for (x, y) in tiles {
+        for v in 0..vectors {
+            let mut right = [zero; NC];
+            for (right, y) in right.iter_mut().zip(&y[start..]) {
+                *right = <f64 as Real>::vectors::<S>(y)[v];
+            }
+            for (acc, x) in acc.iter_mut().zip(x) {
+                let left = <f64 as Real>::vectors::<S>(x)[v];
+                for (acc, right) in acc.iter_mut().zip(right) {
+                    *acc = <f64 as Real>::mul_add(simd, left, right, *acc);
                 }
             }
+        }
+    }
+    for (acc, lanes) in acc.iter().zip(block) {
+        for (acc, lanes) in acc.iter().zip(&mut lanes[start..]) {
+            let lanes = &mut <f64 as Real>::vectors_mut::<S>(&mut lanes.0)[0];
+            *lanes = <f64 as Real>::add(simd, *lanes, *acc);
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use faer::MatRef;
 
-use crate::simd::{Isa, Real, Strip};
+use crate::simd::{Isa, Real, Strip, WIDTH};
 
 /// Rows of `out` at a time.
 const BLOCK: usize = 4;
@@ -62,50 +62,64 @@ pub(crate) type Term<'t, T> = (&'t Coefficients<T>, &'t [Strip<T>]);
 
 /// `out = sum of the terms`, or `out += ` it. Every term has as many rows as `out`.
 #[inline(always)]
-pub(crate) fn product<S: Isa, T: Real>(
+pub(crate) fn product<S: Isa, T: Real, const N: usize>(
     simd: S,
     out: &mut [Strip<T>],
     add: bool,
-    terms: &[Term<'_, T>],
+    terms: [Term<'_, T>; N],
 ) {
     // 16 sums, 4 operands and a coefficient fit into 32 registers, half of that into 16.
     if S::REGISTER_COUNT >= 32 {
-        product_by::<S, T, 4>(simd, out, add, terms);
+        product_by::<S, T, N, 4>(simd, out, add, terms);
     } else {
-        product_by::<S, T, 2>(simd, out, add, terms);
+        product_by::<S, T, N, 2>(simd, out, add, terms);
     }
 }
 
 #[inline(always)]
-fn product_by<S: Isa, T: Real, const NV: usize>(
+fn product_by<S: Isa, T: Real, const N: usize, const NV: usize>(
     simd: S,
     out: &mut [Strip<T>],
     add: bool,
-    terms: &[Term<'_, T>],
+    terms: [Term<'_, T>; N],
 ) {
-    let vectors = T::vectors::<S>(&[T::default(); crate::simd::WIDTH]).len();
+    let vectors = WIDTH * size_of::<T>() / size_of::<T::Vector<S>>();
+    let zero = T::splat(simd, T::default());
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         for v in (0..vectors).step_by(NV) {
-            let mut acc = [[T::splat(simd, T::default()); NV]; BLOCK];
-            if add {
-                for (acc, out) in acc.iter_mut().zip(out.iter()) {
-                    acc.copy_from_slice(&T::vectors::<S>(out)[v..v + NV]);
-                }
-            }
+            let mut acc = [[zero; NV]; BLOCK];
             for (coefficients, rows) in terms {
-                for (c, row) in coefficients.block(block).iter().zip(rows.iter()) {
-                    let row = &T::vectors::<S>(row)[v..v + NV];
-                    for i in 0..BLOCK {
-                        let c = T::splat(simd, c[i]);
-                        for (acc, x) in acc[i].iter_mut().zip(row) {
-                            *acc = T::mul_add(simd, c, *x, *acc);
-                        }
-                    }
-                }
+                acc = accumulate::<S, T, NV>(simd, acc, coefficients.block(block), rows, v);
             }
             for (acc, out) in acc.iter().zip(out.iter_mut()) {
-                T::vectors_mut::<S>(out)[v..v + NV].copy_from_slice(acc);
+                let out = &mut T::vectors_mut::<S>(out)[v..v + NV];
+                for (acc, out) in acc.iter().zip(out) {
+                    *out = if add { T::add(simd, *out, *acc) } else { *acc };
+                }
             }
         }
     }
+}
+
+/// One term of a block. The sums are passed by value, so that they stay in registers.
+#[inline(always)]
+fn accumulate<S: Isa, T: Real, const NV: usize>(
+    simd: S,
+    mut acc: [[T::Vector<S>; NV]; BLOCK],
+    coefficients: &[[T; BLOCK]],
+    rows: &[Strip<T>],
+    v: usize,
+) -> [[T::Vector<S>; NV]; BLOCK] {
+    for (c, row) in coefficients.iter().zip(rows) {
+        let row = &T::vectors::<S>(row)[v..v + NV];
+        let mut x = [T::splat(simd, T::default()); NV];
+        x.copy_from_slice(row);
+        for i in 0..BLOCK {
+            let c = T::splat(simd, c[i]);
+            for j in 0..NV {
+                acc[i][j] = T::mul_add(simd, c, x[j], acc[i][j]);
+            }
+        }
+    }
+    acc
 }

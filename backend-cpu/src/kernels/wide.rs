@@ -15,7 +15,9 @@ use crate::panel::{Block, HEIGHT};
 use crate::simd::{Isa, Real, Strip, WIDTH};
 
 /// Partial sums of one entry of N A': as many as the widest register has lanes.
-pub(crate) type Partial<T> = [T; 16];
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Partial<T>(pub(crate) [T; 16]);
 
 /// What a row of tiles is formed from and reduced to.
 pub(crate) struct Thin<'t, T> {
@@ -27,6 +29,39 @@ pub(crate) struct Thin<'t, T> {
     pub(crate) gan: &'t mut [Strip<T>],
     /// (N A')' of these six rows: r x 6.
     pub(crate) gbn: &'t mut [[Partial<T>; HEIGHT]],
+}
+
+/// An array with an entry for each row, every index a constant: an index that is known at run time
+/// only would drive E and N out of the registers.
+macro_rules! rows {
+    ($i:ident => $body:expr) => {
+        [
+            {
+                const $i: usize = 0;
+                $body
+            },
+            {
+                const $i: usize = 1;
+                $body
+            },
+            {
+                const $i: usize = 2;
+                $body
+            },
+            {
+                const $i: usize = 3;
+                $body
+            },
+            {
+                const $i: usize = 4;
+                $body
+            },
+            {
+                const $i: usize = 5;
+                $body
+            },
+        ]
+    };
 }
 
 /// One tile; `largest` with AMSGrad.
@@ -57,81 +92,135 @@ fn tile_by<S: Isa, T: Real, const NV: usize>(
     mut largest: Option<&mut Block<T>>,
 ) {
     let rank = thin.gan.len();
-    let vectors = T::vectors::<S>(&[T::default(); WIDTH]).len();
+    let vectors = WIDTH * size_of::<T>() / size_of::<T::Vector<S>>();
     for start in (0..vectors).step_by(NV) {
-        let mut acc = [[T::splat(simd, T::default()); NV]; HEIGHT];
-        for (left, right) in thin.left.iter().zip(thin.right) {
-            let right = &T::vectors::<S>(right)[start..start + NV];
-            for i in 0..HEIGHT {
-                let left = T::splat(simd, left[i]);
-                for v in 0..NV {
-                    acc[i][v] = T::mul_add(simd, left, right[v], acc[i][v]);
-                }
-            }
-        }
+        let e = form::<S, T, NV>(simd, thin.left, thin.right, start);
+        let n = rows!(I => {
+            let largest = largest.as_mut().map(|block| &mut block[I]);
+            let moments = (&mut first[I], &mut second[I], largest);
+            normalize::<S, T, NV>(simd, numbers, e[I], moments, start)
+        });
+        reduce_rows::<S, T, NV>(simd, n, thin.left, thin.gan, start);
+        reduce_columns::<S, T, NV>(simd, n, &thin.right[rank..], thin.gbn, start);
+    }
+}
+
+/// Six rows and a few vectors of columns, one register each.
+type Registers<S, T, const NV: usize> = [[<T as Real>::Vector<S>; NV]; HEIGHT];
+
+/// E = [B sV] [sU; A].
+#[inline(always)]
+fn form<S: Isa, T: Real, const NV: usize>(
+    simd: S,
+    left: &[[T; HEIGHT]],
+    right: &[Strip<T>],
+    start: usize,
+) -> Registers<S, T, NV> {
+    let zero = T::splat(simd, T::default());
+    let mut e = [[zero; NV]; HEIGHT];
+    for (left, right) in left.iter().zip(right) {
+        let right = few::<S, T, NV>(zero, right, start);
         for i in 0..HEIGHT {
-            let m = &mut T::vectors_mut::<S>(&mut first[i])[start..start + NV];
-            let v2 = &mut T::vectors_mut::<S>(&mut second[i])[start..start + NV];
-            let l = largest
-                .as_mut()
-                .map(|block| &mut T::vectors_mut::<S>(&mut block[i])[start..start + NV]);
-            normalize::<S, T, NV>(simd, numbers, &mut acc[i], m, v2, l);
-        }
-        for (left, gan) in thin.left.iter().zip(thin.gan.iter_mut()) {
-            let gan = &mut T::vectors_mut::<S>(gan)[start..start + NV];
-            let mut sums = [T::splat(simd, T::default()); NV];
-            sums.copy_from_slice(gan);
-            for i in 0..HEIGHT {
-                let left = T::splat(simd, left[i]);
-                for v in 0..NV {
-                    sums[v] = T::mul_add(simd, left, acc[i][v], sums[v]);
-                }
+            let left = T::splat(simd, left[i]);
+            for v in 0..NV {
+                e[i][v] = T::mul_add(simd, left, right[v], e[i][v]);
             }
-            gan.copy_from_slice(&sums);
         }
-        for (right, gbn) in thin.right[rank..].iter().zip(thin.gbn.iter_mut()) {
-            let right = &T::vectors::<S>(right)[start..start + NV];
-            for i in 0..HEIGHT {
-                let sum = &mut T::vectors_mut::<S>(&mut gbn[i])[0];
-                let mut x = *sum;
-                for v in 0..NV {
-                    x = T::mul_add(simd, acc[i][v], right[v], x);
-                }
-                *sum = x;
+    }
+    e
+}
+
+/// B'N += B' N. N is taken by value, so that it stays in registers.
+#[inline(always)]
+fn reduce_rows<S: Isa, T: Real, const NV: usize>(
+    simd: S,
+    n: Registers<S, T, NV>,
+    left: &[[T; HEIGHT]],
+    gan: &mut [Strip<T>],
+    start: usize,
+) {
+    let zero = T::splat(simd, T::default());
+    for (left, gan) in left.iter().zip(gan) {
+        let mut sums = few::<S, T, NV>(zero, gan, start);
+        for i in 0..HEIGHT {
+            let left = T::splat(simd, left[i]);
+            for v in 0..NV {
+                sums[v] = T::mul_add(simd, left, n[i][v], sums[v]);
             }
+        }
+        T::vectors_mut::<S>(gan)[start..start + NV].copy_from_slice(&sums);
+    }
+}
+
+/// (N A')' += A N', as partial sums.
+#[inline(always)]
+fn reduce_columns<S: Isa, T: Real, const NV: usize>(
+    simd: S,
+    n: Registers<S, T, NV>,
+    right: &[Strip<T>],
+    gbn: &mut [[Partial<T>; HEIGHT]],
+    start: usize,
+) {
+    let zero = T::splat(simd, T::default());
+    for (right, gbn) in right.iter().zip(gbn) {
+        let right = few::<S, T, NV>(zero, right, start);
+        for i in 0..HEIGHT {
+            let sum = &mut T::vectors_mut::<S>(&mut gbn[i].0)[0];
+            let mut x = *sum;
+            for v in 0..NV {
+                x = T::mul_add(simd, n[i][v], right[v], x);
+            }
+            *sum = x;
         }
     }
 }
 
-/// Averages E into the moments and replaces it by N, for a few vectors of one row.
+/// A few vectors of a strip.
+#[inline(always)]
+fn few<S: Isa, T: Real, const NV: usize>(
+    zero: T::Vector<S>,
+    strip: &Strip<T>,
+    start: usize,
+) -> [T::Vector<S>; NV] {
+    let mut few = [zero; NV];
+    few.copy_from_slice(&T::vectors::<S>(strip)[start..start + NV]);
+    few
+}
+
+/// Averages E into the moments, for a few vectors of one row; returns N.
 #[inline(always)]
 fn normalize<S: Isa, T: Real, const NV: usize>(
     simd: S,
     numbers: &AdamNumbers<T>,
-    e: &mut [T::Vector<S>; NV],
-    first: &mut [T::Vector<S>],
-    second: &mut [T::Vector<S>],
-    largest: Option<&mut [T::Vector<S>]>,
-) {
+    e: [T::Vector<S>; NV],
+    (first, second, largest): (&mut Strip<T>, &mut Strip<T>, Option<&mut Strip<T>>),
+    start: usize,
+) -> [T::Vector<S>; NV] {
     let splat = |number| T::splat(simd, number);
     let (beta1, new1) = (splat(numbers.beta1), splat(numbers.new1));
     let (beta2, new2) = (splat(numbers.beta2), splat(numbers.new2));
-    let mut roots = [splat(T::default()); NV];
+    let zero = splat(T::default());
+    let mut m = few::<S, T, NV>(zero, first, start);
+    let mut roots = few::<S, T, NV>(zero, second, start);
     for v in 0..NV {
-        first[v] = T::mul_add(simd, new1, e[v], T::mul(simd, beta1, first[v]));
+        m[v] = T::mul_add(simd, new1, e[v], T::mul(simd, beta1, m[v]));
         let square = T::mul(simd, T::mul(simd, new2, e[v]), e[v]);
-        second[v] = T::mul_add(simd, beta2, second[v], square);
-        roots[v] = second[v];
+        roots[v] = T::mul_add(simd, beta2, roots[v], square);
     }
+    T::vectors_mut::<S>(first)[start..start + NV].copy_from_slice(&m);
+    T::vectors_mut::<S>(second)[start..start + NV].copy_from_slice(&roots);
     if let Some(largest) = largest {
+        let old = few::<S, T, NV>(zero, largest, start);
         for v in 0..NV {
-            largest[v] = T::max(simd, largest[v], roots[v]);
-            roots[v] = largest[v];
+            roots[v] = T::max(simd, old[v], roots[v]);
         }
+        T::vectors_mut::<S>(largest)[start..start + NV].copy_from_slice(&roots);
     }
     let (k, eps) = (splat(numbers.k), splat(numbers.eps));
+    let mut n = m;
     for v in 0..NV {
         let root = T::add(simd, T::sqrt(simd, roots[v]), eps);
-        e[v] = T::div(simd, T::mul(simd, k, first[v]), root);
+        n[v] = T::div(simd, T::mul(simd, k, m[v]), root);
     }
+    n
 }

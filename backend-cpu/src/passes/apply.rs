@@ -142,22 +142,22 @@ impl<T: Real> Job for Apply<'_, T> {
                 Adjustment::Raw(factor) => scaled(simd, factor, &gradients[..r], d),
                 Adjustment::Adjusted(p, t) => {
                     let terms = [(p, &gradients[..r]), (t, &values[..r])];
-                    product(simd, &mut d[..padded(r)], false, &terms);
+                    product(simd, &mut d[..padded(r)], false, terms);
                 }
             }
-            let mut state = moments.each_mut().map(|strips| strips.tile(local));
+            let [first, second, largest] = &mut moments;
+            let (first, second) = (first.tile(local), second.tile(local));
+            let largest = largest.tile(local);
             if stride.commit {
-                follow(simd, &stride.rule, &mut d[..r], state);
+                follow(simd, &stride.rule, &mut d[..r], [first, second, largest]);
             } else {
                 // Moments that are changed here are thrown away.
-                let mut copies = h.chunks_mut(padded(r));
-                let state = state.each_mut().map(|strips| {
-                    let copy = copies.next().unwrap_or_default();
-                    let copy = &mut copy[..strips.len()];
-                    copy.copy_from_slice(strips);
-                    copy
-                });
-                follow(simd, &stride.rule, &mut d[..r], state);
+                let (one, rest) = h.split_at_mut(padded(r));
+                let (two, three) = rest.split_at_mut(padded(r));
+                let first = copied(one, first);
+                let second = copied(two, second);
+                let largest = copied(three, largest);
+                follow(simd, &stride.rule, &mut d[..r], [first, second, largest]);
             }
             for (values, d) in values[..r].iter_mut().zip(&mut d[..r]) {
                 *sum += descend(simd, values, d, stride.decay, stride.lr);
@@ -170,6 +170,14 @@ impl<T: Real> Job for Apply<'_, T> {
             }
         }
     }
+}
+
+/// A copy of some strips.
+#[inline(always)]
+fn copied<'c, T: Copy>(out: &'c mut [Strip<T>], strips: &[Strip<T>]) -> &'c mut [Strip<T>] {
+    let out = &mut out[..strips.len()];
+    out.copy_from_slice(strips);
+    out
 }
 
 /// `out = factor x`.

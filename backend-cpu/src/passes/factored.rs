@@ -15,7 +15,7 @@
 use super::apply::{descend, narrow};
 use super::survey::Crew;
 use super::thin::{Source, widen};
-use crate::kernels::{Coefficients, gram, product};
+use crate::kernels::{Coefficients, GATHERED, gram, product};
 use crate::panel::Panel;
 use crate::path::Job;
 use crate::rounding::Round;
@@ -120,14 +120,14 @@ impl<T: Real> Job for Average<'_, T> {
         } = self;
         let [mut ys, mut sqs, mut largests, mut olds, mut weights] = panels;
         let r = f.shape()[0];
-        let pad = padded(r);
+        let (pad, stacked, count) = (padded(r), padded(2 * r), range.len());
         let Tiles {
             f: values,
             g: gradients,
             d,
             h,
             x,
-            y: operands,
+            y: all,
             grams,
             ..
         } = tiles;
@@ -139,15 +139,15 @@ impl<T: Real> Job for Average<'_, T> {
 
             let own = (with.split.0, &gradients[..r]);
             match with.split.1 {
-                None => product(simd, &mut d[..pad], false, &[own]),
+                None => product(simd, &mut d[..pad], false, [own]),
                 Some(inside) => {
-                    product(simd, &mut d[..pad], false, &[own, (inside, &values[..r])]);
+                    product(simd, &mut d[..pad], false, [own, (inside, &values[..r])]);
                 }
             }
             let (s, m, k) = with.square;
             let (upper, lower) = h.split_at_mut(pad);
-            product(simd, upper, false, &[(s, &d[..r]), (m, &values[..r])]);
-            product(simd, &mut lower[..pad], false, &[(k, &values[..r])]);
+            product(simd, upper, false, [(s, &d[..r]), (m, &values[..r])]);
+            product(simd, &mut lower[..pad], false, [(k, &values[..r])]);
 
             let sq = &mut sqs.tile(local)[0];
             means(
@@ -172,13 +172,22 @@ impl<T: Real> Job for Average<'_, T> {
             for (y, d) in y.iter_mut().zip(&d[..r]) {
                 running_mean(simd, y, d, with.beta1);
             }
+            let at = local % GATHERED;
+            let operands = &mut all[at * stacked..][..stacked];
             widen(&mut operands[..r], &values[..r]);
-            widen(&mut operands[r..padded(2 * r)], y);
+            widen(&mut operands[r..], y);
             for values in &mut values[..r] {
                 multiply(simd, values, w);
             }
-            widen(&mut x[..pad], &values[..r]);
-            gram(simd, grams, &x[..pad], &operands[..padded(2 * r)]);
+            widen(&mut x[at * pad..][..pad], &values[..r]);
+            if at + 1 == GATHERED || local + 1 == count {
+                gram(
+                    simd,
+                    grams,
+                    &x[..(at + 1) * pad],
+                    &all[..(at + 1) * stacked],
+                );
+            }
         }
         for (at, x) in sum.products.iter_mut().enumerate() {
             *x = grams.entry(at / (2 * r), at % (2 * r));
@@ -210,7 +219,7 @@ fn means<S: Isa, T: Real>(
     beta2: f64,
 ) {
     let zero = T::splat(simd, T::default());
-    let mut square = [T::default(); WIDTH];
+    let mut square = Strip::all(T::default());
     for (x, z) in x.into_iter().zip(z) {
         for (x, z) in x.iter().zip(z) {
             let vectors = T::vectors::<S>(x).iter().zip(T::vectors::<S>(z));
@@ -319,11 +328,11 @@ impl<T: Real> Job for Advance<'_, T> {
             sum,
         } = self;
         let r = old.rows;
-        let (pad, stacked) = (padded(r), padded(3 * r));
+        let (pad, stacked, count) = (padded(r), padded(3 * r), range.len());
         let Tiles {
             d,
-            x,
-            y: operands,
+            x: all_x,
+            y: all,
             grams,
             ..
         } = tiles;
@@ -331,23 +340,33 @@ impl<T: Real> Job for Advance<'_, T> {
         for (local, tile) in range.enumerate() {
             let (y, f, w) = (y.tile(tile), old.tile(tile), &weights.tile(tile)[0]);
             let [t1, t2, t3] = with.t;
-            product(simd, &mut d[..pad], false, &[(t1, y), (t2, f)]);
+            product(simd, &mut d[..pad], false, [(t1, y), (t2, f)]);
             for d in &mut d[..r] {
                 multiply(simd, d, w);
             }
-            product(simd, &mut d[..pad], true, &[(t3, f)]);
+            product(simd, &mut d[..pad], true, [(t3, f)]);
             let new = news.tile(local);
             new.copy_from_slice(f);
             for (new, d) in new.iter_mut().zip(&mut d[..r]) {
                 sum.scalar += descend(simd, new, d, with.decay, with.lr);
             }
-            widen(&mut x[..pad], new);
+            let at = local % GATHERED;
+            let x = &mut all_x[at * pad..][..pad];
+            let operands = &mut all[at * stacked..][..stacked];
+            widen(x, new);
             let (first, rest) = operands.split_at_mut(r);
             let (second, third) = rest.split_at_mut(r);
             first.copy_from_slice(&x[..r]);
             widen(second, f);
-            widen(&mut third[..stacked - 2 * r], y);
-            gram(simd, grams, &x[..pad], &operands[..stacked]);
+            widen(third, y);
+            if at + 1 == GATHERED || local + 1 == count {
+                gram(
+                    simd,
+                    grams,
+                    &all_x[..(at + 1) * pad],
+                    &all[..(at + 1) * stacked],
+                );
+            }
         }
         for (at, x) in sum.products.iter_mut().enumerate() {
             *x = grams.entry(at / (3 * r), at % (3 * r));
@@ -415,9 +434,9 @@ impl<T: Real> Job for Carry<'_, T> {
         for (local, tile) in range.enumerate() {
             let (y, old, new) = (ys.tile(local), olds.tile(local), news.tile(local));
             let d = &mut tiles.d[..padded(r)];
-            product(simd, d, false, &[(with.t[0], y), (with.t[1], old)]);
+            product(simd, d, false, [(with.t[0], y), (with.t[1], old)]);
             if let Some(inside) = with.inside {
-                product(simd, d, true, &[(inside, new)]);
+                product(simd, d, true, [(inside, new)]);
             }
             y.copy_from_slice(&d[..r]);
             if master.exist() {

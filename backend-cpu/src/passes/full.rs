@@ -11,11 +11,11 @@
 use super::moments::Moments;
 use super::survey::Crew;
 use super::thin::Source;
-use crate::kernels::{AdamNumbers, Coefficients, Thin, product, wide_tile};
+use crate::kernels::{AdamNumbers, Coefficients, Partial, Thin, product, wide_tile};
 use crate::panel::{HEIGHT, Panel};
 use crate::path::Job;
 use crate::scratch::{Tiles, padded};
-use crate::simd::{Isa, Real, WIDTH};
+use crate::simd::{Isa, Real, Strip, WIDTH};
 use crate::spread::{CHUNK, Parts, Slices, Strips, spread};
 
 /// Forms H = Hg G + Hf F and stacks it on F, or F on it.
@@ -81,10 +81,10 @@ impl<T: Real> Job for Form<'_, T> {
             g.load(simd, tile, gradients);
             let own = (split.0, &gradients[..r]);
             match split.1 {
-                None => product(simd, &mut d[..padded(r)], false, &[own]),
+                None => product(simd, &mut d[..padded(r)], false, [own]),
                 Some(inside) => {
                     let inside = (inside, &values[..r]);
-                    product(simd, &mut d[..padded(r)], false, &[own, inside]);
+                    product(simd, &mut d[..padded(r)], false, [own, inside]);
                 }
             }
             let (upper, lower) = out.tile(local).split_at_mut(r);
@@ -118,7 +118,7 @@ pub(crate) fn by_rows<T: Real>(panel: &Panel<T>, out: &mut Vec<[T; HEIGHT]>) {
 
 /// The other way round, for a panel of its shape.
 pub(crate) fn to_panel<T: Real>(blocks: &[[T; HEIGHT]], out: &mut Panel<T>) {
-    out.strips.fill([T::default(); WIDTH]);
+    out.strips.fill(Strip::all(T::default()));
     let rows = out.rows;
     for (at, block) in blocks.iter().enumerate() {
         let (start, q) = (at / rows * HEIGHT, at % rows);
@@ -237,16 +237,16 @@ impl<T: Real, M: Moments<T>> Job for WideRows<'_, T, M> {
         let mut largest = self.largest;
         let r = right.rows / 2;
         let across = right.len.div_ceil(WIDTH);
-        let zero = [[T::default(); WIDTH]; HEIGHT];
+        let zero = [Strip::all(T::default()); HEIGHT];
         let (mut buffer1, mut buffer2, mut buffer3) = (zero, zero, zero);
         let partial = &mut self.tiles.partial[..r];
-        self.gan.strips.fill([T::default(); WIDTH]);
+        self.gan.strips.fill(Strip::all(T::default()));
         self.gbn.fill([T::default(); HEIGHT]);
         let columns = block_of_columns(r);
         for start in (0..across).step_by(columns) {
             for (row, gbn) in self.gbn.chunks_mut(r).enumerate() {
                 let left = &left[row * 2 * r..][..2 * r];
-                partial.fill([[T::default(); 16]; HEIGHT]);
+                partial.fill([Partial([T::default(); 16]); HEIGHT]);
                 for column in start..across.min(start + columns) {
                     let tile = row * across + column;
                     let thin = Thin {
@@ -270,7 +270,7 @@ impl<T: Real, M: Moments<T>> Job for WideRows<'_, T, M> {
                 }
                 for (gbn, partial) in gbn.iter_mut().zip(partial.iter_mut()) {
                     for (x, lanes) in gbn.iter_mut().zip(partial) {
-                        let sum = T::sum(simd, T::vectors::<S>(lanes)[0]);
+                        let sum = T::sum(simd, T::vectors::<S>(&lanes.0)[0]);
                         *x = T::of(x.wide() + sum.wide());
                     }
                 }
@@ -290,10 +290,10 @@ pub(crate) fn gather<T: Real>(parts: &[Panel<T>], out: &mut Panel<T>) {
     for (at, out) in out.strips.iter_mut().enumerate() {
         let mut sums = [0.0f64; WIDTH];
         for part in parts {
-            for (sum, x) in sums.iter_mut().zip(&part.strips[at]) {
+            for (sum, x) in sums.iter_mut().zip(part.strips[at].iter()) {
                 *sum += x.wide();
             }
         }
-        *out = sums.map(T::of);
+        *out = Strip(sums.map(T::of));
     }
 }
