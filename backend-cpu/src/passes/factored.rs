@@ -218,7 +218,6 @@ fn means<S: Isa, T: Real>(
     share: T,
     beta2: f64,
 ) {
-    let zero = T::splat(simd, T::default());
     let mut square = Strip::all(T::default());
     for (x, z) in x.into_iter().zip(z) {
         for (x, z) in x.iter().zip(z) {
@@ -228,9 +227,14 @@ fn means<S: Isa, T: Real>(
             }
         }
     }
-    let share = T::splat(simd, share);
+    // (x + |x|) / 2, and not max(x, 0): a NaN must stay one, for the check after a doubtful step.
+    let (half, minus) = (
+        T::splat(simd, T::of(0.5 * share.wide())),
+        T::splat(simd, T::of(-1.0)),
+    );
     for square in T::vectors_mut::<S>(&mut square) {
-        *square = T::max(simd, T::mul(simd, share, *square), zero);
+        let size = T::max(simd, *square, T::mul(simd, minus, *square));
+        *square = T::mul(simd, half, T::add(simd, *square, size));
     }
     running_mean(simd, sq, &square, beta2);
 }
