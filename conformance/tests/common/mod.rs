@@ -236,3 +236,13 @@ pub fn variants(dtype: DType) -> Vec<(MomentDType, Rounding)> {
     }
     all
 }
+
+/// [`variants`], with those that the reference does not have.
+pub fn cpu_variants(dtype: DType) -> Vec<(MomentDType, Rounding)> {
+    let mut all = variants(dtype);
+    all.push((MomentDType::Bits8, Rounding::Nearest));
+    if matches!(dtype, DType::Bf16 | DType::F16) {
+        all.push((MomentDType::Auto, Rounding::Stochastic));
+    }
+    all
+}
