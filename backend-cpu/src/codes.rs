@@ -6,7 +6,7 @@
 //!
 //! | moment | code | smallest number over largest |
 //! |---|---|---|
-//! | first | sign and c up to 127 | 1.6e-5 |
+//! | first | sign and c up to 127 | 1.8e-5 |
 //! | second (and its largest) | c up to 255 | 2.8e-10 |
 //!
 //! Rounding is stochastic: with beta2 = 0.999 a second moment changes by a thousandth in a step,

@@ -157,7 +157,7 @@ fn main() -> Result<(), Error> {
                 let exact = reference.product();
                 for run in &runs {
                     let error = (run.product() - &exact).norm() / exact.norm();
-                    println!("{method},{},{t},{error:e}", run.kind);
+                    println!("{method},\"{}\",{t},{error:.3e}", run.kind);
                 }
             }
         }
