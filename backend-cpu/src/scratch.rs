@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use crate::kernels::{Coefficients, GATHERED, Grams, Partial};
+use crate::kernels::{Coefficients, Grams, Partial, gathered};
 use crate::panel::{HEIGHT, Panel};
 use crate::simd::{Real, Strip};
 use crate::small::{Square, Work};
@@ -43,8 +43,8 @@ impl<T: Real> Tiles<T> {
             strips.resize(count.max(strips.len()), zero);
         }
         for (strips, count) in [
-            (&mut self.x, GATHERED * padded(2 * r)),
-            (&mut self.y, GATHERED * padded(3 * r)),
+            (&mut self.x, gathered(r) * padded(2 * r)),
+            (&mut self.y, gathered(r) * padded(3 * r)),
         ] {
             strips.resize(count.max(strips.len()), Strip::all(0.0));
         }

@@ -45,8 +45,12 @@ impl Grams {
     }
 }
 
-/// Tiles that are gathered before they are added: each sum is then loaded and stored once for all.
-pub(crate) const GATHERED: usize = 2;
+/// Tiles that are gathered before they are added: each sum is then loaded and stored once for all
+/// of them. At a small rank the tiles are to stay in the first-level cache; at a large one the sums
+/// are not there anyway, and fewer passes over them count.
+pub(crate) fn gathered(r: usize) -> usize {
+    if r < 32 { 2 } else { 4 }
+}
 
 /// Adds some tiles. In each, both operands are padded with zero strips to a multiple of four.
 #[inline(always)]

@@ -6,6 +6,6 @@ mod product;
 mod wide;
 
 pub(crate) use adam::{AdamNumbers, adam};
-pub(crate) use gram::{GATHERED, Grams, gram};
+pub(crate) use gram::{Grams, gathered, gram};
 pub(crate) use product::{Coefficients, product};
 pub(crate) use wide::{Partial, Thin, wide_tile};

@@ -15,7 +15,7 @@
 use super::apply::{descend, narrow};
 use super::survey::Crew;
 use super::thin::{Source, widen};
-use crate::kernels::{Coefficients, GATHERED, gram, product};
+use crate::kernels::{Coefficients, gathered, gram, product};
 use crate::panel::Panel;
 use crate::path::Job;
 use crate::rounding::Round;
@@ -172,7 +172,7 @@ impl<T: Real> Job for Average<'_, T> {
             for (y, d) in y.iter_mut().zip(&d[..r]) {
                 running_mean(simd, y, d, with.beta1);
             }
-            let at = local % GATHERED;
+            let at = local % gathered(r);
             let operands = &mut all[at * stacked..][..stacked];
             widen(&mut operands[..r], &values[..r]);
             widen(&mut operands[r..], y);
@@ -180,7 +180,7 @@ impl<T: Real> Job for Average<'_, T> {
                 multiply(simd, values, w);
             }
             widen(&mut x[at * pad..][..pad], &values[..r]);
-            if at + 1 == GATHERED || local + 1 == count {
+            if at + 1 == gathered(r) || local + 1 == count {
                 gram(
                     simd,
                     grams,
@@ -354,7 +354,7 @@ impl<T: Real> Job for Advance<'_, T> {
             for (new, d) in new.iter_mut().zip(&mut d[..r]) {
                 sum.scalar += descend(simd, new, d, with.decay, with.lr);
             }
-            let at = local % GATHERED;
+            let at = local % gathered(r);
             let x = &mut all_x[at * pad..][..pad];
             let operands = &mut all[at * stacked..][..stacked];
             widen(x, new);
@@ -363,7 +363,7 @@ impl<T: Real> Job for Advance<'_, T> {
             first.copy_from_slice(&x[..r]);
             widen(second, f);
             widen(third, y);
-            if at + 1 == GATHERED || local + 1 == count {
+            if at + 1 == gathered(r) || local + 1 == count {
                 gram(
                     simd,
                     grams,

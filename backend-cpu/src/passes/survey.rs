@@ -11,7 +11,7 @@
 //! finite shows in the diagonal: so the same read is the check of law 18.
 
 use super::thin::{Source, widen};
-use crate::kernels::{GATHERED, gram};
+use crate::kernels::{gathered, gram};
 use crate::path::{Job, Path};
 use crate::scratch::{Pool, Sum, Tiles, padded, sums, total};
 use crate::simd::{Isa, Real, WIDTH};
@@ -83,8 +83,8 @@ impl<T: Real> Job for Survey<'_, T> {
         } = self;
         let stacked = padded(2 * r);
         tiles.grams.reset(2 * r, 2 * r, true);
-        for start in range.clone().step_by(GATHERED) {
-            let count = GATHERED.min(range.end - start);
+        for start in range.clone().step_by(gathered(r)) {
+            let count = gathered(r).min(range.end - start);
             for (tile, x) in (start..start + count).zip(tiles.x.chunks_exact_mut(stacked)) {
                 f.load(simd, tile, &mut tiles.f);
                 g.load(simd, tile, &mut tiles.g);
