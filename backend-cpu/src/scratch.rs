@@ -229,6 +229,7 @@ pub(crate) fn sums(all: &mut Vec<Sum>, parts: usize, count: usize) -> &mut [Sum]
 pub(crate) fn total(parts: &mut [Sum]) -> &Sum {
     let (first, rest) = parts
         .split_first_mut()
+        // Shapes are not empty: the front refuses those.
         .expect("a pass has at least one part");
     for part in rest {
         for (sum, x) in first.products.iter_mut().zip(&part.products) {

@@ -197,7 +197,6 @@ fn over_moments<T: Stateful>(
             );
         }
         codes => {
-            let [scale1, scale2, scale3] = [scale1, scale2, scale3];
             let mut scales = [scale1, scale2, scale3].into_iter();
             let mut kinds = [Code::Signed, Code::Positive, Code::Positive]
                 .into_iter()
