@@ -18,25 +18,32 @@ struct Lanes([f64; 8]);
 pub(crate) struct Grams {
     rows: usize,
     cols: usize,
-    /// Only entries on and above the diagonal of blocks are wanted: X and Y are the same.
-    symmetric: bool,
+    /// So many rows of Y are X, perhaps up to a weight: among these, blocks below the diagonal
+    /// mirror those above it and are left out.
+    mirrored: usize,
     blocks: Vec<[[Lanes; BLOCK]; BLOCK]>,
 }
 
 impl Grams {
     /// All zero.
-    pub(crate) fn reset(&mut self, rows: usize, cols: usize, symmetric: bool) {
+    pub(crate) fn reset(&mut self, rows: usize, cols: usize, mirrored: usize) {
         self.rows = rows;
         self.cols = cols;
-        self.symmetric = symmetric;
+        self.mirrored = mirrored;
         let count = rows.div_ceil(BLOCK) * cols.div_ceil(BLOCK);
         self.blocks.clear();
         self.blocks.resize(count, [[Lanes([0.0; 8]); BLOCK]; BLOCK]);
     }
 
+    /// Whether a block is the mirror image of another.
+    #[inline(always)]
+    fn left_out(&self, k: usize, l: usize) -> bool {
+        l < k && (l + 1) * BLOCK <= self.mirrored
+    }
+
     /// Entry (k, l), summed over the lanes in a fixed order.
     pub(crate) fn entry(&self, k: usize, l: usize) -> f64 {
-        let swap = self.symmetric && k / BLOCK > l / BLOCK;
+        let swap = self.left_out(k / BLOCK, l / BLOCK);
         let (k, l) = if swap { (l, k) } else { (k, l) };
         let block = &self.blocks[k / BLOCK * self.cols.div_ceil(BLOCK) + l / BLOCK];
         let lanes = &block[k % BLOCK][l % BLOCK].0;
@@ -66,9 +73,12 @@ pub(crate) fn gram<S: Isa>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Str
 fn gram_by<S: Isa, const NC: usize>(simd: S, sums: &mut Grams, x: &[Strip<f64>], y: &[Strip<f64>]) {
     let (x, y) = (x.as_chunks::<BLOCK>().0, y.as_chunks::<BLOCK>().0);
     let (down, across) = (sums.rows.div_ceil(BLOCK), sums.cols.div_ceil(BLOCK));
-    for (k, blocks) in sums.blocks.chunks_exact_mut(across).enumerate() {
-        let first = if sums.symmetric { k } else { 0 };
-        for (l, block) in blocks.iter_mut().enumerate().skip(first) {
+    for k in 0..down {
+        for l in 0..across {
+            if sums.left_out(k, l) {
+                continue;
+            }
+            let block = &mut sums.blocks[k * across + l];
             let x = x[k..].iter().step_by(down);
             let y = y[l..].iter().step_by(across);
             for start in (0..BLOCK).step_by(NC) {

@@ -131,7 +131,7 @@ impl<T: Real> Job for Average<'_, T> {
             grams,
             ..
         } = tiles;
-        grams.reset(r, 2 * r, false);
+        grams.reset(r, 2 * r, r);
         for (local, tile) in range.enumerate() {
             f.load(simd, tile, values);
             g.load(simd, tile, gradients);
@@ -340,7 +340,7 @@ impl<T: Real> Job for Advance<'_, T> {
             grams,
             ..
         } = tiles;
-        grams.reset(r, 3 * r, false);
+        grams.reset(r, 3 * r, r);
         for (local, tile) in range.enumerate() {
             let (y, f, w) = (y.tile(tile), old.tile(tile), &weights.tile(tile)[0]);
             let [t1, t2, t3] = with.t;

@@ -82,7 +82,7 @@ impl<T: Real> Job for Survey<'_, T> {
             sum,
         } = self;
         let stacked = padded(2 * r);
-        tiles.grams.reset(2 * r, 2 * r, true);
+        tiles.grams.reset(2 * r, 2 * r, stacked);
         for start in range.clone().step_by(gathered(r)) {
             let count = gathered(r).min(range.end - start);
             for (tile, x) in (start..start + count).zip(tiles.x.chunks_exact_mut(stacked)) {
