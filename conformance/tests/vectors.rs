@@ -1,4 +1,4 @@
-//! The reference follows every recorded trajectory.
+//! The reference follows every recorded trajectory, and the CPU backend every one without a quirk.
 //!
 //! The files are in `conformance/vectors`. Those with the quirk `bf16_square` came out of the
 //! public PyTorch code, the others out of an independent numpy program. Both in f64.
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lora_pro_conformance::case::{Case, Quirk};
 use lora_pro_conformance::replay::{replay, tolerance};
 use lora_pro_core::{Backend, DType};
+use lora_pro_cpu::{CpuBackend, Options, Path as SimdPath};
 use lora_pro_reference::ReferenceBackend;
 
 /// Cases recorded when this test was written; fewer means that files got lost.
@@ -49,6 +50,27 @@ fn every_trajectory_is_followed_to_f64_accuracy() {
         let (error, limit) = worst(&path, reference_for);
         println!("{error:.1e} {}", path.display());
         assert!(error < limit, "{}: {error:e}", path.display());
+    }
+}
+
+#[test]
+fn the_cpu_backend_follows_on_every_path() {
+    for simd in SimdPath::available() {
+        let options = Options {
+            path: Some(simd),
+            ..Options::default()
+        };
+        let cpu = |_: &Case| -> Box<dyn Backend> {
+            Box::new(CpuBackend::with(options).expect("available"))
+        };
+        let files = files();
+        let plain = files
+            .iter()
+            .filter(|path| !path.to_string_lossy().contains("public"));
+        for path in plain {
+            let (error, limit) = worst(path, cpu);
+            assert!(error < limit, "{simd}, {}: {error:e}", path.display());
+        }
     }
 }
 
