@@ -66,7 +66,7 @@ impl CpuBackend {
         let path = Path::choose(options.path)?;
         let threads = options
             .threads
-            .map_or(Ok(Threads::ambient()), Threads::of)?;
+            .map_or_else(|| Ok(Threads::ambient()), Threads::of)?;
         Ok(Self::on(path, threads, options.poison))
     }
 

@@ -7,6 +7,7 @@
 #![cfg_attr(doctest, doc = include_str!("../chapters/numerics.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/laws.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/experiments.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/cpu.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/performance.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/quirks.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/architecture.md"))]

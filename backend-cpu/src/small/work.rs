@@ -59,7 +59,7 @@ impl Work {
         Work {
             rank: 0,
             temporaries: Default::default(),
-            stack: eigen::memory(0),
+            stack: eigen::memory(1),
         }
     }
 
