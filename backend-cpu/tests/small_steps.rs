@@ -1,4 +1,5 @@
-//! Every method, storage type and layout on adapters of a few entries: what Miri can get through.
+//! Every method, storage type and layout on adapters of a few entries: small enough for Miri, which
+//! still needs more than eight minutes.
 //!
 //! `cargo +nightly miri test -p lora-pro-cpu --test small_steps`, with
 //! `MIRIFLAGS=-Zmiri-disable-isolation`. Whether results are right is conformance's business; this
