@@ -42,7 +42,9 @@ impl PairWork {
             _ => Rule::Adam(AdamNumbers::new(hyper, step.t)),
         };
         let raw = (hyper.method == Method::Lora).then(|| T::of(step.gamma));
-        self.direct(lead, slot.spec.s(), step.gamma);
+        if raw.is_none() {
+            self.direct(lead, slot.spec.s(), step.gamma);
+        }
         let along = Along {
             g: views.g.map(Source::View),
             raw,
