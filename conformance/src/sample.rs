@@ -3,13 +3,61 @@
 
 use lora_pro_core::DType;
 use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DVector};
 use proptest::prelude::*;
+use proptest::sample::select;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// How the non-zero singular values lie between the largest and the smallest (LAPACK's dlatms
+/// calls these modes 1 to 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spectrum {
+    /// In geometric steps.
+    #[default]
+    Geometric,
+    /// In arithmetic steps.
+    Arithmetic,
+    /// One is large, the others are small.
+    OneLarge,
+    /// One is small, the others are large.
+    OneSmall,
+    /// At random, their logarithms uniform.
+    Random,
+}
+
+impl Spectrum {
+    /// All of them, the plainest first.
+    pub const ALL: [Spectrum; 5] = [
+        Spectrum::Geometric,
+        Spectrum::Arithmetic,
+        Spectrum::OneLarge,
+        Spectrum::OneSmall,
+        Spectrum::Random,
+    ];
+
+    /// `rank` singular values from 1 to 1 / kappa.
+    fn values(self, random: &mut ChaCha8Rng, rank: usize, kappa: f64) -> Vec<f64> {
+        let last = rank.saturating_sub(1);
+        let share = |i: usize| i as f64 / last.max(1) as f64;
+        let value = |i: usize| match self {
+            _ if i == 0 => 1.0,
+            _ if i == last => 1.0 / kappa,
+            Spectrum::Geometric => kappa.powf(-share(i)),
+            Spectrum::Arithmetic => 1.0 - share(i) * (1.0 - 1.0 / kappa),
+            Spectrum::OneLarge => 1.0 / kappa,
+            Spectrum::OneSmall => 1.0,
+            Spectrum::Random => kappa.powf(-random.random_range(0.0..1.0)),
+        };
+        (0..rank).map(value).collect()
+    }
+}
 
 /// The numbers that fix an adapter and its gradients.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CaseSpec {
     /// Rows of W.
     pub m: usize,
@@ -25,6 +73,8 @@ pub struct CaseSpec {
     pub kappa_a: f64,
     /// The same of B.
     pub kappa_b: f64,
+    /// How the singular values of both lie between.
+    pub spectrum: Spectrum,
     /// Largest singular value of A.
     pub size_a: f64,
     /// Largest singular value of B.
@@ -35,16 +85,41 @@ pub struct CaseSpec {
     pub s: f64,
     /// Storage type: factors and their gradients are exactly representable in it.
     pub dtype: DType,
+    /// Steps of a trajectory.
+    pub steps: u64,
     /// Seed of everything random.
     pub seed: u64,
 }
 
+/// The plainest case: what others are described by their difference to.
+impl Default for CaseSpec {
+    fn default() -> Self {
+        CaseSpec {
+            m: 4,
+            n: 3,
+            r: 2,
+            rank_a: 2,
+            rank_b: 2,
+            kappa_a: 1.0,
+            kappa_b: 1.0,
+            spectrum: Spectrum::Geometric,
+            size_a: 1.0,
+            size_b: 1.0,
+            size_g: 1.0,
+            s: 1.0,
+            dtype: DType::F64,
+            steps: 4,
+            seed: 0,
+        }
+    }
+}
+
 impl CaseSpec {
-    /// A learning rate at which a step is smaller than B. The jump of one that is larger magnifies
-    /// rounding, and again in each step that follows.
+    /// A learning rate at which a step is smaller than B in every direction. The jump of one that is
+    /// larger magnifies rounding, and again in each step that follows.
     pub fn gentle_lr(&self) -> f64 {
         if self.rank_b > 0 {
-            0.1 * self.size_b
+            0.1 * self.size_b / self.kappa_b
         } else {
             1e-3
         }
@@ -57,8 +132,8 @@ impl CaseSpec {
         random
     }
 
-    /// The factors: `Q S V'` with a geometric spectrum and random Q, V on both sides. A
-    /// column-graded B would hide errors that depend on the condition number.
+    /// The factors: `Q S V'` with random Q, V on both sides. A column-graded B would hide errors
+    /// that depend on the condition number.
     pub fn factors(&self) -> Factors {
         let mut random = self.random(0);
         let b = self.tall(&mut random, self.m, self.rank_b, self.kappa_b, self.size_b);
@@ -84,17 +159,32 @@ impl CaseSpec {
         size: f64,
     ) -> DMatrix<f64> {
         if self.dtype == DType::F64 || rank == 0 {
-            return prescribed(random, rows, self.r, rank, kappa, size);
+            return self.prescribed(random, [rows, self.r], rank, kappa) * size;
         }
-        let basis = rounded(
-            self.dtype,
-            &prescribed(random, rows, rank, rank, kappa, size),
-        );
+        let basis = self.prescribed(random, [rows, rank], rank, kappa) * size;
+        let basis = rounded(self.dtype, &basis);
         let signs = uniform(random, self.r, 1).map(f64::signum);
         let columns: Vec<_> = (0..self.r)
             .map(|k| basis.column(k % rank) * signs[k])
             .collect();
         DMatrix::from_columns(&columns)
+    }
+
+    /// Q S V' of the given rank, its singular values from 1 to 1 / kappa.
+    fn prescribed(
+        &self,
+        random: &mut ChaCha8Rng,
+        [rows, cols]: [usize; 2],
+        rank: usize,
+        kappa: f64,
+    ) -> DMatrix<f64> {
+        if rank == 0 {
+            return DMatrix::zeros(rows, cols);
+        }
+        let left = orthonormal(random, rows, rank);
+        let right = orthonormal(random, cols, rank);
+        let values = DVector::from_vec(self.spectrum.values(random, rank, kappa));
+        left * DMatrix::from_diagonal(&values) * right.transpose()
     }
 
     /// The full gradient of step t, m x n.
@@ -134,32 +224,11 @@ pub fn orthonormal(random: &mut ChaCha8Rng, rows: usize, cols: usize) -> DMatrix
     uniform(random, rows, cols).qr().q()
 }
 
-/// Q S V' of the given rank, its singular values `size` to `size / kappa` in geometric steps.
-fn prescribed(
-    random: &mut ChaCha8Rng,
-    rows: usize,
-    cols: usize,
-    rank: usize,
-    kappa: f64,
-    size: f64,
-) -> DMatrix<f64> {
-    if rank == 0 {
-        return DMatrix::zeros(rows, cols);
-    }
-    let step = if rank > 1 {
-        kappa.powf(-1.0 / (rank - 1) as f64)
-    } else {
-        1.0
-    };
-    let values = (0..rank).map(|i| size * step.powi(i as i32));
-    let s = DMatrix::from_diagonal(&nalgebra::DVector::from_iterator(rank, values));
-    orthonormal(random, rows, rank) * s * orthonormal(random, cols, rank).transpose()
-}
-
-/// Cases of full rank: shapes from 1 x 1, r up to min(m, n), condition numbers up to `10^decades`.
+/// Cases of full rank: shapes from 1 x 1, r up to min(m, n), condition numbers up to `10^decades`,
+/// trajectories of 1 to 30 steps.
 pub fn full_rank(decades: f64) -> impl Strategy<Value = CaseSpec> {
     (1usize..=20, 1usize..=20)
-        .prop_flat_map(|(m, n)| (Just(m), Just(n), 1..=m.min(n)))
+        .prop_flat_map(|(m, n)| (Just(m), Just(n), rank(m.min(n))))
         .prop_flat_map(move |(m, n, r)| {
             let numbers = (
                 0.0..decades,
@@ -169,22 +238,33 @@ pub fn full_rank(decades: f64) -> impl Strategy<Value = CaseSpec> {
                 -6.0..3.0,
                 -1.0..1.5,
             );
-            (numbers, any::<u64>()).prop_map(move |((ka, kb, a, b, g, s), seed)| CaseSpec {
-                m,
-                n,
-                r,
-                rank_a: r,
-                rank_b: r,
-                kappa_a: 10f64.powf(ka),
-                kappa_b: 10f64.powf(kb),
-                size_a: 10f64.powf(a),
-                size_b: 10f64.powf(b),
-                size_g: 10f64.powf(g),
-                s: 10f64.powf(s),
-                dtype: DType::F64,
-                seed,
+            let steps = prop_oneof![8 => 1u64..=5, 1 => 6u64..=30];
+            let kinds = (select(&Spectrum::ALL[..]), steps, any::<u64>());
+            (numbers, kinds).prop_map(move |((ka, kb, a, b, g, s), (spectrum, steps, seed))| {
+                CaseSpec {
+                    m,
+                    n,
+                    r,
+                    rank_a: r,
+                    rank_b: r,
+                    kappa_a: 10f64.powf(ka),
+                    kappa_b: 10f64.powf(kb),
+                    spectrum,
+                    size_a: 10f64.powf(a),
+                    size_b: 10f64.powf(b),
+                    size_g: 10f64.powf(g),
+                    s: 10f64.powf(s),
+                    dtype: DType::F64,
+                    steps,
+                    seed,
+                }
             })
         })
+}
+
+/// Any rank, and often the largest one.
+fn rank(most: usize) -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 1..=most, 1 => Just(most)]
 }
 
 /// As [`full_rank`], with any rank of A and of B from 0 (but not both 0) to r.

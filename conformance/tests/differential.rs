@@ -83,6 +83,7 @@ fn adapters(dtype: DType) -> impl Strategy<Value = CaseSpec> {
                 s: 10f64.powf(s),
                 dtype,
                 seed,
+                ..CaseSpec::default()
             },
         )
     })

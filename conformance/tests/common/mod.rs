@@ -72,6 +72,7 @@ pub fn adapter(m: usize, n: usize, r: usize, dtype: DType) -> CaseSpec {
         s: 1.5,
         dtype,
         seed: (m * 1_000_000 + n * 1000 + r) as u64,
+        ..CaseSpec::default()
     }
 }
 
