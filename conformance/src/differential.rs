@@ -270,11 +270,7 @@ impl Side {
 
 /// The case's storage type as the subject's helpers want it.
 fn as_stored(spec: &CaseSpec) -> Subject {
-    Subject {
-        name: "either",
-        make: &|| Box::new(ReferenceBackend::new()),
-        dtype: spec.dtype,
-    }
+    Subject::new("either", spec.dtype, || Box::new(ReferenceBackend::new()))
 }
 
 /// What rounding explains of the step that comes; None where the step is ill-posed.

@@ -4,8 +4,6 @@
 use lora_pro_core::DType;
 use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
 use nalgebra::{DMatrix, DVector};
-use proptest::prelude::*;
-use proptest::sample::select;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -125,6 +123,33 @@ impl CaseSpec {
         }
     }
 
+    /// The branches that this case goes through, for a coverage table.
+    pub fn features(&self) -> Vec<String> {
+        let kappa = self.kappa_a.max(self.kappa_b).log10().max(0.0) as u32 / 2 * 2;
+        let flags = [
+            ("A = 0", self.rank_a == 0),
+            ("B = 0", self.rank_b == 0),
+            ("rank-deficient A", (1..self.r).contains(&self.rank_a)),
+            ("rank-deficient B", (1..self.r).contains(&self.rank_b)),
+            ("r = 1", self.r == 1),
+            ("r = min(m, n)", self.r == self.m.min(self.n)),
+            ("m = 1 or n = 1", self.m == 1 || self.n == 1),
+            ("1 step", self.steps == 1),
+            ("2 to 5 steps", (2..=5).contains(&self.steps)),
+            ("6 steps and more", self.steps > 5),
+        ];
+        let spectrum = format!("{:?}", self.spectrum).to_lowercase();
+        let named = [
+            format!("kappa from 1e{kappa:02}"),
+            format!("spectrum: {spectrum}"),
+        ];
+        let flags = flags.into_iter().filter(|(_, on)| *on);
+        named
+            .into_iter()
+            .chain(flags.map(|(name, _)| name.to_string()))
+            .collect()
+    }
+
     /// The random numbers of this case; `stream` tells its uses apart.
     pub fn random(&self, stream: u64) -> ChaCha8Rng {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
@@ -222,71 +247,4 @@ pub fn uniform(random: &mut ChaCha8Rng, rows: usize, cols: usize) -> DMatrix<f64
 /// A random matrix with orthonormal columns.
 pub fn orthonormal(random: &mut ChaCha8Rng, rows: usize, cols: usize) -> DMatrix<f64> {
     uniform(random, rows, cols).qr().q()
-}
-
-/// Cases of full rank: shapes from 1 x 1, r up to min(m, n), condition numbers up to `10^decades`,
-/// trajectories of 1 to 30 steps.
-pub fn full_rank(decades: f64) -> impl Strategy<Value = CaseSpec> {
-    (1usize..=20, 1usize..=20)
-        .prop_flat_map(|(m, n)| (Just(m), Just(n), rank(m.min(n))))
-        .prop_flat_map(move |(m, n, r)| {
-            let numbers = (
-                0.0..decades,
-                0.0..decades,
-                -5.0..3.0,
-                -5.0..3.0,
-                -6.0..3.0,
-                -1.0..1.5,
-            );
-            let steps = prop_oneof![8 => 1u64..=5, 1 => 6u64..=30];
-            let kinds = (select(&Spectrum::ALL[..]), steps, any::<u64>());
-            (numbers, kinds).prop_map(move |((ka, kb, a, b, g, s), (spectrum, steps, seed))| {
-                CaseSpec {
-                    m,
-                    n,
-                    r,
-                    rank_a: r,
-                    rank_b: r,
-                    kappa_a: 10f64.powf(ka),
-                    kappa_b: 10f64.powf(kb),
-                    spectrum,
-                    size_a: 10f64.powf(a),
-                    size_b: 10f64.powf(b),
-                    size_g: 10f64.powf(g),
-                    s: 10f64.powf(s),
-                    dtype: DType::F64,
-                    steps,
-                    seed,
-                }
-            })
-        })
-}
-
-/// Any rank, and often the largest one.
-fn rank(most: usize) -> impl Strategy<Value = usize> {
-    prop_oneof![3 => 1..=most, 1 => Just(most)]
-}
-
-/// As [`full_rank`], with any rank of A and of B from 0 (but not both 0) to r.
-pub fn any_rank(decades: f64) -> impl Strategy<Value = CaseSpec> {
-    full_rank(decades).prop_flat_map(|spec| {
-        (0..=spec.r, 0..=spec.r)
-            .prop_filter("an adapter of zeros cannot move", |(a, b)| a + b > 0)
-            .prop_map(move |(rank_a, rank_b)| CaseSpec {
-                rank_a,
-                rank_b,
-                ..spec
-            })
-    })
-}
-
-/// As training meets them: A of ordinary size and condition, B zero or as small as a first step.
-pub fn early(decades: f64) -> impl Strategy<Value = CaseSpec> {
-    (full_rank(decades), -5.0..-1.0, any::<bool>()).prop_map(|(spec, b, zero)| CaseSpec {
-        size_a: 1.0,
-        size_b: 10f64.powf(b),
-        size_g: 1.0,
-        rank_b: if zero { 0 } else { spec.r },
-        ..spec
-    })
 }

@@ -1,6 +1,7 @@
 //! What is held against the laws: any backend, seen only through core's contract.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lora_pro_core::{
     AdapterId, AdapterReport, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor,
@@ -10,15 +11,20 @@ use lora_pro_reference::factors::{Factors, Pair};
 use lora_pro_reference::storage::{self, matrix};
 use nalgebra::DMatrix;
 
+use crate::guard::Guarded;
+use crate::probe;
 use crate::sample::rounded;
 
+/// Makes a backend.
+pub type Make = Arc<dyn Fn() -> Box<dyn Backend> + Send + Sync>;
+
 /// A backend under test.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Subject {
     /// Its name in reports.
-    pub name: &'static str,
+    pub name: String,
     /// Makes one.
-    pub make: &'static (dyn Fn() -> Box<dyn Backend> + Sync),
+    pub make: Make,
     /// Storage type of A, B and their gradients.
     pub dtype: DType,
 }
@@ -33,23 +39,59 @@ pub fn exact(method: Method) -> Hyper {
     }
 }
 
+/// What is known, where a subject that does not show something is no error.
+pub fn shown<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Unsupported { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Subject {
+    /// A subject by its name and how it is made.
+    pub fn new(
+        name: impl Into<String>,
+        dtype: DType,
+        make: impl Fn() -> Box<dyn Backend> + Send + Sync + 'static,
+    ) -> Self {
+        Subject {
+            name: name.into(),
+            make: Arc::new(make),
+            dtype,
+        }
+    }
+
+    /// The backend, its panics turned into errors.
+    pub fn backend(&self) -> Box<dyn Backend> {
+        Box::new(Guarded((self.make)()))
+    }
+
     /// (dA, dB) for the given gradients.
-    ///
-    /// They are read from the momentum of SGD after its first step, where nothing is subtracted
-    /// from them and nothing lost.
-    pub fn adjusted(&self, factors: &Factors, gradients: &Pair, x: XChoice) -> Result<Pair, Error> {
+    pub fn adjusted(
+        &self,
+        factors: &Factors,
+        gradients: &Pair,
+        method: Method,
+        x: XChoice,
+    ) -> Result<Pair, Error> {
+        let expected = probe::Expected::of(factors, gradients, x)?;
+        let probe = probe::Probe::new(method, self.dtype, factors, &expected);
         let hyper = Hyper {
             x,
-            momentum: 0.5,
-            ..exact(Method::Sgd)
+            lr: probe.lr,
+            eps: probe.eps,
+            ..exact(method)
         };
         let mut run = Run::start(self, factors, hyper)?;
+        let start = run.factors();
         run.step(gradients)?;
-        Ok(Pair {
-            a: run.state("momentum_a")?,
-            b: run.state("momentum_b")?,
-        })
+        let end = run.factors();
+        let moved = Pair {
+            a: (start.a - end.a) / probe.lr,
+            b: (start.b - end.b) / probe.lr,
+        };
+        Ok(probe.read(factors, &moved))
     }
 
     /// The adapter's description as [`Run`] registers it.
@@ -117,7 +159,7 @@ impl Run {
         all: &[Factors],
         config: impl Into<Config>,
     ) -> Result<Self, Error> {
-        let mut optimizer = Optimizer::new((subject.make)(), config.into())?;
+        let mut optimizer = Optimizer::new(subject.backend(), config.into())?;
         let mut members = Vec::new();
         for (k, factors) in all.iter().enumerate() {
             let mut spec = subject.spec(factors);
@@ -134,7 +176,7 @@ impl Run {
         }
         let path = members.first().map_or([0.0; 2], Member::norms);
         Ok(Run {
-            subject: *subject,
+            subject: subject.clone(),
             optimizer,
             members,
             path,
@@ -215,6 +257,20 @@ impl Run {
         }
     }
 
+    /// A state tensor by its name, where the subject shows it.
+    pub fn shown(&mut self, name: &str) -> Result<Option<DMatrix<f64>>, Error> {
+        shown(self.state(name))
+    }
+
+    /// The factors, and as much of the state as the subject shows.
+    pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        Ok(Snapshot {
+            factors: self.factors(),
+            saved: shown(self.saved())?,
+            t: self.t(),
+        })
+    }
+
     /// Everything that a checkpoint would hold.
     pub fn saved(&mut self) -> Result<TensorFile, Error> {
         let mut file = TensorFile {
@@ -228,14 +284,22 @@ impl Run {
     /// The same run, its optimizer rebuilt from what a checkpoint would hold.
     pub fn reloaded(&mut self, subject: &Subject) -> Result<Self, Error> {
         let file = self.saved()?;
-        let optimizer = Optimizer::load_from((subject.make)(), &file, Path::new("checkpoint"))?;
+        let optimizer = Optimizer::load_from(subject.backend(), &file, Path::new("checkpoint"))?;
         Ok(Run {
-            subject: *subject,
+            subject: subject.clone(),
             optimizer,
             members: self.members.iter().map(Member::copy).collect(),
             path: self.path,
         })
     }
+}
+
+/// A run at one moment, to be compared.
+#[derive(PartialEq)]
+pub struct Snapshot {
+    factors: Factors,
+    saved: Option<TensorFile>,
+    t: u64,
 }
 
 impl Member {

@@ -2,15 +2,25 @@
 //!
 //! Together with law 1 it sees every known bug in X.
 
-use lora_pro_core::{Error, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 
-use super::Answer;
+use super::{Answer, Applies, CLOSED_FORM, Law};
 use crate::residual::ratio;
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
-    let answer = Answer::of(subject, spec, XChoice::Sylvester)?;
+pub(super) const LAW: Law = Law {
+    number: 15,
+    name: "balance",
+    formula: "dA A' = B' dB",
+    cannot_see: "an E that keeps B'V = 0 and the Sylvester equation true",
+    applies: Applies::AnyRank,
+    methods: &CLOSED_FORM,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let answer = Answer::of(subject, spec, method, XChoice::Sylvester)?;
     let (b, a) = (&answer.factors.b, &answer.factors.a);
     let left = &answer.adjusted.a * a.transpose();
     let right = b.transpose() * &answer.adjusted.b;

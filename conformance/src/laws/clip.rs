@@ -2,9 +2,9 @@
 //! of the factor with the larger norm down to the limit; where nothing exceeds the limit it does
 //! nothing. The report says what happened.
 
-use lora_pro_core::{Error, Hyper};
+use lora_pro_core::{Error, Hyper, Method};
 
-use super::METHODS;
+use super::{Applies, Law, METHODS};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
@@ -12,9 +12,19 @@ use crate::subject::{Run, Subject, exact};
 /// Steps of a trajectory: the second is the large one.
 const STEPS: u64 = 3;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) const LAW: Law = Law {
+    number: 21,
+    name: "clip",
+    formula: "|update| <= c |factor| on the larger factor, and the same factor on both",
+    cannot_see: "the update's direction",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
-    for method in METHODS {
+    {
         let free = exact(method);
         for limit in [1e-4, 1e9] {
             let clipped = Hyper {

@@ -3,23 +3,33 @@
 //!
 //! U and V are the answer with X = 0. Cannot see X, nor a change that keeps E a projection of g.
 
-use lora_pro_core::{Error, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::closed_form::Split;
 use lora_pro_reference::descent::decrease;
 
-use super::Answer;
+use super::{Answer, Applies, CLOSED_FORM, Law};
 use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) const LAW: Law = Law {
+    number: 4,
+    name: "descent",
+    formula: "<g, E> = <gA, U> + <gB, V> = |E|^2 >= 0",
+    cannot_see: "X; whatever leaves E a projection of g",
+    applies: Applies::FullRank,
+    methods: &CLOSED_FORM,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let Answer {
         g,
         gradients,
         adjusted,
         e,
         ..
-    } = Answer::of(subject, spec, XChoice::Zero)?;
+    } = Answer::of(subject, spec, method, XChoice::Zero)?;
     let decrease = decrease(
         &gradients,
         &Split {

@@ -1,10 +1,10 @@
 //! Law 22: what acts on the raw gradients acts before everything else. A global-norm clip, a factor
 //! for loss scaling and `maximize` do what scaling the gradients by hand does.
 
-use lora_pro_core::{Config, Error, Hyper};
+use lora_pro_core::{Config, Error, Hyper, Method};
 use lora_pro_reference::factors::Factors;
 
-use super::METHODS;
+use super::{Applies, Law, METHODS};
 use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
@@ -12,9 +12,19 @@ use crate::subject::{Run, Subject, exact};
 /// Loss scale: no power of two.
 const LOSS_SCALE: f64 = 1000.0;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) const LAW: Law = Law {
+    number: 22,
+    name: "gradients",
+    formula: "loss scale, global clip and maximize act on the raw gradients",
+    cannot_see: "whatever does not depend on their length",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
-    for method in METHODS {
+    {
         // A large eps, so that the method sees how long gradients are and is smooth.
         let hyper = Hyper {
             eps: spec.size_g,

@@ -2,10 +2,10 @@
 //!
 //! Sees state shared between adapters and reductions that depend on the neighbours.
 
-use lora_pro_core::Error;
+use lora_pro_core::{Error, Method};
 use lora_pro_reference::factors::{Factors, Pair};
 
-use super::METHODS;
+use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
@@ -13,7 +13,17 @@ use crate::subject::{Run, Subject, exact};
 /// Steps of a trajectory.
 const STEPS: u64 = 3;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) const LAW: Law = Law {
+    number: 13,
+    name: "independence",
+    formula: "the same bits alone, in any batch, in any order",
+    cannot_see: "what is wrong every time",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let tall = CaseSpec {
         m: spec.m + 3,
         seed: spec.seed ^ 1,
@@ -27,7 +37,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     };
     let batch = [*spec, tall, wide];
     let mut same = true;
-    for method in METHODS {
+    {
         let together = finish(subject, &batch, method)?;
         let permuted = finish(subject, &[wide, *spec, tall], method)?;
         same &= together[0] == permuted[1] && together[1] == permuted[2];

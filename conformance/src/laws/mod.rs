@@ -20,6 +20,7 @@ mod clip;
 mod decay;
 mod descent;
 mod exactness;
+mod fresh_start;
 mod gradients;
 mod independence;
 mod momentum;
@@ -37,8 +38,10 @@ mod scale;
 mod skip;
 mod sylvester;
 mod transpose;
+mod units;
 mod unpaired;
 mod x_invariance;
+mod zero_gradient;
 
 /// What a law needs of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,72 +60,92 @@ pub struct Law {
     pub number: u8,
     /// Its name.
     pub name: &'static str,
+    /// What holds, in one line.
+    pub formula: &'static str,
+    /// Errors that it passes over.
+    pub cannot_see: &'static str,
     /// Which cases it is about.
     pub applies: Applies,
-    check: fn(&Subject, &CaseSpec) -> Result<f64, Error>,
+    /// Which methods it is about.
+    pub methods: &'static [Method],
+    check: fn(&Subject, &CaseSpec, Method) -> Result<f64, Error>,
 }
 
 impl Law {
+    /// Its name in records and reports.
+    pub fn id(&self) -> String {
+        format!("law-{:02}-{}", self.number, self.name)
+    }
+
     /// The ratio for one case, in the subject's storage type.
     ///
     /// # Errors
-    /// What the subject refuses and should not.
-    pub fn ratio(&self, subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+    /// What the subject refuses and should not; [`Error::Unsupported`] where it does not do what
+    /// the law is about.
+    pub fn ratio(&self, subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
         let spec = CaseSpec {
             dtype: subject.dtype,
             ..*spec
         };
-        (self.check)(subject, &spec)
+        (self.check)(subject, &spec, method)
     }
 }
 
-macro_rules! law {
-    ($number:literal, $module:ident, $applies:ident) => {
-        Law {
-            number: $number,
-            name: stringify!($module),
-            applies: Applies::$applies,
-            check: $module::check,
-        }
-    };
-}
-
 /// All of them, by number.
-pub const LAWS: [Law; 25] = [
-    law!(1, orthogonality, FullRank),
-    law!(2, optimality, FullRank),
-    law!(3, x_invariance, FullRank),
-    law!(4, descent, FullRank),
-    law!(5, sylvester, FullRank),
-    law!(6, nearness, FullRank),
-    law!(7, reparametrisation, FullRank),
-    law!(8, rotation, FullRank),
-    law!(9, scale, FullRank),
-    law!(10, exactness, FullRank),
-    law!(11, rank_deficient, AnyRank),
-    law!(12, recurrence, Trajectory),
-    law!(13, independence, Trajectory),
-    law!(14, resume, Trajectory),
-    law!(15, balance, AnyRank),
-    law!(16, transpose, FullRank),
-    law!(17, rotation_of_factors, Trajectory),
-    law!(18, rejection, Trajectory),
-    law!(19, momentum, Trajectory),
-    law!(20, decay, Trajectory),
-    law!(21, clip, Trajectory),
-    law!(22, gradients, Trajectory),
-    law!(23, skip, Trajectory),
-    law!(24, amsgrad, Trajectory),
-    law!(25, unpaired, Trajectory),
+pub const LAWS: [Law; 28] = [
+    orthogonality::LAW,
+    optimality::LAW,
+    x_invariance::LAW,
+    descent::LAW,
+    sylvester::LAW,
+    nearness::LAW,
+    reparametrisation::LAW,
+    rotation::LAW,
+    scale::LAW,
+    exactness::LAW,
+    rank_deficient::LAW,
+    recurrence::LAW,
+    independence::LAW,
+    resume::LAW,
+    balance::LAW,
+    transpose::LAW,
+    rotation_of_factors::LAW,
+    rejection::LAW,
+    momentum::LAW,
+    decay::LAW,
+    clip::LAW,
+    gradients::LAW,
+    skip::LAW,
+    amsgrad::LAW,
+    unpaired::LAW,
+    zero_gradient::LAW,
+    units::LAW,
+    fresh_start::LAW,
 ];
 
 /// All choices of X.
 const XS: [XChoice; 3] = [XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero];
 
 /// All methods.
-const METHODS: [Method; 5] = [
+pub const METHODS: [Method; 5] = [
     Method::Lora,
     Method::Sgd,
+    Method::Efficient,
+    Method::Factored,
+    Method::Full,
+];
+
+/// Methods that follow the closed form.
+const CLOSED_FORM: [Method; 4] = [
+    Method::Sgd,
+    Method::Efficient,
+    Method::Factored,
+    Method::Full,
+];
+
+/// Methods with first and second moments.
+const WITH_MOMENTS: [Method; 4] = [
+    Method::Lora,
     Method::Efficient,
     Method::Factored,
     Method::Full,
@@ -142,14 +165,20 @@ struct Answer {
 }
 
 impl Answer {
-    fn of(subject: &Subject, spec: &CaseSpec, x: XChoice) -> Result<Self, Error> {
-        Self::to(subject, spec.factors(), spec.full_gradient(1), x)
+    fn of(subject: &Subject, spec: &CaseSpec, method: Method, x: XChoice) -> Result<Self, Error> {
+        Self::to(subject, method, spec.factors(), spec.full_gradient(1), x)
     }
 
-    fn to(subject: &Subject, factors: Factors, g: DMatrix<f64>, x: XChoice) -> Result<Self, Error> {
+    fn to(
+        subject: &Subject,
+        method: Method,
+        factors: Factors,
+        g: DMatrix<f64>,
+        x: XChoice,
+    ) -> Result<Self, Error> {
         let factors = subject.stored(&factors);
         let gradients = rounded_pair(subject.dtype, &factor_gradients(&factors, &g));
-        let adjusted = subject.adjusted(&factors, &gradients, x)?;
+        let adjusted = subject.adjusted(&factors, &gradients, method, x)?;
         let e = equivalent_gradient(&factors, &adjusted);
         Ok(Answer {
             factors,

@@ -3,27 +3,35 @@
 
 use lora_pro_core::{Error, Hyper, Method, XChoice};
 
+use super::{Applies, Law};
 use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
 
-/// Steps of a trajectory.
-const STEPS: u64 = 4;
+pub(super) const LAW: Law = Law {
+    number: 19,
+    name: "momentum",
+    formula: "D <- mu D + (dA, dB)",
+    cannot_see: "a wrong (dA, dB)",
+    applies: Applies::Trajectory,
+    methods: &[Method::Sgd],
+    check,
+};
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
     for mu in [0.0, 0.9] {
         let hyper = Hyper {
             momentum: mu,
             lr: 1e-6,
-            ..exact(Method::Sgd)
+            ..exact(method)
         };
         let mut run = Run::start(subject, &spec.factors(), hyper)?;
         let mut momentum = None;
-        for t in 1..=STEPS {
+        for t in 1..=spec.steps {
             let old = run.factors();
             let gradients = spec.gradients(&old, t);
-            let new = subject.adjusted(&old, &gradients, XChoice::Sylvester)?;
+            let new = subject.adjusted(&old, &gradients, method, XChoice::Sylvester)?;
             let (a, b) = match momentum.take() {
                 None => (new.a, new.b),
                 Some((a, b)) => (a * mu + new.a, b * mu + new.b),

@@ -5,16 +5,26 @@
 //! \lVert B D \rVert^2)`$ with $`G = (\mathrm{d}A - g_A) A^\top - B^\top (\mathrm{d}B - g_B)`$, so
 //! G must be 0. The sum is also evaluated on both sides. Cannot see a wrong E.
 
-use lora_pro_core::{Error, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::factors::Pair;
 
-use super::Answer;
+use super::{Answer, Applies, CLOSED_FORM, Law};
 use crate::residual::{ratio, worst};
 use crate::sample::{CaseSpec, uniform};
 use crate::subject::Subject;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
-    let answer = Answer::of(subject, spec, XChoice::Sylvester)?;
+pub(super) const LAW: Law = Law {
+    number: 6,
+    name: "nearness",
+    formula: "no X brings (dA, dB) nearer to (gA, gB)",
+    cannot_see: "a wrong E",
+    applies: Applies::FullRank,
+    methods: &CLOSED_FORM,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let answer = Answer::of(subject, spec, method, XChoice::Sylvester)?;
     let [size_a, size_b] = answer.sizes(spec);
     let Answer {
         factors,

@@ -4,12 +4,12 @@
 //! Along any direction F in the tangent space the best step would shorten the rest g - E by
 //! $`|\langle F, g - E \rangle| / \lVert F \rVert`$: this must be nothing. Cannot see X.
 
-use lora_pro_core::{Error, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::equivalent::equivalent_gradient;
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::gap::{gap, gap_after_best_scale};
 
-use super::Answer;
+use super::{Answer, Applies, CLOSED_FORM, Law};
 use crate::residual::{ratio, worst};
 use crate::sample::{CaseSpec, uniform};
 use crate::subject::Subject;
@@ -17,8 +17,18 @@ use crate::subject::Subject;
 /// Random directions tried.
 const DIRECTIONS: usize = 4;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
-    let answer = Answer::of(subject, spec, XChoice::Sylvester)?;
+pub(super) const LAW: Law = Law {
+    number: 2,
+    name: "optimality",
+    formula: "no (dA, dB) gives a smaller |E - g|; plain LoRA's E does not, at any scale",
+    cannot_see: "X",
+    applies: Applies::FullRank,
+    methods: &CLOSED_FORM,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let answer = Answer::of(subject, spec, method, XChoice::Sylvester)?;
     let Answer {
         factors,
         g,

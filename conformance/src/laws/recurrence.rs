@@ -16,15 +16,25 @@ use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
 use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
 use nalgebra::DMatrix;
 
-use super::{Answer, METHODS, grams};
+use super::{Answer, Applies, Law, WITH_MOMENTS, grams};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
 
-/// Steps of a trajectory.
-const STEPS: u64 = 5;
+/// Steps that a run without memory forgets.
+const FORGOTTEN: u64 = 4;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) const LAW: Law = Law {
+    number: 12,
+    name: "recurrence",
+    formula: "the moments follow Adam's recurrence on E, or on the factors",
+    cannot_see: "X in the full and factored mode; an E that is wrong to begin with",
+    applies: Applies::Trajectory,
+    methods: &WITH_MOMENTS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let square = CaseSpec {
         r: spec.m.min(spec.n),
         ..*spec
@@ -34,15 +44,15 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         rank_b: square.rank_b.min(1) * square.r,
         ..square
     };
-    Ok(worst([
-        in_weight_space(subject, spec, Method::Full)?,
-        in_weight_space(subject, spec, Method::Factored)?,
-        in_weight_space(subject, &square, Method::Full)?,
-        in_weight_space(subject, &square, Method::Factored)?,
-        on_factors(subject, spec, Method::Lora)?,
-        on_factors(subject, spec, Method::Efficient)?,
-        forgets(subject, spec)?,
-    ]))
+    let forgets = forgets(subject, spec, method)?;
+    Ok(match method {
+        Method::Full | Method::Factored => worst([
+            forgets,
+            in_weight_space(subject, spec, method)?,
+            in_weight_space(subject, &square, method)?,
+        ]),
+        _ => worst([forgets, on_factors(subject, spec, method)?]),
+    })
 }
 
 /// Running means of X and of a measure of X.X, kept apart from the subject's.
@@ -84,7 +94,7 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
     let mut means = Means::zero(spec.m, spec.n);
     let mut ratios = Vec::new();
     let mut spec = *spec;
-    for t in 1..=STEPS {
+    for t in 1..=spec.steps {
         let old = run.factors();
         let g = spec.full_gradient(t);
         let grams_old = grams(&old, method)?;
@@ -98,7 +108,7 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
         let new = run.factors();
         // What went into the moments at the worst condition stays there.
         spec = with_condition(&spec, &[&old, &new]);
-        ratios.extend(moments(&mut run, &spec, &means, &new)?);
+        ratios.extend(moments(&mut run, method, &spec, &means, &new)?);
         ratios.push(update(&spec, &hyper, t, &means, &old, &new)?);
     }
     Ok(worst(ratios))
@@ -107,33 +117,40 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
 /// The subject's moments against ours.
 fn moments(
     run: &mut Run,
+    method: Method,
     spec: &CaseSpec,
     means: &Means,
     new: &Factors,
 ) -> Result<Vec<f64>, Error> {
     let (m, v) = (&means.first, &means.second);
-    if let Ok(first) = run.state("exp_avg") {
-        let second = run.state("exp_avg_sq")?;
-        return Ok(vec![
-            ratio(spec, (first - m).norm(), means.size),
-            of_squares(spec, &second, v),
-        ]);
+    if method == Method::Full {
+        let (first, second) = (run.shown("exp_avg")?, run.shown("exp_avg_sq")?);
+        let first = first.map(|first| ratio(spec, (first - m).norm(), means.size));
+        let second = second.map(|second| of_squares(spec, &second, v));
+        return Ok(first.into_iter().chain(second).collect());
     }
     let carried = tangent_projection(new, &grams(new, Method::Factored)?, m);
-    let (y, z) = (run.state("exp_avg_y")?, run.state("exp_avg_z")?);
     let (row, col) = factored_means(v);
+    let means_shown = [("row_sq", row), ("col_sq", col)].map(|(name, expected)| {
+        let found = run.shown(name)?;
+        Ok(found.map(|found| of_squares(spec, &found, &expected)))
+    });
+    let means_shown = means_shown.into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let mut ratios: Vec<f64> = means_shown.into_iter().flatten().collect();
+    let (Some(y), Some(z)) = (run.shown("exp_avg_y")?, run.shown("exp_avg_z")?) else {
+        return Ok(ratios);
+    };
     // Where r = m, Z is nothing but rounding.
     let size_z = z.norm() + lora_pro_core::relative(means.size, new.a.norm());
-    Ok(vec![
+    ratios.extend([
         ratio(
             spec,
             (&new.b * y + &z * &new.a - carried).norm(),
             means.size,
         ),
         ratio(spec, (new.b.transpose() * &z).norm(), new.b.norm() * size_z),
-        of_squares(spec, &run.state("row_sq")?, &row),
-        of_squares(spec, &run.state("col_sq")?, &col),
-    ])
+    ]);
+    Ok(ratios)
 }
 
 /// The ratio of means of squares. An error d in E moves a mean of E^2 by up to 2 |E| d + d^2: where
@@ -201,7 +218,7 @@ fn factored_normalized(means: &Means, hyper: &Hyper, t: u64) -> (DMatrix<f64>, D
     ((&means.first / c1).component_div(&root), root)
 }
 
-/// In the efficient mode we are fed what SGD answers. U and X A may cancel in it, so that its
+/// In the efficient mode we are fed what one step from scratch shows. U and X A may cancel in it, so that its
 /// rounding is relative to their sizes; from there it goes into the moments as it does.
 fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = exact(method);
@@ -210,14 +227,20 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
     let mut sizes = [[0.0; 3]; 2];
     let mut ratios = Vec::new();
     let mut spec = *spec;
-    for t in 1..=STEPS {
+    for t in 1..=spec.steps {
         let old = run.factors();
         let gradients = spec.gradients(&old, t);
         let (fed, of_parts) = match method {
             Method::Lora => (gradients.clone(), [0.0; 2]),
             _ => {
                 spec = with_condition(&spec, &[&old]);
-                let answer = Answer::to(subject, old, spec.full_gradient(t), XChoice::Sylvester)?;
+                let answer = Answer::to(
+                    subject,
+                    method,
+                    old,
+                    spec.full_gradient(t),
+                    XChoice::Sylvester,
+                )?;
                 let of_parts = answer.sizes(&spec);
                 (answer.adjusted, of_parts)
             }
@@ -242,38 +265,37 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
             let of_root = n.amax() * (*second_root / c2).sqrt();
             let magnified = root.map(|x| 1.0 / x).amax() * (*first / c1 + of_root);
             let expected = old - n * hyper.lr;
-            let checks = [
-                (
-                    new - &expected,
-                    expected.norm() + hyper.lr * (1.0 + magnified),
-                ),
-                (run.state(names[0])? - &means.first, means.size + *first),
-                (
-                    run.state(names[1])? - &means.second,
-                    means.second.norm() + *second,
-                ),
-            ];
-            ratios.extend(checks.map(|(error, size)| ratio(&spec, error.norm(), size)));
+            let size = expected.norm() + hyper.lr * (1.0 + magnified);
+            ratios.push(ratio(&spec, (new - &expected).norm(), size));
+            let of_first = means.size + *first;
+            let of_second = means.second.norm() + *second;
+            for (name, mean, size) in [
+                (names[0], &means.first, of_first),
+                (names[1], &means.second, of_second),
+            ] {
+                let found = run.shown(name)?;
+                ratios.extend(found.map(|found| ratio(&spec, (found - mean).norm(), size)));
+            }
         }
     }
     Ok(worst(ratios))
 }
 
 /// Without memory, a run that has a past steps like one that has none.
-fn forgets(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+fn forgets(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut same = true;
-    for method in METHODS {
+    {
         let hyper = Hyper {
             beta1: 0.0,
             beta2: 0.0,
             ..exact(method)
         };
         let mut old = Run::start(subject, &spec.factors(), hyper)?;
-        for t in 1..STEPS {
+        for t in 1..=FORGOTTEN {
             old.step(&spec.gradients(&old.factors(), t))?;
         }
         let mut new = Run::start(subject, &old.factors(), hyper)?;
-        let gradients = spec.gradients(&old.factors(), STEPS);
+        let gradients = spec.gradients(&old.factors(), FORGOTTEN + 1);
         old.step(&gradients)?;
         new.step(&gradients)?;
         same &= old.factors() == new.factors();

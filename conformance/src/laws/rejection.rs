@@ -7,16 +7,24 @@ use lora_pro_core::{
 };
 use lora_pro_reference::factors::Pair;
 
-use super::METHODS;
+use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) const LAW: Law = Law {
+    number: 18,
+    name: "rejection",
+    formula: "bad input is refused by an error that names the adapter, and nothing changes",
+    cannot_see: "results for good input",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut held = specs_are_refused(subject, spec)? && configurations_are_refused(subject);
-    for method in METHODS {
-        held &= steps_are_refused(subject, spec, method)?;
-    }
+    held &= steps_are_refused(subject, spec, method)?;
     Ok(all_or_nothing(held))
 }
 
@@ -42,7 +50,7 @@ fn specs_are_refused(subject: &Subject, case: &CaseSpec) -> Result<bool, Error> 
         with(&|spec| spec.scale = Scale::RsLora(f64::INFINITY)),
         with(&|spec| spec.group = Some("no such group".into())),
     ];
-    let mut optimizer = Optimizer::new((subject.make)(), Config::from(exact(Method::Full)))?;
+    let mut optimizer = Optimizer::new(subject.backend(), Config::from(exact(Method::Full)))?;
     let mut held = bad
         .into_iter()
         .all(|spec| names_the_adapter(optimizer.add_adapter(spec)));
@@ -112,7 +120,7 @@ fn configurations_are_refused(subject: &Subject) -> bool {
             ..good
         },
     ];
-    let refused = |hyper| Optimizer::new((subject.make)(), Config::from(hyper)).is_err();
+    let refused = |hyper| Optimizer::new(subject.backend(), Config::from(hyper)).is_err();
     bad.into_iter().all(refused)
 }
 
@@ -128,7 +136,7 @@ fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Resu
     let mut run = Run::start(subject, &case.factors(), exact(method))?;
     run.step(&case.gradients(&run.factors(), 1))?;
     let gradients = case.gradients(&run.factors(), 2);
-    let before = run.saved()?;
+    let before = run.snapshot()?;
     let mut held = true;
     for spoil in SPOILS {
         let mut tensors = tensors(subject, &run, &gradients);
@@ -140,7 +148,7 @@ fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Resu
     let mut good = tensors(subject, &run, &gradients);
     held &= step(&mut run, &mut good, AdapterId(7), 1).is_err();
     held &= names_the_adapter(step(&mut run, &mut good, AdapterId(0), 2));
-    held &= run.saved()? == before;
+    held &= run.snapshot()? == before;
     Ok(held && step(&mut run, &mut good, AdapterId(0), 1).is_ok())
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Cannot see X, which is not invariant (law 17).
 
-use lora_pro_core::{Error, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::factors::Factors;
 use nalgebra::{DMatrix, DVector};
 
-use super::Answer;
+use super::{Answer, Applies, CLOSED_FORM, Law};
 use crate::residual::ratio;
 use crate::sample::{CaseSpec, orthonormal};
 use crate::subject::Subject;
@@ -14,8 +14,18 @@ use crate::subject::Subject;
 /// Condition number of R.
 const KAPPA: f64 = 4.0;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
-    let here = Answer::of(subject, spec, XChoice::Sylvester)?;
+pub(super) const LAW: Law = Law {
+    number: 7,
+    name: "reparametrisation",
+    formula: "(B, A) -> (B R, R^-1 A) leaves E unchanged",
+    cannot_see: "X; a constant factor on E",
+    applies: Applies::FullRank,
+    methods: &CLOSED_FORM,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let here = Answer::of(subject, spec, method, XChoice::Sylvester)?;
     let mut random = spec.random(100);
     let (left, right) = (
         orthonormal(&mut random, spec.r, spec.r),
@@ -29,7 +39,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         a: inverse * &here.factors.a,
         s: spec.s,
     };
-    let there = Answer::to(subject, factors, here.g.clone(), XChoice::Sylvester)?;
+    let there = Answer::to(subject, method, factors, here.g.clone(), XChoice::Sylvester)?;
     let wider = CaseSpec {
         kappa_a: spec.kappa_a * KAPPA,
         kappa_b: spec.kappa_b * KAPPA,

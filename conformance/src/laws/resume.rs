@@ -4,17 +4,24 @@
 
 use lora_pro_core::{Error, Hyper, Method};
 
-use super::METHODS;
+use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
 
-/// Steps of a trajectory; it is interrupted before each of them.
-const STEPS: u64 = 4;
+pub(super) const LAW: Law = Law {
+    number: 14,
+    name: "resume",
+    formula: "saved and loaded at any step, a run continues to the last bit",
+    cannot_see: "what is wrong every time",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut same = true;
-    for method in METHODS {
+    {
         let sgd = method == Method::Sgd;
         let momentum = if sgd { 0.9 } else { 0.0 };
         let hyper = Hyper {
@@ -25,13 +32,13 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         };
         let mut straight = Run::start(subject, &spec.factors(), hyper)?;
         let mut interrupted = Run::start(subject, &spec.factors(), hyper)?;
-        for t in 1..=STEPS {
+        for t in 1..=spec.steps {
             straight.step(&spec.gradients(&straight.factors(), t))?;
             interrupted = interrupted.reloaded(subject)?;
             interrupted.step(&spec.gradients(&interrupted.factors(), t))?;
         }
         same &= straight.factors() == interrupted.factors();
-        same &= straight.saved()? == interrupted.saved()? && straight.t() == STEPS;
+        same &= straight.saved()? == interrupted.saved()? && straight.t() == spec.steps;
     }
     Ok(all_or_nothing(same))
 }

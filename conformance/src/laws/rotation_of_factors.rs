@@ -10,26 +10,35 @@ use lora_pro_reference::factors::Factors;
 use nalgebra::DMatrix;
 use rand::seq::SliceRandom;
 
-use super::Answer;
 use super::recurrence::with_condition;
+use super::{Answer, Applies, Law, METHODS};
 use crate::residual::{ratio, worst};
 use crate::sample::{CaseSpec, orthonormal, uniform};
 use crate::subject::{Run, Subject, exact};
 
-/// Steps of a trajectory.
+/// Steps of a trajectory: more would magnify rounding.
 const STEPS: u64 = 4;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
-    let q = orthonormal(&mut spec.random(100), spec.r, spec.r);
-    let p = signed_permutation(spec);
-    let mut ratios = vec![general(subject, spec)?];
-    for method in [Method::Sgd, Method::Full, Method::Factored] {
-        ratios.push(trajectory(subject, spec, method, &q)?);
-    }
-    for method in [Method::Lora, Method::Efficient] {
-        ratios.push(trajectory(subject, spec, method, &p)?);
-    }
-    Ok(worst(ratios))
+pub(super) const LAW: Law = Law {
+    number: 17,
+    name: "rotation-of-factors",
+    formula: "(B, A) -> (B Q, Q'A) takes (dA, dB) to (Q'dA, dB Q)",
+    cannot_see: "a constant factor",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let turned = match method {
+        Method::Lora | Method::Efficient => signed_permutation(spec),
+        _ => orthonormal(&mut spec.random(100), spec.r, spec.r),
+    };
+    let trajectory = trajectory(subject, spec, method, &turned)?;
+    Ok(match method {
+        Method::Lora => trajectory,
+        _ => worst([trajectory, general(subject, spec, method)?]),
+    })
 }
 
 /// A trajectory and its rotated twin. eps is large, so that N is a smooth function of E: at an
@@ -50,7 +59,7 @@ fn trajectory(
     let mut there = Run::start(subject, &rotated(&start, q), hyper)?;
     let mut ratios = Vec::new();
     let mut spec = *spec;
-    for t in 1..=STEPS {
+    for t in 1..=spec.steps.min(STEPS) {
         here.step(&spec.gradients(&here.factors(), t))?;
         there.step(&spec.gradients(&there.factors(), t))?;
         let (expected, found) = (rotated(&here.factors(), q), there.factors());
@@ -71,7 +80,7 @@ fn rotated(factors: &Factors, q: &DMatrix<f64>) -> Factors {
 }
 
 /// One answer under a general R, for the X that allow it.
-fn general(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+fn general(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mix = DMatrix::identity(spec.r, spec.r) * spec.r as f64
         + uniform(&mut spec.random(101), spec.r, spec.r) * 0.5;
     let inverse = mix.clone().try_inverse();
@@ -81,14 +90,14 @@ fn general(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     })?;
     let mut ratios = Vec::new();
     for x in [XChoice::Zero, XChoice::Symmetric] {
-        let here = Answer::of(subject, spec, x)?;
+        let here = Answer::of(subject, spec, method, x)?;
         let factors = Factors {
             b: &here.factors.b * &mix,
             a: &inverse * &here.factors.a,
             s: spec.s,
         };
         let spec = with_condition(spec, &[&factors]);
-        let there = Answer::to(subject, factors, here.g.clone(), x)?;
+        let there = Answer::to(subject, method, factors, here.g.clone(), x)?;
         let (a, b) = (&inverse * &here.adjusted.a, &here.adjusted.b * &mix);
         let [size_a, size_b] = there.sizes(&spec);
         ratios.push(ratio(&spec, (&there.adjusted.a - a).norm(), size_a));

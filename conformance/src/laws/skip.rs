@@ -1,16 +1,26 @@
 //! Law 23: where gradients that are not finite are to be skipped, a step with one changes nothing,
 //! counts for nothing and says why; the run then goes on as if it had not been.
 
-use lora_pro_core::{Config, Error, NonFinite};
+use lora_pro_core::{Config, Error, Method, NonFinite};
 
-use super::METHODS;
+use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) const LAW: Law = Law {
+    number: 23,
+    name: "skip",
+    formula: "a skipped step changes nothing and counts for nothing",
+    cannot_see: "results for good input",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut held = true;
-    for method in METHODS {
+    {
         let skip = NonFinite::Skip;
         let config = Config {
             on_non_finite: skip,
@@ -22,12 +32,12 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
             let gradients = spec.gradients(&disturbed.factors(), t);
             let mut overflowed = gradients.clone();
             overflowed.b[0] = f64::INFINITY;
-            let before = (disturbed.factors(), disturbed.saved()?);
+            let before = disturbed.snapshot()?;
             let report = disturbed.step(&overflowed)?;
             let named = report
                 .skipped
                 .is_some_and(|skip| skip.subject == "adapter `adapter`");
-            held &= named && before == (disturbed.factors(), disturbed.saved()?);
+            held &= named && before == disturbed.snapshot()?;
             held &= disturbed.step(&gradients)?.skipped.is_none();
             straight.step(&gradients)?;
         }

@@ -4,16 +4,26 @@
 //! X = 0: $`S_B X = B^\top (\mathrm{d}B_0 - \mathrm{d}B)`$, $`X S_A = (\mathrm{d}A - \mathrm{d}A_0)
 //! A^\top`$, $`U = \mathrm{d}A_0`$. Cannot see a wrong U or V.
 
-use lora_pro_core::{Error, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 
-use super::Answer;
+use super::{Answer, Applies, CLOSED_FORM, Law};
 use crate::residual::ratio;
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
-    let zero = Answer::of(subject, spec, XChoice::Zero)?;
-    let chosen = Answer::of(subject, spec, XChoice::Sylvester)?;
+pub(super) const LAW: Law = Law {
+    number: 5,
+    name: "sylvester",
+    formula: "SB X + X SA = -U A'",
+    cannot_see: "a wrong U or V",
+    applies: Applies::FullRank,
+    methods: &CLOSED_FORM,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let zero = Answer::of(subject, spec, method, XChoice::Zero)?;
+    let chosen = Answer::of(subject, spec, method, XChoice::Sylvester)?;
     let (b, a) = (&zero.factors.b, &zero.factors.a);
     let b_x = &zero.adjusted.b - &chosen.adjusted.b;
     let x_a = &chosen.adjusted.a - &zero.adjusted.a;

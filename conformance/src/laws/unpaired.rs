@@ -8,18 +8,26 @@ use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::matrix;
 use nalgebra::DMatrix;
 
+use super::{Applies, Law, METHODS};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::{CaseSpec, rounded, uniform};
 use crate::subject::{Member, Run, Subject, exact};
 
-/// Steps of a trajectory.
-const STEPS: u64 = 4;
+pub(super) const LAW: Law = Law {
+    number: 25,
+    name: "unpaired",
+    formula: "parameters without a pair take AdamW steps and count in the global clip",
+    cannot_see: "the adapters",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
 
-pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = Hyper {
-        weight_decay: 0.1,
+        weight_decay: if method == Method::Sgd { 0.0 } else { 0.1 },
         lr: 0.01,
-        ..exact(Method::Full)
+        ..exact(method)
     };
     let limit = spec.size_g;
     let config = Config {
@@ -35,7 +43,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
     let zero = DMatrix::zeros(spec.m, spec.n);
     let (mut expected, mut first, mut second) = (start, zero.clone(), zero);
     let mut ratios = Vec::new();
-    for t in 1..=STEPS {
+    for t in 1..=spec.steps {
         let pair = spec.gradients(&run.factors(), t);
         let gradient = rounded(
             subject.dtype,
@@ -43,11 +51,11 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec) -> Result<f64, Error> {
         );
         let mut broken = gradient.clone();
         broken[0] = f64::NAN;
-        let before = (run.factors(), value.clone(), run.saved()?);
+        let before = (run.snapshot()?, value.clone());
         ratios.push(all_or_nothing(
             step(subject, &mut run, &mut value, &pair, &broken).is_err(),
         ));
-        let after = (run.factors(), value.clone(), run.saved()?);
+        let after = (run.snapshot()?, value.clone());
         ratios.push(all_or_nothing(before == after));
 
         step(subject, &mut run, &mut value, &pair, &gradient)?;

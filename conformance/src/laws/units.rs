@@ -1,0 +1,61 @@
+//! Law 27: the unit of the loss does not matter: $`g \to c g`$ with $`\varepsilon \to c
+//! \varepsilon`$ (SGD: with $`\eta \to \eta / c`$) leaves the factors' path as it is.
+//!
+//! Sees an eps that is squared, under the root or left out where it should be inside, a constant
+//! that is hidden in the code, and moments of the wrong power. eps is as large as E here.
+
+use lora_pro_core::{Error, Hyper, Method};
+
+use super::recurrence::with_condition;
+use super::{Applies, Law, METHODS};
+use crate::residual::{ratio, worst};
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+/// The factor c: no power of two.
+const C: f64 = 37.0;
+
+/// Steps of a trajectory: more would magnify rounding.
+const STEPS: u64 = 3;
+
+pub(super) const LAW: Law = Law {
+    number: 27,
+    name: "units",
+    formula: "g -> c g with eps -> c eps (sgd: lr -> lr / c) leaves the path unchanged",
+    cannot_see: "a constant factor on the update",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let hyper = Hyper {
+        eps: spec.size_g,
+        lr: spec.gentle_lr(),
+        ..exact(method)
+    };
+    let longer = match method {
+        Method::Sgd => Hyper {
+            lr: hyper.lr / C,
+            ..hyper
+        },
+        _ => Hyper {
+            eps: hyper.eps * C,
+            ..hyper
+        },
+    };
+    let mut here = Run::start(subject, &spec.factors(), hyper)?;
+    let mut there = Run::start(subject, &spec.factors(), longer)?;
+    let mut ratios = Vec::new();
+    let mut spec = *spec;
+    for t in 1..=spec.steps.min(STEPS) {
+        here.step(&spec.gradients(&here.factors(), t))?;
+        there.step(&spec.gradients(&there.factors(), t).scaled(C))?;
+        let (x, y) = (here.factors(), there.factors());
+        spec = with_condition(&spec, &[&x]);
+        let [size_a, size_b] = here.path();
+        ratios.push(ratio(&spec, (x.a - y.a).norm(), size_a));
+        ratios.push(ratio(&spec, (x.b - y.b).norm(), size_b));
+    }
+    Ok(worst(ratios))
+}

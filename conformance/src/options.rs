@@ -1,0 +1,167 @@
+//! Options of a differential check, drawn from a case's seed: so that a case remains a few numbers.
+
+use lora_pro_core::{
+    Config, DType, Damping, Error, Hyper, Method, MomentDType, Preset, Rounding, XChoice,
+};
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::differential::{self, Case};
+use crate::sample::CaseSpec;
+use crate::subject::Subject;
+
+/// Large adapters and long runs are left to tests of their own.
+const STEPS: u64 = 8;
+
+/// The subject against the reference, with the case's options.
+///
+/// # Errors
+/// As [`differential::compare`].
+pub fn compare(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let case = drawn(spec, method);
+    supported(subject, &case)?;
+    let make = || subject.backend();
+    Ok(differential::compare(&make, &case)?.ratio)
+}
+
+/// Options that the front refuses for this backend are not its fault.
+fn supported(subject: &Subject, case: &Case) -> Result<(), Error> {
+    let manifest = subject.backend().manifest();
+    let hyper = &case.config.hyper;
+    let moments = match hyper.moment_dtype {
+        MomentDType::Bf16 => Some(DType::Bf16),
+        MomentDType::F64 => Some(DType::F64),
+        MomentDType::F32 => Some(DType::F32),
+        _ => None,
+    };
+    let missing = |what: String| {
+        Err(Error::Unsupported {
+            subject: "adapter `adapter`".into(),
+            backend: manifest.name.clone(),
+            what,
+        })
+    };
+    if let Some(dtype) = moments.filter(|dtype| !manifest.moment_dtypes.contains(dtype)) {
+        return missing(format!("{dtype} moments"));
+    }
+    if !manifest.roundings.contains(&hyper.rounding) {
+        return missing(format!("{} rounding", hyper.rounding));
+    }
+    Ok(())
+}
+
+/// The options that follow from a case's seed.
+pub fn drawn(spec: &CaseSpec, method: Method) -> Case {
+    let mut random = spec.random(500);
+    let hyper = hyper(&mut random, spec.dtype, method);
+    let config = Config {
+        max_grad_norm: pick(&mut random, &[None, Some(1e-2), Some(10.0)]),
+        ..Config::from(hyper)
+    };
+    // The wild sizes of the laws' cases would only overflow.
+    let tame = |size: f64| size.clamp(1e-3, 10.0);
+    Case {
+        adapter: CaseSpec {
+            size_a: tame(spec.size_a),
+            size_b: tame(spec.size_b),
+            size_g: tame(spec.size_g),
+            ..*spec
+        },
+        config,
+        grad_scale: pick(&mut random, &[1.0, 1.0 / 256.0, 1e-3]),
+        steps: spec.steps.min(STEPS),
+        unpaired: random.random(),
+    }
+}
+
+fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
+    let sgd = method == Method::Sgd;
+    let moments = [
+        MomentDType::Auto,
+        MomentDType::F32,
+        MomentDType::F64,
+        MomentDType::Bf16,
+    ];
+    let dampings = [
+        Damping::None,
+        Damping::Absolute(1e-8),
+        Damping::Absolute(1e-3),
+        Damping::Relative(1e-4),
+        Damping::Cutoff(1e-6),
+    ];
+    let short = matches!(dtype, DType::Bf16 | DType::F16);
+    Hyper {
+        method,
+        x: pick(
+            random,
+            &[XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero],
+        ),
+        damping: pick(random, &dampings),
+        lr: 10f64.powf(random.random_range(-5.0..-1.0)),
+        lr_ratio: pick(random, &[1.0, 4.0]),
+        beta1: pick(random, &[0.0, 0.5, 0.9]),
+        beta2: pick(random, &[0.0, 0.9, 0.999]),
+        eps: pick(random, &[1e-8, 1e-3, 1.0]),
+        weight_decay: if sgd { 0.0 } else { pick(random, &[0.0, 0.1]) },
+        decay_base: random.random(),
+        momentum: if sgd { pick(random, &[0.0, 0.9]) } else { 0.0 },
+        amsgrad: !sgd && random.random(),
+        maximize: random.random(),
+        update_clip: pick(random, &[None, Some(1e-3), Some(0.3)]),
+        moment_dtype: match method {
+            Method::Full => pick(random, &moments),
+            _ => MomentDType::Auto,
+        },
+        rounding: match short {
+            true => pick(random, &[Rounding::Nearest, Rounding::Master]),
+            false => Rounding::Nearest,
+        },
+        ..Preset::Paper.hyper()
+    }
+}
+
+/// One of several; the lists here are never empty.
+fn pick<T: Copy>(random: &mut ChaCha8Rng, all: &[T]) -> T {
+    *all.choose(random).unwrap_or(&all[0])
+}
+
+/// Every option that a coverage table lists.
+pub fn features(spec: &CaseSpec, method: Method) -> Vec<String> {
+    let case = drawn(spec, method);
+    let hyper = &case.config.hyper;
+    let damping = match hyper.damping {
+        Damping::None => "none",
+        Damping::Absolute(_) => "absolute",
+        Damping::Relative(_) => "relative",
+        Damping::Cutoff(_) => "cutoff",
+    };
+    let flags = [
+        ("weight decay", hyper.weight_decay > 0.0),
+        ("decay of W0", hyper.decay_base && hyper.weight_decay > 0.0),
+        ("momentum", hyper.momentum > 0.0),
+        ("amsgrad", hyper.amsgrad),
+        ("maximize", hyper.maximize),
+        ("update clip", hyper.update_clip.is_some()),
+        ("gradient clip", case.config.max_grad_norm.is_some()),
+        ("loss scale", case.grad_scale != 1.0),
+        ("unpaired parameter", case.unpaired),
+        ("learning-rate ratio", hyper.lr_ratio != 1.0),
+        (
+            "no memory (b1 = b2 = 0)",
+            hyper.beta1 == 0.0 && hyper.beta2 == 0.0,
+        ),
+        ("eps that matters", hyper.eps > 1e-4),
+        ("master copies", hyper.rounding == Rounding::Master),
+    ];
+    let flags = flags.into_iter().filter(|(_, on)| *on);
+    let named = [
+        format!("x: {}", hyper.x),
+        format!("damping: {damping}"),
+        format!("moments: {}", hyper.moment_dtype),
+    ];
+    named
+        .into_iter()
+        .chain(flags.map(|(name, _)| name.to_string()))
+        .collect()
+}

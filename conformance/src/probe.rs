@@ -1,0 +1,130 @@
+//! Reading (dA, dB) off one step, whatever the method, without looking inside.
+//!
+//! The step is made so long that what it starts from is a rounding error beside it: A moves by
+//! `lr dA`, so `dA = (A_old - A_new) / lr`. What the methods do to dA before they step along it is
+//! undone by a choice of eps:
+//!
+//! | method | first step along | eps | undone by |
+//! |---|---|---|---|
+//! | sgd | d | | |
+//! | efficient | n = d / (\|d\| + eps), entry by entry | the largest \|d\| | d = eps n / (1 - \|n\|) |
+//! | full | the (dA, dB) of N = E / (\|E\| + eps) | E / u | N = E / eps |
+//! | factored | the (dA, dB) of N = E rms(E) / eps^2 | E / u | \|N\| shows rms(E) |
+//!
+//! The last two use that the (dA, dB) of c E are c times those of g.
+
+use lora_pro_core::{DType, Damping, Error, Method, XChoice, relative};
+use lora_pro_reference::closed_form::{adjusted, split};
+use lora_pro_reference::damping::Grams;
+use lora_pro_reference::equivalent::equivalent_gradient;
+use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::x::choose;
+use nalgebra::DMatrix;
+
+/// How much longer than A and B the step is.
+const LONGER: f64 = 1024.0;
+
+/// No step is longer than this: f32 ends at 3e38, and squares are summed in f64.
+const LONGEST: f64 = 1e30;
+
+/// Sizes of the right answer, from which those of the step are chosen. The answer itself does not
+/// depend on them but by rounding.
+pub(crate) struct Expected {
+    /// |dA| and |dB|, no smaller than what rounding of their parts leaves of them.
+    lengths: [f64; 2],
+    /// The largest entry of dA and dB.
+    entry: f64,
+    /// The largest entry of E.
+    e: f64,
+    /// The root of the mean of E.E.
+    rms: f64,
+}
+
+impl Expected {
+    /// Of an adapter, its gradients and X.
+    pub(crate) fn of(factors: &Factors, gradients: &Pair, x: XChoice) -> Result<Self, Error> {
+        let grams = Grams::of(factors, Damping::None)?;
+        let parts = split(factors, &grams, gradients);
+        let x = choose(x, factors, &grams, gradients, &parts)?;
+        let right = adjusted(factors, &parts, &x);
+        let e = equivalent_gradient(factors, &right);
+        let floor = |whole: &DMatrix<f64>, part: &DMatrix<f64>| {
+            let part = part.norm();
+            if part > 0.0 {
+                whole.norm().max(1e-6 * part)
+            } else {
+                0.0
+            }
+        };
+        Ok(Expected {
+            lengths: [floor(&right.a, &parts.u), floor(&right.b, &parts.v)],
+            entry: right.a.amax().max(right.b.amax()),
+            e: e.amax(),
+            rms: e.norm() / (e.len() as f64).sqrt(),
+        })
+    }
+}
+
+/// A step from which (dA, dB) can be read.
+pub(crate) struct Probe {
+    method: Method,
+    /// Its learning rate.
+    pub(crate) lr: f64,
+    /// Its eps.
+    pub(crate) eps: f64,
+}
+
+impl Probe {
+    pub(crate) fn new(
+        method: Method,
+        dtype: DType,
+        factors: &Factors,
+        expected: &Expected,
+    ) -> Self {
+        let or_one = |x: f64| if x > 0.0 { x } else { 1.0 };
+        let eps = match method {
+            Method::Lora | Method::Sgd => 1.0,
+            Method::Efficient => or_one(expected.entry),
+            Method::Factored | Method::Full => or_one(expected.e) / dtype.unit_roundoff(),
+        };
+        // What the method makes of a unit of (dA, dB).
+        let unit = match method {
+            Method::Lora | Method::Sgd => 1.0,
+            Method::Efficient | Method::Full => 1.0 / eps,
+            Method::Factored => or_one(expected.rms) / eps / eps,
+        };
+        let [a, b] = expected.lengths;
+        let long = |factor: &DMatrix<f64>, d: f64| relative(LONGER * factor.norm(), d);
+        let needed = [(&factors.a, a), (&factors.b, b)]
+            .map(|(factor, d)| if d > 0.0 { long(factor, d) } else { 0.0 });
+        let rate = or_one(needed[0].max(needed[1])).min(LONGEST / or_one(a.max(b)));
+        Probe {
+            method,
+            lr: rate / unit,
+            eps,
+        }
+    }
+
+    /// (dA, dB) from how far each factor moved in units of lr.
+    pub(crate) fn read(&self, factors: &Factors, moved: &Pair) -> Pair {
+        let eps = self.eps;
+        match self.method {
+            Method::Lora | Method::Sgd => moved.clone(),
+            Method::Efficient => {
+                let undone = |n: &DMatrix<f64>| n.map(|n| eps * n / (1.0 - n.abs()));
+                Pair {
+                    a: undone(&moved.a),
+                    b: undone(&moved.b),
+                }
+            }
+            Method::Full => moved.scaled(eps),
+            Method::Factored => {
+                // |N| = |E| rms(E) / eps^2 = mn rms(E)^2 / ((mn)^(1/2) eps^2).
+                let n = equivalent_gradient(factors, moved);
+                let rms = eps * (n.norm() / (n.len() as f64).sqrt()).sqrt();
+                let unit = relative(eps, rms) * eps;
+                moved.scaled(if rms > 0.0 { unit } else { 1.0 })
+            }
+        }
+    }
+}
