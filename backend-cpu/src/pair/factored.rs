@@ -8,7 +8,7 @@ use crate::passes::{
     Advancing, Averaging, Carrying, Crew, Momentum, Source, advance, average, carry,
 };
 use crate::scratch::{Lead, Sum};
-use crate::small::{Seen, Solved, Square, combine, multiply};
+use crate::small::{Solved, Square, combine};
 
 /// Names of the state by side: the first moment, the means of E.E and the largest of them.
 const STATE: [[&str; 3]; 2] = [
@@ -104,17 +104,11 @@ impl PairWork {
     fn choose_for_n<T: Stateful>(&mut self, lead: &mut Lead<T>, slot: &PairSlot, step: Step) {
         let s = slot.spec.s();
         let [[waa, way], [wbb, wbz]] = &lead.small.weighted;
-        let (inner, part) = (&mut lead.small.one, &mut lead.small.two);
-        multiply(inner.as_mut(), 1.0, wbb.as_ref(), way.transpose());
-        multiply(part.as_mut(), 1.0, wbz.as_ref(), waa.as_ref());
-        **inner += &**part;
+        let first = [wbb.as_ref(), way.transpose()];
+        let second = [wbz.as_ref(), waa.as_ref()];
+        self.solved.look_at(&mut lead.work, [first, second]);
         let gamma = s / correction(slot.hyper.beta1, step.t);
-        let seen = Seen {
-            ga_a: inner.as_ref(),
-            b_gb: inner.as_ref(),
-            gamma,
-        };
-        self.solved.choose(&mut lead.work, slot.hyper.x, s, seen);
+        self.solved.choose(&mut lead.work, slot.hyper.x, s, gamma);
     }
 
     /// Steps both factors in scratch memory: `D = (T1 Y + T2 F) w + T3 F`, with
@@ -183,12 +177,10 @@ impl PairWork {
         let grams = [saa.as_ref(), sbb.as_ref()];
         self.solved
             .decompose(work, grams, [spec.n, spec.m], slot.hyper.damping);
-        let (inner, part) = (&mut small.one, &mut small.two);
-        multiply(inner.as_mut(), 1.0, b1b.as_ref(), a1y.transpose());
-        multiply(part.as_mut(), 1.0, b1z.as_ref(), a1a.transpose());
-        **inner += &**part;
-        self.solved
-            .solve_both(work, part.as_mut(), 1.0, inner.as_ref());
+        let first = [b1b.as_ref(), a1y.transpose()];
+        let second = [b1z.as_ref(), a1a.transpose()];
+        self.solved.look_at(work, [first, second]);
+        self.solved.inside(work, small.two.as_mut(), 1.0);
         for k in [0, 1] {
             let other = 1 - k;
             let Lead {

@@ -15,7 +15,7 @@ use crate::passes::{
 use crate::rounding::Seed;
 use crate::scratch::Lead;
 use crate::simd::WIDTH;
-use crate::small::{Seen, Solved};
+use crate::small::Solved;
 use crate::spread::Slices;
 
 impl PairWork {
@@ -43,12 +43,9 @@ impl PairWork {
             self.factor_norms().map(f64::to_bits)
         );
         let [a, b] = &self.sides;
-        let seen = Seen {
-            ga_a: a.fg.transpose(),
-            b_gb: b.fg.as_ref(),
-            gamma: s,
-        };
-        self.solved.choose(&mut lead.work, slot.hyper.x, s, seen);
+        self.solved
+            .look(&mut lead.work, a.fg.transpose(), b.fg.as_ref());
+        self.solved.choose(&mut lead.work, slot.hyper.x, s, s);
         self.direct(lead, s, s);
         let g = panels.each_ref().map(Source::Panel);
         let along = Along {

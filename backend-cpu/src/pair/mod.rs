@@ -15,7 +15,7 @@ use crate::panel::Panel;
 use crate::passes::{Crew, Source, survey};
 use crate::rounding::{Round, Seed};
 use crate::scratch::Lead;
-use crate::small::{Seen, Side, Solved, combine, trace, trace_product};
+use crate::small::{Side, Solved, combine, trace, trace_product};
 use crate::view::View;
 
 /// The borrowed tensors of one adapter. Side 0 is A, side 1 is B transposed.
@@ -180,12 +180,8 @@ impl PairWork {
             let grams = [a.ff.as_ref(), b.ff.as_ref()];
             solved.decompose(work, grams, [spec.n, spec.m], hyper.damping);
             solved.split(work, s, gamma, &self.sides);
-            let seen = Seen {
-                ga_a: a.fg.transpose(),
-                b_gb: b.fg.as_ref(),
-                gamma,
-            };
-            solved.choose(work, hyper.x, s, seen);
+            solved.look(work, a.fg.transpose(), b.fg.as_ref());
+            solved.choose(work, hyper.x, s, gamma);
         }
         // ||E||^2 with E = B H0 + H1' A.
         let square = trace_product(b.ff.as_ref(), solved.hh[0].as_ref())

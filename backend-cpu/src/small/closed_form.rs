@@ -38,6 +38,10 @@ pub(crate) struct Solved {
     inverse: [Inverse; 2],
     /// SA^+ and SB^+.
     pub(crate) plus: [Square; 2],
+    /// Rb' (gA A').
+    left: Square,
+    /// Rb' (B'gB) Ra.
+    both: Square,
     /// X.
     pub(crate) x: Square,
     /// Q.
@@ -57,23 +61,13 @@ impl Side {
     }
 }
 
-/// What (gA, gB), or N in their place, looks like through the factors.
-pub(crate) struct Seen<'g> {
-    /// gA A'.
-    pub(crate) ga_a: MatRef<'g, f64>,
-    /// B'gB.
-    pub(crate) b_gb: MatRef<'g, f64>,
-    /// What multiplies both.
-    pub(crate) gamma: f64,
-}
-
 impl Solved {
     pub(crate) fn reserve(&mut self, r: usize) {
         self.eigen.iter_mut().for_each(|eigen| eigen.reserve(r));
         self.inverse
             .iter_mut()
             .for_each(|inverse| inverse.reserve(r));
-        let all = [&mut self.x, &mut self.q].into_iter();
+        let all = [&mut self.x, &mut self.q, &mut self.left, &mut self.both].into_iter();
         let all = all
             .chain(&mut self.plus)
             .chain(&mut self.hh)
@@ -83,7 +77,7 @@ impl Solved {
 
     /// For tests: what is read before it is written shows.
     pub(crate) fn poison(&mut self) {
-        let all = [&mut self.x, &mut self.q].into_iter();
+        let all = [&mut self.x, &mut self.q, &mut self.left, &mut self.both].into_iter();
         let all = all
             .chain(&mut self.plus)
             .chain(&mut self.hh)
@@ -129,34 +123,55 @@ impl Solved {
         multiply(out, factor, root, inner.as_ref());
     }
 
-    /// `out = factor * SB^+ y SA^+`.
-    pub(crate) fn solve_both(
-        &self,
-        work: &mut Work,
-        out: MatMut<'_, f64>,
-        factor: f64,
-        y: MatRef<'_, f64>,
-    ) {
-        let [ra, rb] = [self.inverse[0].root.as_ref(), self.inverse[1].root.as_ref()];
-        let [mut first, mut second, _] = work.matrices(y.nrows());
-        multiply(first.as_mut(), 1.0, rb.transpose(), y);
-        multiply(second.as_mut(), 1.0, first.as_ref(), ra);
-        multiply(first.as_mut(), 1.0, rb, second.as_ref());
-        multiply(out, factor, first.as_ref(), ra.transpose());
+    /// Looks at (gA, gB) through the roots.
+    pub(crate) fn look(&mut self, work: &mut Work, ga_a: MatRef<'_, f64>, b_gb: MatRef<'_, f64>) {
+        let [ra, rb] = [0, 1].map(|k| self.inverse[k].root.as_ref());
+        let [mut inner, ..] = work.matrices(ga_a.nrows());
+        multiply(self.left.as_mut(), 1.0, rb.transpose(), ga_a);
+        multiply(inner.as_mut(), 1.0, rb.transpose(), b_gb);
+        multiply(self.both.as_mut(), 1.0, inner.as_ref(), ra);
     }
 
-    /// Q and X for these gradients.
-    pub(crate) fn choose(&mut self, work: &mut Work, choice: XChoice, s: f64, seen: Seen<'_>) {
-        let factor = seen.gamma / (s * s);
+    /// Looks at a matrix in the place of g of which B'N A' is a sum of two products. Each is much
+    /// larger than the sum where B is ill-conditioned; through the roots it is not.
+    pub(crate) fn look_at(&mut self, work: &mut Work, products: [[MatRef<'_, f64>; 2]; 2]) {
+        let [ra, rb] = [0, 1].map(|k| self.inverse[k].root.as_ref());
+        let [mut of_b, mut of_a, mut part] = work.matrices(ra.nrows());
+        for (k, [b, a]) in products.into_iter().enumerate() {
+            multiply(of_b.as_mut(), 1.0, rb.transpose(), b);
+            multiply(of_a.as_mut(), 1.0, a, ra);
+            let terms = [(a, &mut self.left), (of_a.as_ref(), &mut self.both)];
+            for (right, sum) in terms {
+                multiply(part.as_mut(), 1.0, of_b.as_ref(), right);
+                match k {
+                    0 => combine(sum.as_mut(), [(1.0, part.as_ref())]),
+                    _ => **sum += &part,
+                }
+            }
+        }
+    }
+
+    /// `out = factor * SB^+ B'N A' SA^+` of what was looked at.
+    pub(crate) fn inside(&self, work: &mut Work, mut out: MatMut<'_, f64>, factor: f64) {
+        let [ra, rb] = [0, 1].map(|k| self.inverse[k].root.as_ref());
+        let [mut half, ..] = work.matrices(ra.nrows());
+        multiply(half.as_mut(), 1.0, rb, self.both.as_ref());
+        multiply(out.as_mut(), factor, half.as_ref(), ra.transpose());
+    }
+
+    /// Q and X for what was looked at, which `gamma` multiplies.
+    pub(crate) fn choose(&mut self, work: &mut Work, choice: XChoice, s: f64, gamma: f64) {
+        let factor = gamma / (s * s);
         let mut q = std::mem::take(&mut self.q);
-        self.solve_both(work, q.as_mut(), factor, seen.b_gb);
+        self.inside(work, q.as_mut(), factor);
         self.q = q;
         let mut x = std::mem::take(&mut self.x);
         match choice {
             XChoice::Zero => x.fill(0.0),
             XChoice::Symmetric => combine(x.as_mut(), [(-0.5, self.q.as_ref())]),
             XChoice::Sylvester => {
-                self.solve(work, 1, x.as_mut(), -factor, seen.ga_a);
+                let root = self.inverse[1].root.as_ref();
+                multiply(x.as_mut(), -factor, root, self.left.as_ref());
                 self.sylvester(work, x.as_mut());
             }
         }

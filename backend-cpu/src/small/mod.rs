@@ -8,6 +8,6 @@ mod inverse;
 mod square;
 mod work;
 
-pub(crate) use closed_form::{Seen, Side, Solved};
+pub(crate) use closed_form::{Side, Solved};
 pub(crate) use square::Square;
-pub(crate) use work::{Work, combine, multiply, norm, trace, trace_product};
+pub(crate) use work::{Work, combine, norm, trace, trace_product};
