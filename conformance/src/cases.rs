@@ -30,6 +30,11 @@ pub fn cases(applies: Applies, dtype: DType, method: Method) -> BoxedStrategy<Ca
     }
 }
 
+/// Of any rank, with condition numbers at which every step is well-posed.
+pub fn moderate(dtype: DType) -> BoxedStrategy<CaseSpec> {
+    any_rank(decades(dtype, Method::Sgd)[0]).boxed()
+}
+
 /// Cases of full rank: shapes from 1 x 1, r up to min(m, n), condition numbers up to `10^decades`,
 /// trajectories of 1 to 30 steps.
 pub fn full_rank(decades: f64) -> impl Strategy<Value = CaseSpec> {

@@ -4,7 +4,7 @@
 use lora_pro_core::{DType, Error, Method};
 use proptest::strategy::BoxedStrategy;
 
-use crate::laws::{Applies, LAWS, Law, METHODS};
+use crate::laws::{LAWS, Law, METHODS};
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
 use crate::{cases, options, smoke};
@@ -68,7 +68,7 @@ impl Check {
         match self {
             Check::Smoke(_) => cases::plain(),
             Check::Law(law) => cases::cases(law.applies, dtype, method),
-            Check::Differential => cases::cases(Applies::AnyRank, dtype, method),
+            Check::Differential => cases::moderate(dtype),
         }
     }
 
@@ -85,8 +85,23 @@ impl Check {
         match self {
             Check::Smoke(smoke) => smoke.ratio(subject, &spec, method),
             Check::Law(law) => law.ratio(subject, &spec, method),
-            Check::Differential => options::compare(subject, &spec, method),
+            Check::Differential => Ok(options::compare(subject, &spec, method)?.ratio),
         }
+    }
+
+    /// What is worst about a case that fails, where the check can say it.
+    pub fn explain(&self, subject: &Subject, spec: &CaseSpec, method: Method) -> Option<String> {
+        let Check::Differential = self else {
+            return None;
+        };
+        let spec = CaseSpec {
+            dtype: subject.dtype,
+            ..*spec
+        };
+        let finding = options::compare(subject, &spec, method).ok()?;
+        let config = options::drawn(&spec, method).config;
+        let options = serde_json::to_string(&config).ok()?;
+        Some(format!("{}, with {options}", finding.worst))
     }
 
     /// The branches and options that a case exercises, for the coverage table.

@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::differential::{self, Case};
+use crate::differential::{self, Case, Finding};
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
 
@@ -18,11 +18,11 @@ const STEPS: u64 = 8;
 ///
 /// # Errors
 /// As [`differential::compare`].
-pub fn compare(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+pub fn compare(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<Finding, Error> {
     let case = drawn(spec, method);
     supported(subject, &case)?;
     let make = || subject.backend();
-    Ok(differential::compare(&make, &case)?.ratio)
+    differential::compare(&make, &case)
 }
 
 /// Options that the front refuses for this backend are not its fault.

@@ -24,8 +24,17 @@ use nalgebra::DMatrix;
 /// How much longer than A and B the step is.
 const LONGER: f64 = 1024.0;
 
-/// No step is longer than this: f32 ends at 3e38, and squares are summed in f64.
-const LONGEST: f64 = 1e30;
+/// Less of a part than this is not asked for.
+const NOTHING: f64 = 1e-6;
+
+/// No step is longer than this, so that neither it nor its square overflows: f32 ends at 3e38, f64
+/// at 1e308, where squares are summed.
+fn longest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 1e140,
+        _ => 1e30,
+    }
+}
 
 /// Sizes of the right answer, from which those of the step are chosen. The answer itself does not
 /// depend on them but by rounding.
@@ -48,16 +57,12 @@ impl Expected {
         let x = choose(x, factors, &grams, gradients, &parts)?;
         let right = adjusted(factors, &parts, &x);
         let e = equivalent_gradient(factors, &right);
-        let floor = |whole: &DMatrix<f64>, part: &DMatrix<f64>| {
-            let part = part.norm();
-            if part > 0.0 {
-                whole.norm().max(1e-6 * part)
-            } else {
-                0.0
-            }
-        };
+        // Parts cancel: what is left of them may be nothing but rounding, and is not asked for.
+        let floor =
+            |whole: &DMatrix<f64>, part: &DMatrix<f64>| whole.norm().max(NOTHING * part.norm());
+        let unprojected = grams.sa_inverse.times_left(&gradients.b) / (factors.s * factors.s);
         Ok(Expected {
-            lengths: [floor(&right.a, &parts.u), floor(&right.b, &parts.v)],
+            lengths: [floor(&right.a, &parts.u), floor(&right.b, &unprojected)],
             entry: right.a.amax().max(right.b.amax()),
             e: e.amax(),
             rms: e.norm() / (e.len() as f64).sqrt(),
@@ -97,10 +102,11 @@ impl Probe {
         let long = |factor: &DMatrix<f64>, d: f64| relative(LONGER * factor.norm(), d);
         let needed = [(&factors.a, a), (&factors.b, b)]
             .map(|(factor, d)| if d > 0.0 { long(factor, d) } else { 0.0 });
-        let rate = or_one(needed[0].max(needed[1])).min(LONGEST / or_one(a.max(b)));
+        let longest = longest(dtype);
+        let rate = or_one(needed[0].max(needed[1])).min(longest / or_one(a.max(b)));
         Probe {
             method,
-            lr: rate / unit,
+            lr: (rate / unit).min(longest),
             eps,
         }
     }

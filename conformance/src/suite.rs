@@ -153,6 +153,7 @@ impl Plan {
         if search.finding.is_none() {
             self.look(&check.cases(dtype, method), &mut search, started);
         }
+        search.explain();
         search.into_cell(&mut cell);
         if let Some(folder) = &self.failures {
             cell.store(folder);
@@ -281,6 +282,14 @@ impl<'s> Search<'s> {
         let finding = self.of(spec);
         if finding.verdict != Verdict::Pass {
             self.finding = Some(finding);
+        }
+    }
+
+    /// In words, where there are none yet.
+    fn explain(&mut self) {
+        let (check, subject, method) = (self.check, self.subject, self.method);
+        if let Some(finding) = self.finding.as_mut().filter(|found| found.reason.is_none()) {
+            finding.reason = check.explain(subject, &finding.case, method);
         }
     }
 

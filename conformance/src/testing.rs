@@ -39,13 +39,13 @@ pub fn run(check: &str, dtype: DType, method: Method, make: fn() -> Box<dyn Back
     let cell = plan.cell(&entry, check, dtype, method);
     assert!(
         cell.verdict.is_fine(),
-        "{} ({}) in {dtype}, {method}: {}, ratio {:e} {}\nsmallest case: {:#?}",
+        "{} ({}) in {dtype}, {method}: {}, ratio {:e} {}\nsmallest case: {}",
         cell.check,
         cell.title,
         cell.verdict.name(),
         cell.ratio,
         cell.reason.as_deref().unwrap_or_default(),
-        cell.worst,
+        serde_json::to_string(&cell.worst).unwrap_or_default(),
     );
     if cell.verdict == Verdict::Unsupported {
         println!("unsupported: {}", cell.reason.unwrap_or_default());

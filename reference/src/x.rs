@@ -51,8 +51,8 @@ pub fn choose(
 /// ```math
 /// X = Q_b \left[ \frac{(Q_b^\top C Q_a)_{ij}}{b_i + a_j} \right] Q_a^\top
 /// ```
-/// Where $`b_i + a_j`$ is 0 up to rounding, so is the numerator, and the entry is 0: the solution
-/// of least norm. The Gram matrices are not damped here. Source: paper, theorem 2.3; laws 5, 6, 15.
+/// Where rounding leaves less than two digits of $`b_i + a_j`$ it counts as 0; then so is the
+/// numerator, and the entry is 0: the solution of least norm. The Gram matrices are not damped here. Source: paper, theorem 2.3; laws 5, 6, 15.
 ///
 /// # Errors
 /// As [`symmetric_eigen`].
@@ -70,7 +70,7 @@ pub fn sylvester(
     c: &DMatrix<f64>,
 ) -> Result<DMatrix<f64>, Error> {
     let (eb, ea) = (symmetric_eigen(sb)?, symmetric_eigen(sa)?);
-    let rounding = sb.nrows() as f64 * f64::EPSILON * (eb.values.max() + ea.values.max());
+    let rounding = 100.0 * sb.nrows() as f64 * f64::EPSILON * (eb.values.max() + ea.values.max());
     let rotated = eb.vectors.transpose() * c * &ea.vectors;
     let divided = DMatrix::from_fn(rotated.nrows(), rotated.ncols(), |i, j| {
         let sum = eb.values[i] + ea.values[j];

@@ -185,7 +185,7 @@ impl Solved {
         let (qa, qb) = (ea.vectors.as_ref(), eb.vectors.as_ref());
         let max = |values: &[f64]| values.iter().copied().fold(f64::MIN, f64::max);
         let r = c.nrows();
-        let rounding = r as f64 * f64::EPSILON * (max(&ea.values) + max(&eb.values));
+        let rounding = 100.0 * r as f64 * f64::EPSILON * (max(&ea.values) + max(&eb.values));
         let [mut first, mut second, _] = work.matrices(r);
         multiply(first.as_mut(), 1.0, qb.transpose(), c.as_ref());
         multiply(second.as_mut(), 1.0, first.as_ref(), qa);

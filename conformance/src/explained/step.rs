@@ -62,8 +62,9 @@ impl Known<'_> {
     }
 }
 
-/// The noise of one step. None where the case is ill-posed: rounding decides whether an eigenvalue
-/// is cut off, so two correct backends may use different tangent spaces.
+/// The noise of one step. None where the case is ill-posed and rounding decides: whether an
+/// eigenvalue is cut off, so that two correct backends may use different tangent spaces; or which
+/// factor is the larger one, to which the update clip looks.
 ///
 /// # Errors
 /// What the reference refuses.
@@ -72,6 +73,9 @@ pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
     let u = known.unit_roundoff();
     let place = Place::of(factors, hyper.damping, u)?;
     if hyper.method != Method::Lora && place.at_the_cut(hyper.damping)? {
+        return Ok(None);
+    }
+    if hyper.update_clip.is_some() && alike(factors.a.norm(), factors.b.norm(), u) {
         return Ok(None);
     }
     let setting = Setting {
@@ -100,6 +104,11 @@ pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
         clip: update.1,
         equivalent: direction.equivalent,
     }))
+}
+
+/// Equal up to rounding.
+fn alike(x: f64, y: f64, u: f64) -> bool {
+    (x - y).abs() <= 100.0 * u * x.max(y)
 }
 
 /// Of both updates and of the clip, which is inverse to the length of one of them.

@@ -7,6 +7,7 @@ use lora_pro_core::{Error, Hyper, Method};
 use lora_pro_reference::equivalent::equivalent_gradient;
 use lora_pro_reference::factors::Pair;
 
+use super::recurrence::with_condition;
 use super::{Applies, Law, WITH_MOMENTS};
 use crate::residual::{all_or_nothing, worst};
 use crate::sample::CaseSpec;
@@ -52,11 +53,13 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         let mut largest = Vec::new();
         for t in 1..=4 {
             let size = if t == 1 { 1.0 } else { 0.0 };
+            let chaotic = with_condition(spec, &[&run.factors()]).kappa_b > 1e3;
             let moved = moves(&mut run, spec, method, t, size)?;
             let moved_without = moves(&mut without, spec, method, t, size)?;
             held.push(match t {
                 1 => run.factors() == without.factors(),
-                2 => moved < 0.8 * moved_without,
+                // After a first step along signs B may have rows that are equal up to rounding.
+                2 => chaotic || moved < 0.8 * moved_without,
                 // By now the two runs are at different places.
                 _ => true,
             });
