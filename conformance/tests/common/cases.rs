@@ -46,7 +46,7 @@ fn ranks(r: usize) -> impl Strategy<Value = (usize, usize)> {
     ]
 }
 
-/// Condition numbers up to 1 / u.
+/// Adapters of all sizes and ranks, of condition numbers up to 1 / u.
 fn adapters(dtype: DType) -> impl Strategy<Value = CaseSpec> {
     let decades = -dtype.unit_roundoff().log10();
     shapes().prop_flat_map(move |(m, n, r)| {
@@ -80,7 +80,7 @@ fn adapters(dtype: DType) -> impl Strategy<Value = CaseSpec> {
 }
 
 /// Any method with any options.
-pub fn methods() -> impl Strategy<Value = Hyper> {
+fn methods() -> impl Strategy<Value = Hyper> {
     let kinds = (
         select(vec![
             Method::Lora,

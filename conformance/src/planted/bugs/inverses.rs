@@ -2,6 +2,7 @@
 
 use lora_pro_core::{DType, Damping, Error};
 use lora_pro_reference::damping::{Grams, Inverse, damped_inverse};
+use lora_pro_reference::eigen::symmetric_eigen;
 use lora_pro_reference::factors::Factors;
 use nalgebra::{DMatrix, SymmetricEigen};
 
@@ -13,11 +14,8 @@ pub(super) const BUGS: &[Bug] = &[
         id: "grams-in-f32",
         what: "Gram matrices are summed in f32: half of the digits that they could have are lost",
         plant: |e| {
-            e.grams = |factors, damping| {
-                of(factors, [damping; 2], |f| {
-                    (f * f.transpose()).map(f64::from)
-                })
-            }
+            e.grams =
+                |factors, damping| of_gram(factors, damping, |f| (f * f.transpose()).map(f64::from))
         },
     },
     Bug {
@@ -135,35 +133,58 @@ pub(super) const BUGS: &[Bug] = &[
         },
     },
     Bug {
-        id: "cut-at-the-root",
-        what: "singular values of A and B below 1e-6 of the largest are cut off where none should \
-               be: a direction of small singular value is never trained",
+        id: "cut-too-early",
+        what: "eigenvalues below 1e-8 of the largest are cut off where only rounding should be, \
+               as an f32 default in f64: directions of small singular value are never trained",
         plant: |e| {
             e.grams = |factors, damping| {
                 let damping = match damping {
-                    Damping::None => Damping::Cutoff(1e-12),
+                    Damping::None => Damping::Cutoff(1e-8),
                     other => other,
                 };
                 Grams::of(factors, damping)
             }
         },
     },
+    Bug {
+        id: "eigenvalues-clamped",
+        what: "1 / max(eigenvalue, 1e-12) stands for the pseudo-inverse: at B = 0 it changes \
+               nothing, since gA is 0 too, but a B that is small or of short rank feels it",
+        plant: |e| {
+            e.grams = |factors, damping| {
+                let mut grams = Grams::of(factors, damping)?;
+                if damping == Damping::None {
+                    grams.sb_inverse = clamped_inverse(&grams.sb)?;
+                    grams.sa_inverse = clamped_inverse(&grams.sa)?;
+                }
+                Ok(grams)
+            }
+        },
+    },
 ];
 
 /// Gram matrices of B' and A by another product.
-fn of(
+fn of_gram(
     factors: &Factors,
-    [damping_b, damping_a]: [Damping; 2],
+    damping: Damping,
     gram: fn(&DMatrix<f32>) -> Matrix,
 ) -> Result<Grams, Error> {
     let sb = gram(&factors.b.transpose().map(|x| x as f32));
     let sa = gram(&factors.a.map(|x| x as f32));
     Ok(Grams {
-        sb_inverse: damped_inverse(&sb, damping_b, factors.b.nrows())?,
-        sa_inverse: damped_inverse(&sa, damping_a, factors.a.ncols())?,
+        sb_inverse: damped_inverse(&sb, damping, factors.b.nrows())?,
+        sa_inverse: damped_inverse(&sa, damping, factors.a.ncols())?,
         sb,
         sa,
     })
+}
+
+/// The inverse with eigenvalues raised to a floor.
+fn clamped_inverse(s: &Matrix) -> Result<Inverse, Error> {
+    let eigen = symmetric_eigen(s)?;
+    let inverted = eigen.values.map(|l| 1.0 / l.max(1e-12));
+    let root = eigen.vectors * DMatrix::from_diagonal(&inverted.map(f64::sqrt));
+    Ok(Inverse { root })
 }
 
 /// The pseudo-inverse by way of an f32 eigen-decomposition.
