@@ -50,7 +50,7 @@ const WEAK: [(&str, &str); 25] = [
     ),
     ("second-moments-not-loaded", "D does not reload the subject"),
     (
-        "report-of-raw-equivalent",
+        "report-of-squared-equivalent",
         "no law is about the norm of E in the report",
     ),
     ("skip-counts", "D has no gradient that is not finite"),

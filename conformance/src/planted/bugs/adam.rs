@@ -46,7 +46,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         id: "second-moment-corrected-like-the-first",
-        what: "V2 is corrected with 0.9^t, which is b1's: early steps are far too short",
+        what: "V2 is corrected with 0.9^t, which is b1's: early steps are far too long",
         plant: |e| e.second_correction = |_, t| bias_correction(0.9, t),
     },
     Bug {

@@ -47,6 +47,19 @@ pub(super) const BUGS: &[Bug] = &[
         },
     },
     Bug {
+        id: "grams-diagonal",
+        what: "only the diagonals of the Gram matrices are inverted: each rank-one part of B A is \
+               adjusted as if alone, and the parts that overlap are counted twice",
+        plant: |e| {
+            e.grams = |factors, damping| {
+                let mut grams = Grams::of(factors, damping)?;
+                grams.sb_inverse = diagonal_inverse(&grams.sb);
+                grams.sa_inverse = diagonal_inverse(&grams.sa);
+                Ok(grams)
+            }
+        },
+    },
+    Bug {
         id: "damping-never-off",
         what: "1e-8 is added to the Gram matrices where no damping is asked for: with B as small \
                as after a first step at a learning rate of 2e-5, dA is far too short",
@@ -185,6 +198,16 @@ fn clamped_inverse(s: &Matrix) -> Result<Inverse, Error> {
     let inverted = eigen.values.map(|l| 1.0 / l.max(1e-12));
     let root = eigen.vectors * DMatrix::from_diagonal(&inverted.map(f64::sqrt));
     Ok(Inverse { root })
+}
+
+/// The inverse of the diagonal alone, 0 where that is 0.
+fn diagonal_inverse(s: &Matrix) -> Inverse {
+    let root = s
+        .diagonal()
+        .map(|x| if x > 0.0 { 1.0 / x.sqrt() } else { 0.0 });
+    Inverse {
+        root: DMatrix::from_diagonal(&root),
+    }
 }
 
 /// The pseudo-inverse by way of an f32 eigen-decomposition.

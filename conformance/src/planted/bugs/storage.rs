@@ -90,7 +90,7 @@ pub(super) const BUGS: &[Bug] = &[
         },
     },
     Bug {
-        id: "report-of-raw-equivalent",
+        id: "report-of-squared-equivalent",
         what: "the report has |E|^2 for |E|",
         plant: |e| {
             e.report = |report, _| AdapterReport {
