@@ -14,8 +14,8 @@
 use std::path::Path;
 
 use lora_pro_core::{
-    Backend, Config, DType, Error, HostTensor, Optimizer, ParamId, ParamIo, ParamSpec, StepIo,
-    StepReport, TensorData, TensorFile, relative,
+    Backend, Config, DType, Error, HostTensor, Hyper, NonFinite, Optimizer, ParamId, ParamIo,
+    ParamSpec, StepIo, StepReport, TensorData, TensorFile, relative,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::clip::gradient_clip;
@@ -73,8 +73,17 @@ pub fn compare(make: &dyn Fn() -> Box<dyn Backend>, case: &Case) -> Result<Findi
     let mut subject = Side::start(make(), case)?;
     let mut finding = Finding::default();
     for t in 1..=case.steps {
-        let mut reference = subject.on_the_reference()?;
+        let mut reference = subject.on(Box::new(ReferenceBackend::new()))?;
+        if t == 2 {
+            subject = subject.on(make())?;
+        }
         let gradients = subject.gradients(case, t);
+        if !subject.passes_over(case, &gradients)? {
+            finding.note(f64::INFINITY, || {
+                format!("a gradient that is not finite before step {t}")
+            });
+            break;
+        }
         // Where a gradient has overflowed both refuse, and there is nothing to explain.
         let explained = explain(&reference, case, &gradients, t);
         let (found, expected) = match (subject.step(&gradients), reference.step(&gradients)) {
@@ -139,11 +148,12 @@ struct Side {
     optimizer: Optimizer,
     grad_scale: f64,
     member: Member,
-    base: Option<HostTensor>,
+    base: HostTensor,
     param: Option<HostTensor>,
 }
 
 /// What is handed in: the loss scale is in it.
+#[derive(Clone)]
 struct Gradients {
     a: HostTensor,
     b: HostTensor,
@@ -170,7 +180,6 @@ impl Side {
                 group: None,
             })?;
         }
-        let base = case.config.hyper.decay_base;
         Ok(Side {
             optimizer,
             grad_scale: case.grad_scale,
@@ -180,17 +189,16 @@ impl Side {
                 b: stored.host(&factors.b),
                 s: spec.s,
             },
-            base: base.then(|| stored.host(&uniform(&mut spec.random(101), spec.m, spec.n))),
+            base: stored.host(&uniform(&mut spec.random(101), spec.m, spec.n)),
             param: case
                 .unpaired
                 .then(|| stored.host(&uniform(&mut spec.random(100), 1, spec.m))),
         })
     }
 
-    /// The same numbers, to the last bit, on a reference.
-    fn on_the_reference(&mut self) -> Result<Side, Error> {
+    /// The same numbers, to the last bit, on another backend.
+    fn on(&mut self, backend: Box<dyn Backend>) -> Result<Side, Error> {
         let file = self.saved()?;
-        let backend = Box::new(ReferenceBackend::new());
         let mut optimizer = Optimizer::load_from(backend, &file, Path::new("the subject's state"))?;
         optimizer.set_grad_scale(self.grad_scale)?;
         Ok(Side {
@@ -226,7 +234,7 @@ impl Side {
 
     fn step(&mut self, gradients: &Gradients) -> Result<StepReport, Error> {
         let mut io = self.member.io(&gradients.a, &gradients.b);
-        io.base = self.base.as_mut().map(HostTensor::view_mut);
+        io.base = Some(self.base.view_mut());
         let mut params: Vec<ParamIo<'_>> = self
             .param
             .iter_mut()
@@ -242,11 +250,32 @@ impl Side {
         })
     }
 
+    /// Whether a step with a gradient that is not finite is refused or skipped, as the case has it,
+    /// and changes nothing.
+    fn passes_over(&mut self, case: &Case, gradients: &Gradients) -> Result<bool, Error> {
+        let mut broken = gradients.clone();
+        let last = match case.unpaired {
+            true => &mut broken.param,
+            false => &mut broken.b,
+        };
+        let [rows, cols] = last.shape();
+        last.view_mut().set(rows - 1, cols - 1, f64::NAN);
+        let before = self.tensors()?;
+        let t = self.optimizer.adapters()[0].state.step;
+        let outcome = self.step(&broken);
+        let said = match case.config.on_non_finite {
+            NonFinite::Error => outcome.is_err(),
+            NonFinite::Skip => outcome?.skipped.is_some(),
+        };
+        let counted = self.optimizer.adapters()[0].state.step - t;
+        Ok(said && counted == 0 && self.tensors()? == before)
+    }
+
     /// Everything that a step writes.
     fn tensors(&mut self) -> Result<Vec<(String, HostTensor)>, Error> {
         let saved = self.saved()?;
         let own = [("A", Some(&self.member.a)), ("B", Some(&self.member.b))];
-        let others = [("W0", self.base.as_ref()), (PARAM, self.param.as_ref())];
+        let others = [("W0", Some(&self.base)), (PARAM, self.param.as_ref())];
         let own = own.into_iter().chain(others);
         let mut all: Vec<_> = own
             .filter_map(|(name, tensor)| Some((name.to_string(), tensor?.clone())))
@@ -301,8 +330,12 @@ fn explain(
         a: read(&reference.member.a, "master_a")?,
         s: case.adapter.s,
     };
+    let hyper = Hyper {
+        lr: case.config.hyper.lr * case.config.schedule.factor(t),
+        ..case.config.hyper
+    };
     let known = Known {
-        hyper: &case.config.hyper,
+        hyper: &hyper,
         storage: dtype,
         t,
         factors: &factors,

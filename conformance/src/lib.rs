@@ -7,6 +7,7 @@
 //! | [`subject`] | what is held against the laws: any backend, seen through core's contract |
 //! | [`residual`] | scaled errors and their one threshold |
 //! | [`laws`] | the laws, one file each |
+//! | [`planted`] | bugs that the laws must see |
 //! | [`verdict`], [`record`] | what can be said of a subject, and how it is written down |
 //! | [`differential`], [`explained`] | a backend against the reference, and how far apart rounding puts them |
 
@@ -19,6 +20,7 @@ mod guard;
 pub mod laws;
 pub mod matrix;
 pub mod options;
+pub mod planted;
 mod probe;
 pub mod record;
 pub mod regression;

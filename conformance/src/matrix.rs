@@ -11,7 +11,7 @@ use crate::suite::{Entry, Plan};
 use crate::verdict::Verdict;
 
 /// What the laws are taken from.
-pub const SPEC: &str = "arXiv 2407.18242, laws 1 to 28 of this kit";
+pub const SPEC: &str = "arXiv 2407.18242, laws 1 to 32 of this kit";
 /// Number of the subprocess protocol.
 pub const PROTOCOL: u32 = 1;
 /// Version of the recorded trajectories.

@@ -1,7 +1,8 @@
 //! Options of a differential check, drawn from a case's seed: so that a case remains a few numbers.
 
 use lora_pro_core::{
-    Config, DType, Damping, Error, Hyper, Method, MomentDType, Preset, Rounding, XChoice,
+    Config, DType, Damping, Error, Hyper, Method, MomentDType, NonFinite, Preset, Rounding,
+    Schedule, XChoice,
 };
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -51,12 +52,19 @@ fn supported(subject: &Subject, case: &Case) -> Result<(), Error> {
     Ok(())
 }
 
+const SCHEDULE: Schedule = Schedule::Cosine {
+    warmup: 2,
+    total: 12,
+};
+
 /// The options that follow from a case's seed.
 pub fn drawn(spec: &CaseSpec, method: Method) -> Case {
     let mut random = spec.random(500);
     let hyper = hyper(&mut random, spec.dtype, method);
     let config = Config {
         max_grad_norm: pick(&mut random, &[None, Some(1e-2), Some(10.0)]),
+        schedule: pick(&mut random, &[Schedule::Constant, SCHEDULE]),
+        on_non_finite: pick(&mut random, &[NonFinite::Error, NonFinite::Skip]),
         ..Config::from(hyper)
     };
     // The wild sizes of the laws' cases would only overflow.
@@ -144,6 +152,7 @@ pub fn features(spec: &CaseSpec, method: Method) -> Vec<String> {
         ("maximize", hyper.maximize),
         ("update clip", hyper.update_clip.is_some()),
         ("gradient clip", case.config.max_grad_norm.is_some()),
+        ("schedule", case.config.schedule != Schedule::Constant),
         ("loss scale", case.grad_scale != 1.0),
         ("unpaired parameter", case.unpaired),
         ("learning-rate ratio", hyper.lr_ratio != 1.0),

@@ -50,9 +50,14 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Of an adapter, its gradients and X.
-    pub(crate) fn of(factors: &Factors, gradients: &Pair, x: XChoice) -> Result<Self, Error> {
-        let grams = Grams::of(factors, Damping::None)?;
+    /// Of an adapter, its gradients, X and damping.
+    pub(crate) fn of(
+        factors: &Factors,
+        gradients: &Pair,
+        x: XChoice,
+        damping: Damping,
+    ) -> Result<Self, Error> {
+        let grams = Grams::of(factors, damping)?;
         let parts = split(factors, &grams, gradients);
         let x = choose(x, factors, &grams, gradients, &parts)?;
         let right = adjusted(factors, &parts, &x);

@@ -67,7 +67,7 @@ impl Subject {
         Box::new(Guarded((self.make)()))
     }
 
-    /// (dA, dB) for the given gradients.
+    /// (dA, dB) for the given gradients, with exact inverses.
     pub fn adjusted(
         &self,
         factors: &Factors,
@@ -75,10 +75,23 @@ impl Subject {
         method: Method,
         x: XChoice,
     ) -> Result<Pair, Error> {
-        let expected = probe::Expected::of(factors, gradients, x)?;
+        self.adjusted_with(factors, gradients, method, x, Damping::None)
+    }
+
+    /// (dA, dB) for the given gradients.
+    pub fn adjusted_with(
+        &self,
+        factors: &Factors,
+        gradients: &Pair,
+        method: Method,
+        x: XChoice,
+        damping: Damping,
+    ) -> Result<Pair, Error> {
+        let expected = probe::Expected::of(factors, gradients, x, damping)?;
         let probe = probe::Probe::new(method, self.dtype, factors, &expected);
         let hyper = Hyper {
             x,
+            damping,
             lr: probe.lr,
             eps: probe.eps,
             ..exact(method)
@@ -159,6 +172,16 @@ impl Run {
         all: &[Factors],
         config: impl Into<Config>,
     ) -> Result<Self, Error> {
+        Self::start_grouped(subject, all, &[], config)
+    }
+
+    /// As [`Run::start_all`], each adapter in a group; the common one for what is not listed.
+    pub fn start_grouped(
+        subject: &Subject,
+        all: &[Factors],
+        groups: &[Option<String>],
+        config: impl Into<Config>,
+    ) -> Result<Self, Error> {
         let mut optimizer = Optimizer::new(subject.backend(), config.into())?;
         let mut members = Vec::new();
         for (k, factors) in all.iter().enumerate() {
@@ -166,6 +189,7 @@ impl Run {
             if k > 0 {
                 spec.name = format!("{} {k}", spec.name);
             }
+            spec.group = groups.get(k).cloned().flatten();
             let id = optimizer.add_adapter(spec)?;
             members.push(Member {
                 id,

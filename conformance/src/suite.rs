@@ -65,6 +65,8 @@ pub struct Plan {
     pub regressions: Vec<Regression>,
     /// Where new ones are stored.
     pub failures: Option<PathBuf>,
+    /// Whether a failing case is made plainer.
+    pub shrink: bool,
     /// A cell that takes longer ends with the cases that it had.
     pub limit: Duration,
 }
@@ -81,6 +83,7 @@ impl Plan {
             skips: vec![],
             regressions: vec![],
             failures: None,
+            shrink: true,
             limit: Duration::from_secs(60),
         }
     }
@@ -167,7 +170,7 @@ impl Plan {
         let config = Config {
             cases: self.cases,
             failure_persistence: None,
-            max_shrink_iters: 400,
+            max_shrink_iters: if self.shrink { 400 } else { 0 },
             ..Config::default()
         };
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &self.bytes(search));

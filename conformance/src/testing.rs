@@ -129,6 +129,10 @@ macro_rules! conformance_checks {
             law_26_zero_gradient = "law-26-zero-gradient": all;
             law_27_units = "law-27-units": all;
             law_28_fresh_start = "law-28-fresh-start": closed_form;
+            law_29_neighbours = "law-29-neighbours": all;
+            law_30_schedule = "law-30-schedule": all;
+            law_31_damping = "law-31-damping": separate;
+            law_32_report = "law-32-report": all;
             differential = "differential": all;
         }
     };
@@ -153,6 +157,9 @@ macro_rules! conformance_methods {
     };
     (with_moments, $($rest:tt)+) => {
         $crate::conformance_methods!(@ [lora efficient factored full] $($rest)+);
+    };
+    (separate, $($rest:tt)+) => {
+        $crate::conformance_methods!(@ [sgd efficient] $($rest)+);
     };
     (sgd, $($rest:tt)+) => {
         $crate::conformance_methods!(@ [sgd] $($rest)+);

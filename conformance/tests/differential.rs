@@ -1,184 +1,23 @@
 //! Backends against the reference, step by step from identical bits, over random cases.
 
 use lora_pro_conformance::differential::{Case, Finding, compare};
+use lora_pro_conformance::planted::{Equations, Matrix, PlantedBackend};
 use lora_pro_conformance::residual::holds;
-use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{
-    Backend, Config, DType, Damping, Hyper, Method, MomentDType, Rounding, XChoice,
-};
+use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, PairSlot, XChoice};
 use lora_pro_cpu::{CpuBackend, Options, Path};
 use lora_pro_reference::ReferenceBackend;
+use lora_pro_reference::factors::Pair;
 use proptest::prelude::*;
-use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as Runs, TestCaseError, TestRng, TestRunner};
 
+#[path = "common/cases.rs"]
+mod generated;
+
+use generated::cases;
+
 /// Random cases per storage type, unless the environment says otherwise (PROPTEST_CASES).
 const CASES: u32 = 150;
-
-/// Around the sizes of tiles (6 x 64) and strips (64), and in between.
-const SIZES: [usize; 17] = [
-    1, 2, 3, 5, 6, 7, 12, 13, 31, 63, 64, 65, 96, 127, 128, 129, 140,
-];
-
-/// One dimension much larger than the other.
-const THIN: [(usize, usize); 8] = [
-    (1, 300),
-    (300, 1),
-    (3, 400),
-    (400, 3),
-    (7, 200),
-    (200, 6),
-    (2, 257),
-    (257, 4),
-];
-
-fn shapes() -> impl Strategy<Value = (usize, usize, usize)> {
-    let near_square = (select(&SIZES[..]), select(&SIZES[..]));
-    prop_oneof![4 => near_square, 1 => select(&THIN[..])].prop_flat_map(|(m, n)| {
-        let most = m.min(n);
-        let rank = prop_oneof![
-            2 => Just(1),
-            6 => 1..=most.min(16),
-            1 => Just(most.min(129)),
-        ];
-        (Just(m), Just(n), rank)
-    })
-}
-
-/// Of full rank, with B = 0, or with any rank of either.
-fn ranks(r: usize) -> impl Strategy<Value = (usize, usize)> {
-    prop_oneof![
-        4 => Just((r, r)),
-        2 => Just((r, 0)),
-        1 => (1..=r, 0..=r),
-        1 => (0..=r, 1..=r),
-    ]
-}
-
-/// Condition numbers up to 1 / u.
-fn adapters(dtype: DType) -> impl Strategy<Value = CaseSpec> {
-    let decades = -dtype.unit_roundoff().log10();
-    shapes().prop_flat_map(move |(m, n, r)| {
-        let numbers = (
-            prop_oneof![0.0..1.0, 0.0..decades],
-            prop_oneof![0.0..1.0, 0.0..decades],
-            -1.0..1.0,
-            -2.0..0.5,
-            -2.0..0.5,
-            -0.5..1.0,
-        );
-        (ranks(r), numbers, any::<u64>()).prop_map(
-            move |((rank_a, rank_b), (ka, kb, a, b, g, s), seed)| CaseSpec {
-                m,
-                n,
-                r,
-                rank_a,
-                rank_b,
-                kappa_a: 10f64.powf(ka),
-                kappa_b: 10f64.powf(kb),
-                size_a: 10f64.powf(a),
-                size_b: 10f64.powf(b),
-                size_g: 10f64.powf(g),
-                s: 10f64.powf(s),
-                dtype,
-                seed,
-                ..CaseSpec::default()
-            },
-        )
-    })
-}
-
-fn methods() -> impl Strategy<Value = Hyper> {
-    let kinds = (
-        select(vec![
-            Method::Lora,
-            Method::Sgd,
-            Method::Efficient,
-            Method::Factored,
-            Method::Full,
-        ]),
-        select(vec![XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero]),
-        select(vec![
-            Damping::None,
-            Damping::Absolute(1e-8),
-            Damping::Absolute(1e-3),
-            Damping::Relative(1e-4),
-            Damping::Cutoff(1e-6),
-        ]),
-        select(vec![
-            MomentDType::Auto,
-            MomentDType::F32,
-            MomentDType::F64,
-            MomentDType::Bf16,
-        ]),
-        select(vec![Rounding::Nearest, Rounding::Master]),
-    );
-    let numbers = (
-        -5.0..-1.0,
-        select(vec![1.0, 4.0]),
-        select(vec![0.0, 0.5, 0.9]),
-        select(vec![0.0, 0.9, 0.999]),
-        select(vec![1e-8, 1e-3, 1.0]),
-        select(vec![0.0, 0.1]),
-        select(vec![None, Some(1e-3), Some(0.3)]),
-    );
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (kinds, numbers, flags).prop_map(|(kinds, numbers, (decay_base, amsgrad, maximize))| {
-        let (method, x, damping, moment_dtype, rounding) = kinds;
-        let (lr, lr_ratio, beta1, beta2, eps, weight_decay, update_clip) = numbers;
-        let sgd = method == Method::Sgd;
-        let full = method == Method::Full;
-        Hyper {
-            method,
-            x,
-            damping,
-            lr: 10f64.powf(lr),
-            lr_ratio,
-            beta1,
-            beta2,
-            eps,
-            weight_decay: if sgd { 0.0 } else { weight_decay },
-            decay_base,
-            momentum: if sgd { beta1 } else { 0.0 },
-            amsgrad: amsgrad && !sgd,
-            maximize,
-            update_clip,
-            moment_dtype: if full {
-                moment_dtype
-            } else {
-                MomentDType::Auto
-            },
-            rounding,
-        }
-    })
-}
-
-fn cases(dtype: DType) -> impl Strategy<Value = Case> {
-    let steps = prop_oneof![6 => 1u64..=3, 2 => 4u64..=8, 1 => 20u64..=30];
-    let global = (
-        select(vec![None, Some(1e-2), Some(10.0)]),
-        select(vec![1.0, 1.0 / 256.0, 1e-3]),
-        any::<bool>(),
-    );
-    (adapters(dtype), methods(), steps, global).prop_map(
-        |(adapter, hyper, steps, (max_grad_norm, grad_scale, unpaired))| Case {
-            // A large adapter is followed for a few steps only.
-            steps: if adapter.m * adapter.n * adapter.r > 100_000 {
-                steps.min(2)
-            } else {
-                steps
-            },
-            adapter,
-            config: Config {
-                max_grad_norm,
-                ..Config::from(hyper)
-            },
-            grad_scale,
-            unpaired,
-        },
-    )
-}
 
 /// Steps compared and steps ill-posed, over all cases.
 fn search(make: &dyn Fn() -> Box<dyn Backend>, cases: impl Strategy<Value = Case>, count: u32) {
@@ -255,26 +94,17 @@ fn every_path() {
     }
 }
 
-#[path = "common/planted.rs"]
-mod planted;
+type Plant = fn(&mut Equations);
 
-use lora_pro_core::Scale;
-use planted::{Planted, Wrong, rounding};
-
-fn wrong(wrong: Wrong) -> impl Fn() -> Box<dyn Backend> {
-    move || {
-        Box::new(Planted {
-            inner: ReferenceBackend::new(),
-            wrong,
-        })
-    }
+fn planted(plant: Plant) -> impl Fn() -> Box<dyn Backend> {
+    move || Box::new(PlantedBackend::new("planted", plant))
 }
 
 /// A subject whose gradients are rounded once more than the reference's is right.
 #[test]
 fn rounding_passes() {
-    let f32 = |count, x| rounding(count, x, DType::F32);
-    let f64 = |count, x| rounding(count, x, DType::F64);
+    let f32: Plant = |e| e.raw = |pair, scale| noisy(pair, DType::F32).scaled(scale);
+    let f64: Plant = |e| e.raw = |pair, scale| noisy(pair, DType::F64).scaled(scale);
     // With f64 moments thin matrices are computed in f64, and this would be an error.
     let in_f32 = cases(DType::F32).prop_map(|mut case| {
         if case.config.hyper.moment_dtype == MomentDType::F64 {
@@ -282,75 +112,117 @@ fn rounding_passes() {
         }
         case
     });
-    search(&wrong(Wrong::Gradients(f32, f32)), in_f32, CASES);
-    search(&wrong(Wrong::Gradients(f64, f64)), cases(DType::F64), CASES);
+    search(&planted(f32), in_f32, CASES);
+    search(&planted(f64), cases(DType::F64), CASES);
 }
 
-/// Errors that a backend could have; each must be seen.
-const ERRORS: [(&str, Wrong); 20] = [
-    ("ascent", Wrong::Slot(|slot| slot.hyper.maximize ^= true)),
-    ("the sign of gA", Wrong::Gradients(|_, x| -x, |_, x| x)),
-    (
-        "a power of s",
-        Wrong::Slot(|slot| slot.spec.scale = Scale::Explicit(slot.spec.s().powi(2))),
-    ),
-    (
-        "gA longer by 1e-4",
-        Wrong::Gradients(|_, x| x * 1.0001, |_, x| x),
-    ),
-    (
-        "a row of gB left out",
-        Wrong::Gradients(|_, x| x, |k, x| if k == 1 { 0.0 } else { x }),
-    ),
-    (
-        "another X",
-        Wrong::Slot(|slot| {
-            slot.hyper.x = match slot.hyper.x {
+/// A pair with noise of one or two units in the last place, up or down.
+fn noisy(pair: &Pair, dtype: DType) -> Pair {
+    let noisy = |x: &Matrix| {
+        let cols = x.ncols();
+        x.map_with_location(|i, j, x| {
+            let up = (i * cols + j + 1).wrapping_mul(2_654_435_761) & 64 == 0;
+            let noise = 2.0 * dtype.unit_roundoff() * if up { 1.0 } else { -1.0 };
+            dtype.round(x * (1.0 + noise))
+        })
+    };
+    Pair {
+        a: noisy(&pair.a),
+        b: noisy(&pair.b),
+    }
+}
+
+/// Small errors and large ones that a backend could have; each must be seen.
+const ERRORS: [(&str, Plant); 20] = [
+    ("ascent", |e| {
+        e.signs = |maximize| if maximize { [1.0; 2] } else { [-1.0; 2] }
+    }),
+    ("the sign of gA", |e| {
+        e.raw = |pair, scale| a_times(pair, scale, -1.0)
+    }),
+    ("a power of s", |e| {
+        e.scale = |slots, id| slots[id].spec.s().powi(2)
+    }),
+    ("gA longer by 1e-4", |e| {
+        e.raw = |pair, scale| a_times(pair, scale, 1.0001)
+    }),
+    ("an entry of gB left out", |e| {
+        e.raw = |pair, scale| {
+            let mut read = pair.scaled(scale);
+            read.b[0] = 0.0;
+            read
+        }
+    }),
+    ("another X", |e| {
+        e.hyper = |slots, id| {
+            let x = match slots[id].hyper.x {
                 XChoice::Sylvester => XChoice::Symmetric,
                 XChoice::Symmetric => XChoice::Zero,
                 XChoice::Zero => XChoice::Sylvester,
-            }
-        }),
-    ),
-    (
-        "no damping",
-        Wrong::Slot(|slot| slot.hyper.damping = Damping::None),
-    ),
-    (
-        "bias correction one late",
-        Wrong::Slot(|slot| slot.state.step += 1),
-    ),
-    ("beta1", Wrong::Slot(|slot| slot.hyper.beta1 *= 0.999)),
-    ("beta2", Wrong::Slot(|slot| slot.hyper.beta2 *= 0.9999)),
-    ("eps", Wrong::Slot(|slot| slot.hyper.eps *= 1.001)),
-    ("momentum", Wrong::Slot(|slot| slot.hyper.momentum *= 0.999)),
-    ("lr_ratio", Wrong::Slot(|slot| slot.hyper.lr_ratio *= 1.001)),
-    (
-        "no decay",
-        Wrong::Slot(|slot| slot.hyper.weight_decay = 0.0),
-    ),
-    (
-        "W0 is left alone",
-        Wrong::Slot(|slot| slot.hyper.decay_base = false),
-    ),
-    (
-        "no update clip",
-        Wrong::Slot(|slot| slot.hyper.update_clip = None),
-    ),
-    ("a stale state tensor", Wrong::Stale),
-    (
-        "the last column not written",
-        Wrong::Factors(|_, j, old, new| if j == 0 { old } else { new }),
-    ),
-    (
-        "one entry not written",
-        Wrong::Factors(|i, j, old, new| if i + j == 0 { old } else { new }),
-    ),
-    (
-        "an update longer by 1e-3",
-        Wrong::Factors(|_, _, old, new| new + (new - old) * 1e-3),
-    ),
+            };
+            with(slots, id, |hyper| hyper.x = x)
+        }
+    }),
+    ("no damping", |e| {
+        e.hyper = |slots, id| with(slots, id, |hyper| hyper.damping = Damping::None)
+    }),
+    ("bias correction one late", |e| {
+        e.counter = |slots, id| slots[id].state.step + 2
+    }),
+    ("beta1", |e| {
+        e.hyper = |slots, id| with(slots, id, |hyper| hyper.beta1 *= 0.999)
+    }),
+    ("beta2", |e| {
+        e.hyper = |slots, id| with(slots, id, |hyper| hyper.beta2 *= 0.9999)
+    }),
+    ("eps", |e| {
+        e.hyper = |slots, id| with(slots, id, |hyper| hyper.eps *= 1.001)
+    }),
+    ("momentum", |e| {
+        e.hyper = |slots, id| with(slots, id, |hyper| hyper.momentum *= 0.999)
+    }),
+    ("lr_ratio", |e| {
+        e.rates = |lr, ratio| [lr, lr * ratio * 1.001]
+    }),
+    ("no decay", |e| {
+        e.hyper = |slots, id| with(slots, id, |hyper| hyper.weight_decay = 0.0)
+    }),
+    ("W0 is left alone", |e| e.base = |_, _| None),
+    ("no update clip", |e| e.update_clip = |_, _, _| [1.0; 2]),
+    ("a stale state tensor", |e| {
+        e.remembered = |tensors| tensors.into_iter().skip(1).collect()
+    }),
+    ("the first column not written", |e| {
+        e.written = |old, new| {
+            let mut new = new.clone();
+            new.set_column(0, &old.column(0));
+            new
+        }
+    }),
+    ("one entry not written", |e| {
+        e.written = |old, new| {
+            let mut new = new.clone();
+            new[0] = old[0];
+            new
+        }
+    }),
+    ("an update longer by 1e-3", |e| {
+        e.written = |old, new| new + (new - old) * 1e-3
+    }),
 ];
+
+fn with(slots: &[PairSlot], id: usize, change: impl Fn(&mut Hyper)) -> Hyper {
+    let mut hyper = slots[id].hyper;
+    change(&mut hyper);
+    hyper
+}
+
+fn a_times(pair: &Pair, scale: f64, factor: f64) -> Pair {
+    Pair {
+        a: &pair.a * (scale * factor),
+        b: &pair.b * scale,
+    }
+}
 
 /// In which share of the cases an error is seen that can be seen there; small cases are enough.
 #[test]
@@ -370,7 +242,7 @@ fn planted_errors_are_seen() {
                 steps: case.steps.min(3),
                 ..case
             };
-            let finding = compare(&wrong(error), &case).expect("a comparison");
+            let finding = compare(&planted(error), &case).expect("a comparison");
             seen += u32::from(!holds(finding.ratio));
         }
         println!("{name}: seen in {seen} of {} cases", CASES / 3);

@@ -9,16 +9,18 @@ use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::Factors;
 use nalgebra::DMatrix;
 
-const REFERENCE: Subject = Subject {
-    name: "reference",
-    make: &|| Box::new(ReferenceBackend::new()),
-    dtype: DType::F64,
-};
+fn subject() -> Subject {
+    Subject::new(
+        "reference",
+        DType::F64,
+        || Box::new(ReferenceBackend::new()),
+    )
+}
 
 fn spec() -> AdapterSpec {
     AdapterSpec {
         name: "layers.0.q".into(),
-        ..REFERENCE.spec(&factors())
+        ..subject().spec(&factors())
     }
 }
 
@@ -48,7 +50,7 @@ fn stepping(spoil: impl Fn(&mut [HostTensor; 4]), hyper: Hyper) -> Error {
     let mut optimizer = optimizer(hyper).expect("valid");
     optimizer.add_adapter(spec()).expect("valid");
     let factors = factors();
-    let host = |values: &DMatrix<f64>| REFERENCE.host(values);
+    let host = |values: &DMatrix<f64>| subject().host(values);
     let ones = |rows, cols| host(&DMatrix::from_element(rows, cols, 1.0));
     let mut tensors = [host(&factors.a), host(&factors.b), ones(2, 3), ones(4, 2)];
     spoil(&mut tensors);

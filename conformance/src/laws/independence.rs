@@ -2,7 +2,7 @@
 //!
 //! Sees state shared between adapters and reductions that depend on the neighbours.
 
-use lora_pro_core::{Error, Method};
+use lora_pro_core::{Config, Error, Hyper, Method};
 use lora_pro_reference::factors::{Factors, Pair};
 
 use super::{Applies, Law, METHODS};
@@ -35,18 +35,31 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         seed: spec.seed ^ 2,
         ..*spec
     };
-    let batch = [*spec, tall, wide];
+    let twin = CaseSpec {
+        s: spec.s * 3.0,
+        seed: spec.seed ^ 3,
+        ..*spec
+    };
+    let batch = [*spec, tall, wide, twin];
     let mut same = true;
     {
         let together = finish(subject, &batch, method)?;
-        let permuted = finish(subject, &[wide, *spec, tall], method)?;
-        same &= together[0] == permuted[1] && together[1] == permuted[2];
-        same &= together[2] == permuted[0];
+        let permuted = finish(subject, &[wide, *spec, twin, tall], method)?;
+        same &= together[0] == permuted[1] && together[1] == permuted[3];
+        same &= together[2] == permuted[0] && together[3] == permuted[2];
         for (spec, result) in batch.iter().zip(&together) {
             same &= finish(subject, &[*spec], method)?[0] == *result;
         }
     }
     Ok(all_or_nothing(same))
+}
+
+/// The hyper-parameters of a group.
+fn faster(method: Method) -> Hyper {
+    Hyper {
+        lr: 5e-3,
+        ..exact(method)
+    }
 }
 
 /// The factors of every adapter after some steps of all.
@@ -55,8 +68,15 @@ fn finish(
     specs: &[CaseSpec],
     method: lora_pro_core::Method,
 ) -> Result<Vec<Factors>, Error> {
+    let config = Config {
+        groups: [("faster".to_string(), faster(method))].into(),
+        ..Config::from(exact(method))
+    };
+    // Every second shape, wherever it stands in the batch.
+    let group = |spec: &CaseSpec| (spec.seed & 1 == 1).then(|| "faster".to_string());
+    let groups: Vec<_> = specs.iter().map(group).collect();
     let start: Vec<Factors> = specs.iter().map(CaseSpec::factors).collect();
-    let mut run = Run::start_all(subject, &start, exact(method))?;
+    let mut run = Run::start_grouped(subject, &start, &groups, config)?;
     for t in 1..=STEPS {
         let members = run.members().iter().zip(specs);
         let gradients: Vec<Pair> = members

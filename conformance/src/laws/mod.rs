@@ -17,6 +17,7 @@ use crate::subject::{Subject, exact};
 mod amsgrad;
 mod balance;
 mod clip;
+mod damping;
 mod decay;
 mod descent;
 mod exactness;
@@ -25,16 +26,19 @@ mod gradients;
 mod independence;
 mod momentum;
 mod nearness;
+mod neighbours;
 mod optimality;
 mod orthogonality;
 mod rank_deficient;
 mod recurrence;
 mod rejection;
 mod reparametrisation;
+mod report;
 mod resume;
 mod rotation;
 mod rotation_of_factors;
 mod scale;
+mod schedule;
 mod skip;
 mod sylvester;
 mod transpose;
@@ -92,7 +96,7 @@ impl Law {
 }
 
 /// All of them, by number.
-pub const LAWS: [Law; 28] = [
+pub const LAWS: [Law; 32] = [
     orthogonality::LAW,
     optimality::LAW,
     x_invariance::LAW,
@@ -121,6 +125,10 @@ pub const LAWS: [Law; 28] = [
     zero_gradient::LAW,
     units::LAW,
     fresh_start::LAW,
+    neighbours::LAW,
+    schedule::LAW,
+    damping::LAW,
+    report::LAW,
 ];
 
 /// All choices of X.

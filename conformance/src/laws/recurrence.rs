@@ -11,12 +11,13 @@
 //! Sees time: bias correction, stale or shared moments, the order of averaging and transport.
 //! Cannot see X in the full and factored mode.
 
-use lora_pro_core::{Error, Hyper, Method, XChoice};
+use lora_pro_core::{Damping, Error, Hyper, Method, XChoice};
+use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
 use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
 use nalgebra::DMatrix;
 
-use super::{Answer, Applies, Law, WITH_MOMENTS, grams};
+use super::{Answer, Applies, Law, WITH_MOMENTS};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::CaseSpec;
 use crate::subject::{Run, Subject, exact};
@@ -44,12 +45,17 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         rank_b: square.rank_b.min(1) * square.r,
         ..square
     };
+    let damped = Hyper {
+        damping: Damping::Relative(0.1),
+        ..exact(method)
+    };
     let forgets = forgets(subject, spec, method)?;
     Ok(match method {
         Method::Full | Method::Factored => worst([
             forgets,
-            in_weight_space(subject, spec, method)?,
-            in_weight_space(subject, &square, method)?,
+            in_weight_space(subject, spec, exact(method))?,
+            in_weight_space(subject, &square, exact(method))?,
+            in_weight_space(subject, spec, damped)?,
         ]),
         _ => worst([forgets, on_factors(subject, spec, method)?]),
     })
@@ -88,8 +94,8 @@ impl Means {
     }
 }
 
-fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let hyper = exact(method);
+fn in_weight_space(subject: &Subject, spec: &CaseSpec, hyper: Hyper) -> Result<f64, Error> {
+    let method = hyper.method;
     let mut run = Run::start(subject, &spec.factors(), hyper)?;
     let mut means = Means::zero(spec.m, spec.n);
     let mut ratios = Vec::new();
@@ -97,7 +103,7 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
     for t in 1..=spec.steps {
         let old = run.factors();
         let g = spec.full_gradient(t);
-        let grams_old = grams(&old, method)?;
+        let grams_old = Grams::of(&old, hyper.damping)?;
         let e = tangent_projection(&old, &grams_old, &g);
         if method == Method::Factored {
             // The moment belongs to the present tangent space.
@@ -108,7 +114,7 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
         let new = run.factors();
         // What went into the moments at the worst condition stays there.
         spec = with_condition(&spec, &[&old, &new]);
-        ratios.extend(moments(&mut run, method, &spec, &means, &new)?);
+        ratios.extend(moments(&mut run, &hyper, &spec, &means, &new)?);
         ratios.push(update(&spec, &hyper, t, &means, &old, &new)?);
     }
     Ok(worst(ratios))
@@ -117,19 +123,19 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, method: Method) -> Result
 /// The subject's moments against ours.
 fn moments(
     run: &mut Run,
-    method: Method,
+    hyper: &Hyper,
     spec: &CaseSpec,
     means: &Means,
     new: &Factors,
 ) -> Result<Vec<f64>, Error> {
     let (m, v) = (&means.first, &means.second);
-    if method == Method::Full {
+    if hyper.method == Method::Full {
         let (first, second) = (run.shown("exp_avg")?, run.shown("exp_avg_sq")?);
         let first = first.map(|first| ratio(spec, (first - m).norm(), means.size));
         let second = second.map(|second| of_squares(spec, &second, v));
         return Ok(first.into_iter().chain(second).collect());
     }
-    let carried = tangent_projection(new, &grams(new, Method::Factored)?, m);
+    let carried = tangent_projection(new, &Grams::of(new, hyper.damping)?, m);
     let (row, col) = factored_means(v);
     let means_shown = [("row_sq", row), ("col_sq", col)].map(|(name, expected)| {
         let found = run.shown(name)?;
@@ -142,14 +148,19 @@ fn moments(
     };
     // Where r = m, Z is nothing but rounding.
     let size_z = z.norm() + lora_pro_core::relative(means.size, new.a.norm());
-    ratios.extend([
-        ratio(
+    ratios.extend([ratio(
+        spec,
+        (&new.b * y + &z * &new.a - carried).norm(),
+        means.size,
+    )]);
+    // A damped projection leaves some of B in Z.
+    if hyper.damping == Damping::None {
+        ratios.push(ratio(
             spec,
-            (&new.b * y + &z * &new.a - carried).norm(),
-            means.size,
-        ),
-        ratio(spec, (new.b.transpose() * &z).norm(), new.b.norm() * size_z),
-    ]);
+            (new.b.transpose() * &z).norm(),
+            new.b.norm() * size_z,
+        ));
+    }
     Ok(ratios)
 }
 
@@ -193,7 +204,7 @@ fn update(
         b: &old.b - &new.b,
     };
     let moved = equivalent_gradient(old, &moved);
-    let expected = tangent_projection(old, &grams(old, hyper.method)?, &n) * hyper.lr;
+    let expected = tangent_projection(old, &Grams::of(old, hyper.damping)?, &n) * hyper.lr;
     let entry = means.first.amax() + means.size / (root.len() as f64).sqrt();
     let magnified = root.map(|x| 1.0 / x).norm() * entry + n.norm();
     let stored = old.s * (old.a.norm() * new.b.norm().max(old.b.norm()));

@@ -26,6 +26,8 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = Hyper {
         weight_decay: if method == Method::Sgd { 0.0 } else { 0.1 },
+        amsgrad: method != Method::Sgd && spec.seed.is_multiple_of(2),
+        maximize: spec.seed.is_multiple_of(3),
         lr: 0.01,
         ..exact(method)
     };
@@ -41,13 +43,15 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     run.parts().0.add_param(bias(spec))?;
 
     let zero = DMatrix::zeros(spec.m, spec.n);
-    let (mut expected, mut first, mut second) = (start, zero.clone(), zero);
+    let (mut expected, mut first, mut second) = (start, zero.clone(), zero.clone());
+    let mut largest = zero;
     let mut ratios = Vec::new();
     for t in 1..=spec.steps {
         let pair = spec.gradients(&run.factors(), t);
         let gradient = rounded(
             subject.dtype,
-            &(uniform(&mut random, spec.m, spec.n) * spec.size_g),
+            // Ever smaller, so that the largest second moment is not the last.
+            &(uniform(&mut random, spec.m, spec.n) * (spec.size_g / (t * t) as f64)),
         );
         let mut broken = gradient.clone();
         broken[0] = f64::NAN;
@@ -60,12 +64,18 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
 
         step(subject, &mut run, &mut value, &pair, &gradient)?;
         let squares = pair.a.norm_squared() + pair.b.norm_squared() + gradient.norm_squared();
-        let g = gradient * (limit / squares.sqrt()).min(1.0);
+        let sign = if hyper.maximize { -1.0 } else { 1.0 };
+        let g = gradient * (limit / squares.sqrt()).min(1.0) * sign;
         first = &first * hyper.beta1 + &g * (1.0 - hyper.beta1);
         second = &second * hyper.beta2 + g.component_mul(&g) * (1.0 - hyper.beta2);
         let c1 = 1.0 - hyper.beta1.powf(t as f64);
         let c2 = 1.0 - hyper.beta2.powf(t as f64);
-        let root = second.map(|v| (v / c2).sqrt() + hyper.eps);
+        largest = if hyper.amsgrad {
+            largest.sup(&second)
+        } else {
+            second.clone()
+        };
+        let root = largest.map(|v| (v / c2).sqrt() + hyper.eps);
         let n = (&first / c1).component_div(&root);
         expected = expected * (1.0 - hyper.lr * hyper.weight_decay) - n * hyper.lr;
         let error = (matrix(&value.view()) - &expected).norm();

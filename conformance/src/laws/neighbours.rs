@@ -1,0 +1,95 @@
+//! Law 29: an adapter is stepped when it is listed, by the hyper-parameters of its own group, and is
+//! not touched when it is not listed: beside others it goes the way that it goes alone.
+//!
+//! Sees counters and moments that are shared, and numbers of the first adapter that are used for
+//! all. Law 13 is about adapters that are all stepped, all by the same hyper-parameters.
+
+use lora_pro_core::{Config, Error, Hyper, Method, StepIo};
+
+use super::{Applies, Law, METHODS};
+use crate::residual::all_or_nothing;
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+pub(super) const LAW: Law = Law {
+    number: 29,
+    name: "neighbours",
+    formula: "an adapter that is not listed stays; each follows its own group",
+    cannot_see: "what is wrong for an adapter alone",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+/// Which of the two adapters are listed in each step.
+const LISTED: [&[usize]; 4] = [&[0], &[0, 1], &[1], &[1, 0]];
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let twin = CaseSpec {
+        s: spec.s * 1.5,
+        seed: spec.seed ^ 1,
+        ..*spec
+    };
+    let specs = [*spec, twin];
+    let hypers = [exact(method), other(method)];
+    let mut config = Config::from(hypers[0]);
+    config.groups.insert("other".into(), hypers[1]);
+    let groups = [None, Some("other".to_string())];
+    let mut both = Run::start_grouped(subject, &specs.map(|spec| spec.factors()), &groups, config)?;
+    for (t, listed) in (1..).zip(LISTED) {
+        step(subject, &mut both, &specs, t, listed)?;
+    }
+    let mut held = true;
+    for k in 0..2 {
+        let mut alone = Run::start(subject, &specs[k].factors(), hypers[k])?;
+        for (t, _) in (1..).zip(LISTED).filter(|(_, listed)| listed.contains(&k)) {
+            alone.step(&specs[k].gradients(&alone.factors(), t))?;
+        }
+        held &= alone.factors() == both.members()[k].factors();
+    }
+    Ok(all_or_nothing(held))
+}
+
+/// Differs in every number.
+fn other(method: Method) -> Hyper {
+    Hyper {
+        lr: 3e-3,
+        eps: 1e-3,
+        beta1: 0.5,
+        beta2: 0.7,
+        ..exact(method)
+    }
+}
+
+/// One step of the listed adapters, in their order.
+fn step(
+    subject: &Subject,
+    run: &mut Run,
+    specs: &[CaseSpec; 2],
+    t: u64,
+    listed: &[usize],
+) -> Result<(), Error> {
+    let gradients: Vec<_> = run
+        .members()
+        .iter()
+        .zip(specs)
+        .map(|(member, spec)| spec.gradients(&member.factors(), t))
+        .map(|pair| (subject.host(&pair.a), subject.host(&pair.b)))
+        .collect();
+    let (optimizer, members) = run.parts();
+    let mut pairs: Vec<_> = members
+        .iter_mut()
+        .zip(&gradients)
+        .enumerate()
+        .filter(|(k, _)| listed.contains(k))
+        .map(|(_, (member, (a, b)))| member.io(a, b))
+        .collect();
+    if listed.first() > listed.last() {
+        pairs.reverse();
+    }
+    optimizer.step(StepIo {
+        pairs: &mut pairs,
+        params: &mut [],
+    })?;
+    Ok(())
+}

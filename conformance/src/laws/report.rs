@@ -1,0 +1,71 @@
+//! Law 32: the report says what happened: the counter, $`\lVert E \rVert`$ with $`\lVert E
+//! \rVert^2 = \langle g_A, U \rangle + \langle g_B, V \rangle`$, the gradients' norms, the lengths of
+//! the updates and their shares of the factors.
+//!
+//! Sees numbers that are squared, taken before the clip or of another step.
+
+use lora_pro_core::{Error, Method, relative};
+use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
+
+use super::recurrence::with_condition;
+use super::{Applies, Law, METHODS, grams};
+use crate::residual::{all_or_nothing, ratio, worst};
+use crate::sample::CaseSpec;
+use crate::subject::{Run, Subject, exact};
+
+pub(super) const LAW: Law = Law {
+    number: 32,
+    name: "report",
+    formula: "|E|^2 = <gA, U> + <gB, V>; |update| is how far the factors moved",
+    cannot_see: "results that nobody reports",
+    applies: Applies::Trajectory,
+    methods: &METHODS,
+    check,
+};
+
+pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
+    let mut run = Run::start(subject, &spec.factors(), exact(method))?;
+    let mut ratios = Vec::new();
+    for t in 1..=spec.steps.min(4) {
+        let old = run.factors();
+        let gradients = spec.gradients(&old, t);
+        run.step(&gradients)?;
+        let (new, report) = (run.factors(), run.report());
+        let spec = with_condition(spec, &[&old]);
+        let e = match method {
+            Method::Lora => equivalent_gradient(&old, &gradients),
+            _ => tangent_projection(&old, &grams(&old, method)?, &spec.full_gradient(t)),
+        };
+        let size = e.norm() + spec.full_gradient(t).norm();
+        ratios.push(ratio(
+            &spec,
+            (report.equivalent_norm - e.norm()).abs(),
+            size,
+        ));
+        ratios.push(all_or_nothing(report.step == t));
+        let moved = [(new.a - &old.a).norm(), (new.b - &old.b).norm()];
+        let given = [gradients.a.norm(), gradients.b.norm()];
+        for (k, size) in [old.a.norm(), old.b.norm()].into_iter().enumerate() {
+            let whole = moved[k] + size;
+            ratios.push(ratio(
+                &spec,
+                (report.update_norm[k] - moved[k]).abs(),
+                whole,
+            ));
+            ratios.push(ratio(
+                &spec,
+                (report.grad_norm[k] - given[k]).abs(),
+                given[k],
+            ));
+            let share = relative(report.update_norm[k], size);
+            let same = share == report.relative_update[k];
+            let error = if same {
+                0.0
+            } else {
+                (share - report.relative_update[k]).abs()
+            };
+            ratios.push(ratio(&spec, error, share));
+        }
+    }
+    Ok(worst(ratios))
+}

@@ -1,0 +1,302 @@
+//! The reference behind core's contract once more, as in the reference's `backend`, each equation
+//! looked up in the table.
+
+use lora_pro_core::{
+    AdapterReport, Backend, Buffer, Control, DType, Error, Manifest, NonFinite, PairIo, PairSlot,
+    ParamIo, ParamSlot, Skip, Slots, StateTensor, StepIo, StepReport,
+};
+use lora_pro_reference::ReferenceBackend;
+use lora_pro_reference::adamw::Moments;
+use lora_pro_reference::clip::gradient_clip;
+use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::storage::{
+    MOMENTS, load_moments, matrix, memory_tensors, moment_tensors, save_master, save_tensors,
+    store, through_master, with_master,
+};
+
+use super::adapter::{Setting, Stepped};
+use super::equations::{Equations, Matrix};
+
+/// The reference with what has been planted in it.
+pub struct PlantedBackend {
+    name: &'static str,
+    equations: Equations,
+    reference: ReferenceBackend,
+}
+
+impl PlantedBackend {
+    /// The reference with its equations changed.
+    pub fn new(name: &'static str, plant: fn(&mut Equations)) -> Self {
+        let mut equations = Equations::EXACT;
+        plant(&mut equations);
+        PlantedBackend {
+            name,
+            equations,
+            reference: ReferenceBackend::new(),
+        }
+    }
+}
+
+impl Backend for PlantedBackend {
+    fn manifest(&self) -> Manifest {
+        Manifest {
+            name: self.name.into(),
+            ..self.reference.manifest()
+        }
+    }
+
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
+        self.reference.allocate(tensor)
+    }
+
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
+        let bytes = self.reference.download(tensor, buffer)?;
+        Ok((self.equations.downloaded)(tensor, bytes))
+    }
+
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let bytes = (self.equations.uploaded)(tensor, bytes.to_vec());
+        self.reference.upload(tensor, buffer, &bytes)
+    }
+
+    fn step(
+        &mut self,
+        mut slots: Slots<'_>,
+        mut io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        let e = &self.equations;
+        let control = (e.control)(control);
+        (e.before_checks)(&mut io);
+        let gradients = match e.read_gradients(&slots, &io, control.grad_scale) {
+            Ok(gradients) => gradients,
+            Err(error) => return e.refuse(error, &mut slots, &control),
+        };
+        let grad_clip = gradient_clip(control.max_grad_norm, gradients.norm);
+        let mut pairs = Vec::new();
+        for (k, pair) in io.pairs.iter().enumerate() {
+            let gradient = (e.gradients_of)(&gradients.pairs, k);
+            pairs.push(e.pair_step(slots.pairs, pair, &gradient, grad_clip, &control)?);
+        }
+        let mut params = Vec::new();
+        for (param, gradient) in io.params.iter().zip(&gradients.params) {
+            let slot = &slots.params[param.id.0];
+            params.push(e.param_step(slot, param, &(gradient * grad_clip), &control)?);
+        }
+        for (pair, new) in io.pairs.iter_mut().zip(pairs) {
+            e.commit_pair(&mut slots.pairs[pair.id.0], pair, new)?;
+        }
+        for (param, new) in io.params.iter_mut().zip(params) {
+            commit_param(&mut slots.params[param.id.0], param, &new)?;
+        }
+        Ok(StepReport {
+            lr_factor: control.lr_factor,
+            grad_norm: gradients.norm,
+            grad_clip,
+            ..StepReport::default()
+        })
+    }
+}
+
+/// All gradients, scaled, and their global norm.
+struct Gradients {
+    pairs: Vec<Pair>,
+    params: Vec<Matrix>,
+    norm: f64,
+}
+
+/// A parameter without a pair and its moments after a step.
+struct ParamStepped {
+    value: Matrix,
+    moments: Moments,
+}
+
+impl Equations {
+    fn read_gradients(
+        &self,
+        slots: &Slots<'_>,
+        io: &StepIo<'_, '_>,
+        scale: f64,
+    ) -> Result<Gradients, Error> {
+        let mut pairs = Vec::new();
+        for pair in io.pairs.iter() {
+            let spec = &slots.pairs[pair.id.0].spec;
+            let (a, b) = (matrix(&pair.grad_a), matrix(&pair.grad_b));
+            (self.finite)(&a, spec.dtype, &spec.subject(), "grad A")?;
+            (self.finite)(&b, spec.dtype, &spec.subject(), "grad B")?;
+            pairs.push((self.raw)(&Pair { a, b }, scale));
+        }
+        let mut params = Vec::new();
+        for param in io.params.iter() {
+            let spec = &slots.params[param.id.0].spec;
+            let gradient = matrix(&param.grad);
+            (self.finite)(&gradient, spec.dtype, &spec.subject(), "grad")?;
+            params.push(gradient * scale);
+        }
+        let of_pair = |pair: &Pair| pair.a.norm_squared() + pair.b.norm_squared();
+        let of_pairs: Vec<f64> = pairs.iter().map(of_pair).collect();
+        let of_params: Vec<f64> = params.iter().map(Matrix::norm_squared).collect();
+        Ok(Gradients {
+            norm: (self.global_norm)(&of_pairs, &of_params),
+            pairs,
+            params,
+        })
+    }
+
+    /// A gradient that is not finite: an error, or a step that changed nothing and says so.
+    fn refuse(
+        &self,
+        error: Error,
+        slots: &mut Slots<'_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        let (Error::NonFinite { subject, .. }, NonFinite::Skip) = (&error, control.on_non_finite)
+        else {
+            return Err(error);
+        };
+        (self.skipped)(slots);
+        Ok(StepReport {
+            lr_factor: control.lr_factor,
+            grad_norm: f64::NAN,
+            grad_clip: 1.0,
+            skipped: Some(Skip {
+                subject: subject.clone(),
+                reason: error.to_string(),
+            }),
+            plan: None,
+        })
+    }
+
+    fn pair_step(
+        &self,
+        slots: &[PairSlot],
+        io: &PairIo<'_>,
+        gradient: &Pair,
+        grad_clip: f64,
+        control: &Control,
+    ) -> Result<Stepped, Error> {
+        let id = io.id.0;
+        let PairSlot { spec, state, .. } = &slots[id];
+        let subject = spec.subject();
+        let (a, b) = (matrix(&io.a.as_ref()), matrix(&io.b.as_ref()));
+        (self.finite)(&b, spec.dtype, &subject, "B")?;
+        (self.finite)(&a, spec.dtype, &subject, "A")?;
+        let factors = Factors {
+            b: with_master(b, state, "master_b", spec.dtype)?,
+            a: with_master(a, state, "master_a", spec.dtype)?,
+            s: (self.scale)(slots, id),
+        };
+        let hyper = (self.hyper)(slots, id);
+        let setting = Setting {
+            hyper: &hyper,
+            lr: hyper.lr * control.lr_factor,
+            t: (self.counter)(slots, id),
+            clip: (self.gradient_clip)(grad_clip),
+        };
+        let memory = (self.memory)(slots, id)?;
+        let mut new = self
+            .step(&setting, &factors, gradient, &memory)
+            .map_err(|error| name(error, &subject))?;
+        new.factors.a = through_master(new.factors.a, state, "master_a");
+        new.factors.b = through_master(new.factors.b, state, "master_b");
+        let (a, b) = (&new.factors.a, &new.factors.b);
+        (self.finite)(a, spec.dtype, &subject, "A after the step")?;
+        (self.finite)(b, spec.dtype, &subject, "B after the step")?;
+        for (tensor, values) in memory_tensors(&new.memory) {
+            let dtype = state.dtype(tensor).unwrap_or(DType::F64);
+            (self.finite)(&values, dtype, &subject, tensor)?;
+        }
+        Ok(new)
+    }
+
+    fn param_step(
+        &self,
+        slot: &ParamSlot,
+        io: &ParamIo<'_>,
+        gradient: &Matrix,
+        control: &Control,
+    ) -> Result<ParamStepped, Error> {
+        let (subject, dtype) = (slot.spec.subject(), slot.spec.dtype);
+        let value = matrix(&io.value.as_ref());
+        (self.finite)(&value, dtype, &subject, "value")?;
+        let value = with_master(value, &slot.state, "master", dtype)?;
+        let old = load_moments(&slot.state, MOMENTS)?.ok_or_else(|| Error::Backend {
+            backend: "planted".into(),
+            reason: format!("{subject} has no moments"),
+        })?;
+        let hyper = (self.param_hyper)(&slot.hyper);
+        let sign = if hyper.maximize { -1.0 } else { 1.0 };
+        let t = slot.state.step + 1;
+        let lr = hyper.lr * control.lr_factor;
+        let (moments, n) = (self.param_adam)(&hyper, &old, &(gradient * sign), t);
+        let value = value * (1.0 - lr * hyper.weight_decay) - n * lr;
+        let value = through_master(value, &slot.state, "master");
+        (self.finite)(&value, dtype, &subject, "value after the step")?;
+        Ok(ParamStepped { value, moments })
+    }
+
+    fn commit_pair(
+        &self,
+        slot: &mut PairSlot,
+        io: &mut PairIo<'_>,
+        new: Stepped,
+    ) -> Result<(), Error> {
+        let remembered = (self.remembered)(memory_tensors(&new.memory));
+        save_tensors(&mut slot.state, &remembered)?;
+        save_master(&mut slot.state, "master_a", &new.factors.a)?;
+        save_master(&mut slot.state, "master_b", &new.factors.b)?;
+        let a = (self.written)(&matrix(&io.a.as_ref()), &new.factors.a);
+        let b = (self.written)(&matrix(&io.b.as_ref()), &new.factors.b);
+        store(&a, &mut io.a);
+        store(&b, &mut io.b);
+        if let (Some(base), Some(decay)) = (io.base.as_mut(), new.base) {
+            let decayed = matrix(&base.as_ref()) * decay;
+            store(&decayed, base);
+        }
+        slot.state.step = (self.counted)(slot.state.step);
+        slot.report = AdapterReport {
+            step: slot.state.step,
+            ..new.report
+        };
+        Ok(())
+    }
+}
+
+fn commit_param(
+    slot: &mut ParamSlot,
+    io: &mut ParamIo<'_>,
+    new: &ParamStepped,
+) -> Result<(), Error> {
+    save_tensors(&mut slot.state, &moment_tensors(&new.moments, MOMENTS))?;
+    save_master(&mut slot.state, "master", &new.value)?;
+    store(&new.value, &mut io.value);
+    slot.state.step += 1;
+    Ok(())
+}
+
+/// Puts the adapter's name before an error of its matrices.
+fn name(error: Error, adapter: &str) -> Error {
+    match error {
+        Error::Invalid {
+            subject,
+            field,
+            value,
+            expected,
+        } => Error::Invalid {
+            subject: format!("{adapter}: {subject}"),
+            field,
+            value,
+            expected,
+        },
+        Error::NotConverged { .. } => Error::Backend {
+            backend: "planted".into(),
+            reason: format!("{adapter}: {error}"),
+        },
+        other => other,
+    }
+}

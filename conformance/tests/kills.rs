@@ -1,0 +1,134 @@
+//! Which checks see which planted bug: the strength of the suite, measured with the cases that the
+//! suite itself tries. The matrix is kept in `conformance/kills.md`; with `LORA_PRO_WRITE=1` it is
+//! written anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lora_pro_conformance::check::Check;
+use lora_pro_conformance::planted::{Bug, bugs};
+use lora_pro_conformance::record::Stability;
+use lora_pro_conformance::subject::Subject;
+use lora_pro_conformance::suite::{Entry, Plan};
+use lora_pro_core::DType;
+
+/// Random cases per check, method and bug.
+const CASES: u32 = 6;
+
+/// Checks that see a bug need not be asked again with another method.
+fn kills(bug: Bug) -> BTreeSet<String> {
+    let mut plan = Plan::new(0, CASES);
+    plan.shrink = false;
+    let subject = Subject::new(bug.id, DType::F64, move || bug.make());
+    let entry = Entry {
+        name: subject.name,
+        command: None,
+        make: subject.make,
+        class: Stability::Kappa,
+    };
+    let laws = Check::all();
+    let seen = |check: &&Check| {
+        let mut methods = check.methods().iter();
+        methods.any(|method| {
+            let cell = plan.cell(&entry, **check, DType::F64, *method);
+            !cell.verdict.is_fine()
+        })
+    };
+    laws.iter().filter(seen).map(Check::id).collect()
+}
+
+/// Every bug is seen by two checks at least, and nothing is seen where there is no bug.
+#[test]
+fn every_bug_is_seen_twice() {
+    let none = Bug {
+        id: "no-bug",
+        what: "the reference",
+        plant: |_| {},
+    };
+    assert_eq!(kills(none), BTreeSet::new());
+
+    let found = all_kills();
+    let text = matrix(&found);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/kills.md");
+    if std::env::var_os("LORA_PRO_WRITE").is_some() {
+        std::fs::write(path, &text).expect("it can be written");
+    }
+    let few: Vec<_> = found.iter().filter(|(_, by)| by.len() < 2).collect();
+    assert!(few.is_empty(), "seen by fewer than two: {few:#?}");
+
+    // Rounding differs between processors, and a bug that is barely seen may be missed on one.
+    let kept = std::fs::read_to_string(path).expect("the matrix is checked in");
+    let differing = kept.lines().zip(text.lines()).filter(|(x, y)| x != y);
+    let differing: Vec<_> = differing.collect();
+    for (x, y) in &differing {
+        println!("kept:  {x}\nfound: {y}");
+    }
+    assert_eq!(kept.lines().count(), text.lines().count(), "write it anew");
+    assert!(differing.len() * 10 <= found.len(), "write it anew");
+}
+
+/// Every bug's checks, computed on all cores.
+fn all_kills() -> BTreeMap<&'static str, BTreeSet<String>> {
+    let all: Vec<&Bug> = bugs().collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|k| {
+                let mine = all.iter().skip(k).step_by(threads);
+                scope.spawn(move || mine.map(|bug| (bug.id, kills(**bug))).collect::<Vec<_>>())
+            })
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.flat_map(|kills| kills.expect("no panic")).collect()
+    })
+}
+
+/// A table of bugs and checks, and which checks are needed.
+fn matrix(found: &BTreeMap<&str, BTreeSet<String>>) -> String {
+    let short = |id: &str| match id.strip_prefix("law-") {
+        Some(rest) => rest[..2].to_string(),
+        None => id.replace("smoke-", "s-").replace("differential", "D"),
+    };
+    let checks: Vec<String> = Check::all().iter().map(Check::id).collect();
+    let heads: Vec<String> = checks.iter().map(|id| short(id)).collect();
+    let mut text = format!(
+        "# Which checks see which planted bug\n\n\
+         {} bugs, {} checks, {CASES} random cases for each check and method in f64. Numbers are \
+         laws, `s-` is the smoke set, D the comparison with the reference.\n\n",
+        found.len(),
+        checks.len()
+    );
+    text += &format!("| bug | {} |\n", heads.join(" | "));
+    text += &format!("|---{}|\n", "|---".repeat(checks.len()));
+    for bug in bugs() {
+        let by = &found[bug.id];
+        let mark = |check: &String| if by.contains(check) { "x" } else { "" };
+        let marks: Vec<_> = checks.iter().map(mark).collect();
+        text += &format!("| {} | {} |\n", bug.id, marks.join(" | "));
+    }
+    text += "\nWithout the comparison with the reference, which sees almost everything:\n\n";
+    for check in &checks {
+        let alone = found.iter().filter(|(_, by)| {
+            let mut laws = by.iter().filter(|id| *id != "differential");
+            laws.next() == Some(check) && laws.next().is_none()
+        });
+        let alone: Vec<_> = alone.map(|(id, _)| *id).collect();
+        let seen = found.values().filter(|by| by.contains(check)).count();
+        text += &format!("- {check} sees {seen}; it alone sees {}", alone.len());
+        text += &match alone.as_slice() {
+            [] => ".\n".to_string(),
+            ids => format!(": {}.\n", ids.join(", ")),
+        };
+    }
+    text
+}
+
+/// Ids are kebab-case and stand once.
+#[test]
+fn ids_are_unique() {
+    let all: Vec<&str> = bugs().map(|bug| bug.id).collect();
+    let unique: BTreeSet<&str> = all.iter().copied().collect();
+    assert_eq!(unique.len(), all.len());
+    let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    assert!(all.iter().all(|id| id.chars().all(kebab)));
+    assert!(all.len() >= 40);
+}
