@@ -8,6 +8,7 @@
 //! | [`residual`] | scaled errors and their one threshold |
 //! | [`laws`] | the laws, one file each |
 //! | [`verdict`], [`record`] | what can be said of a subject, and how it is written down |
+//! | [`remote`] | implementations in any language, behind a protocol of lines and files |
 //! | [`differential`], [`explained`] | a backend against the reference, and how far apart rounding puts them |
 
 pub mod case;
@@ -15,6 +16,7 @@ pub mod differential;
 pub mod explained;
 pub mod laws;
 pub mod record;
+pub mod remote;
 pub mod replay;
 pub mod residual;
 pub mod sample;
