@@ -51,6 +51,12 @@ def talk(new_session, description):
         print(json.dumps(answer), file=answers, flush=True)
 
 
+def contents(path):
+    """All bytes: a mapped file may change under tensors that are kept."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def clip(norm, control):
     """What gradients are multiplied by: the caller's scale and the clip by their global norm."""
     limit = control["max_grad_norm"]
@@ -65,13 +71,13 @@ def serve(step, description):
     What concerns the whole step is done here: finite numbers, `grad_scale`, the global clip.
     """
     import numpy as np
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load, save_file
 
     def new_session():
         memory = {}
 
         def run(message):
-            control, file = message["control"], load_file(message["input"])
+            control, file = message["control"], load(contents(message["input"]))
             adapters = [{} for _ in message["adapters"]]
             for key, value in file.items():
                 if not key.startswith("param."):
@@ -117,13 +123,13 @@ def serve_torch(make_optimizer, description):
     `write_state(name, tensors, t)`, which replaces what it keeps before step t.
     """
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load, save_file
 
     def new_session():
         members = {}  # name: (its Parameters by name, its optimizer)
 
         def run(message):
-            control, file = message["control"], load_file(message["input"])
+            control, file = message["control"], load(contents(message["input"]))
             listed = [(f"{k}.", a, ("A", "B")) for k, a in enumerate(message["adapters"])]
             listed += [(f"param.{k}.", p, ("value",)) for k, p in enumerate(message["params"])]
             fresh = {}

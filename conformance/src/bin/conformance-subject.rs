@@ -3,6 +3,7 @@
 //! `conformance-subject` serves the reference, `conformance-subject dies` (and so on, see `main`)
 //! goes wrong on purpose, in its third step where the fault is one of steps.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -67,13 +68,23 @@ fn main() -> io::Result<()> {
             });
         }
         "missing" => return copycat(&description, |_| ()),
-        "empty" => return copycat(&description, BTreeMap::clear),
+        "stale" => {
+            description.state.clear();
+            let steps = Cell::new(0);
+            return copycat(&description, |after| {
+                steps.set(steps.get() + 1);
+                if steps.get() == WHEN {
+                    after.clear();
+                }
+            });
+        }
         _ => {}
     }
     serve(&mut backend, &description, io::stdin().lock(), io::stdout())
 }
 
-/// A child that leaves all tensors as they are, spoilt: messages by hand, without a backend.
+/// A child that leaves all tensors as they are, spoilt: messages by hand, without a backend. It
+/// writes no file where no tensor is left.
 fn copycat(
     description: &Description,
     spoil: impl Fn(&mut BTreeMap<String, TensorData>),
@@ -87,8 +98,11 @@ fn copycat(
             Request::Run(run) => {
                 let mut tensors = read_tensors(&fs::read(run.input)?).map_err(io::Error::other)?;
                 spoil(&mut tensors);
-                let bytes = encode_tensors(&tensors, HashMap::new()).map_err(io::Error::other)?;
-                fs::write(run.output, bytes)?;
+                if !tensors.is_empty() {
+                    let bytes =
+                        encode_tensors(&tensors, HashMap::new()).map_err(io::Error::other)?;
+                    fs::write(run.output, bytes)?;
+                }
                 serde_json::to_string(&Answer::Ok(Stepped::default()))
             }
             Request::End { .. } => serde_json::to_string(&Answer::Ok(Done {})),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use lora_pro_core::{
@@ -18,9 +19,16 @@ impl Tensors {
         read_tensors(&bytes).map(Tensors)
     }
 
+    /// Writes a new file: whoever has mapped the old one into memory keeps what was there.
     pub fn save(&self, path: &Path) -> Result<(), String> {
         let bytes = encode_tensors(&self.0, HashMap::new())?;
-        fs::write(path, bytes).map_err(|error| format!("{}: {error}", path.display()))
+        let removed = match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        removed
+            .and_then(|()| fs::write(path, bytes))
+            .map_err(|error| format!("{}: {error}", path.display()))
     }
 
     pub fn put(&mut self, key: String, view: &MatRef<'_>) {
