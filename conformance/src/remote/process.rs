@@ -229,7 +229,7 @@ fn shell(command: &str, _memory: Option<u64>) -> Command {
 /// The child has not been waited for yet, so its number is still its own.
 #[cfg(unix)]
 fn kill_group(child: &Child) {
-    let group = format!("kill -s KILL -{}", child.id());
+    let group = format!("kill -s KILL -- -{}", child.id());
     // What cannot be killed like this is killed alone, by the caller.
     let _ = Command::new("sh")
         .args(["-c", &group])
