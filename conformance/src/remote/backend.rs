@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lora_pro_core::{
-    AdapterReport, Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, PairIo,
-    PairSlot, ParamIo, ParamSlot, Skip, Slots, State, StateTensor, StepIo, StepReport,
-    foreign_buffer, relative,
+    Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, PairIo, PairSlot,
+    ParamSlot, Slots, State, StateTensor, StepIo, StepReport, foreign_buffer,
 };
 
-use super::protocol::{self, Answer, Done, Failure, FailureKind, Report, Request, Run, Stepped};
+use super::explain::explain;
+use super::protocol::{self, Answer, Done, Request, Run, Stepped};
+use super::report::{summary, whole};
 use super::tensors::{Tensors, copy};
 use super::{Description, Remote, Session, failed, unsupported};
 
@@ -225,7 +226,13 @@ impl RemoteBackend {
         let reports = reports.chain(std::iter::repeat(None));
         for ((pair, after), report) in io.pairs.iter_mut().zip(after.pairs).zip(reports) {
             let slot = &mut slots.pairs[pair.id.0];
-            slot.report = summary(slot, pair, &after, control, report.unwrap_or_default());
+            slot.report = summary(
+                slot,
+                pair,
+                [&after.a, &after.b],
+                control,
+                report.unwrap_or_default(),
+            );
             copy(&after.a, &mut pair.a);
             copy(&after.b, &mut pair.b);
             if let (Some(base), Some(after)) = (&mut pair.base, &after.base) {
@@ -401,129 +408,4 @@ fn advance(state: &mut State, shown: Vec<Option<HostTensor>>) {
             };
         }
     }
-}
-
-/// The child's report, with what it leaves out computed from the tensors. What cannot be known is
-/// NaN. Before anything is written.
-fn summary(
-    slot: &PairSlot,
-    pair: &PairIo<'_>,
-    after: &PairAfter,
-    control: &Control,
-    told: Report,
-) -> AdapterReport {
-    let before = [pair.a.as_ref(), pair.b.as_ref()];
-    let moved = || [0, 1].map(|k| distance(&before[k], &[&after.a, &after.b][k].view()));
-    let update_norm = told.update_norm.unwrap_or_else(moved);
-    let unclipped = if slot.hyper.update_clip.is_none() {
-        1.0
-    } else {
-        f64::NAN
-    };
-    AdapterReport {
-        step: slot.state.step + 1,
-        grad_norm: [&pair.grad_a, &pair.grad_b].map(|grad| norm(grad) * control.grad_scale),
-        update_norm,
-        relative_update: [0, 1].map(|k| relative(update_norm[k], norm(&before[k]))),
-        equivalent_norm: told.equivalent_norm.unwrap_or(f64::NAN),
-        clip: told.clip.unwrap_or(unclipped),
-    }
-}
-
-/// The report on the whole step, with what the child leaves out.
-fn whole(
-    stepped: &Stepped,
-    slots: &Slots<'_>,
-    io: &StepIo<'_, '_>,
-    control: &Control,
-) -> StepReport {
-    let skipped = stepped.skipped.as_ref().map(|skipped| Skip {
-        subject: subject(&skipped.adapter, slots, io),
-        reason: skipped.reason.clone(),
-    });
-    let grad_norm = stepped.grad_norm.unwrap_or_else(|| {
-        let pairs = io.pairs.iter().flat_map(|pair| [pair.grad_a, pair.grad_b]);
-        let all = pairs.chain(io.params.iter().map(|param| param.grad));
-        control.grad_scale * all.map(|grad| norm(&grad).powi(2)).sum::<f64>().sqrt()
-    });
-    let limit = control.max_grad_norm.unwrap_or(f64::INFINITY);
-    let clip = if grad_norm > limit {
-        limit / grad_norm
-    } else {
-        1.0
-    };
-    StepReport {
-        lr_factor: control.lr_factor,
-        grad_norm,
-        grad_clip: stepped.grad_clip.unwrap_or(clip),
-        skipped,
-        plan: None,
-    }
-}
-
-fn norm(view: &MatRef<'_>) -> f64 {
-    entries(view).map(|(_, _, x)| x * x).sum::<f64>().sqrt()
-}
-
-fn distance(x: &MatRef<'_>, y: &MatRef<'_>) -> f64 {
-    let squares = entries(x).map(|(i, j, x)| (y.get(i, j) - x).powi(2));
-    squares.sum::<f64>().sqrt()
-}
-
-fn entries<'v>(view: &'v MatRef<'_>) -> impl Iterator<Item = (usize, usize, f64)> + 'v {
-    let rows = 0..view.rows();
-    rows.flat_map(move |i| (0..view.cols()).map(move |j| (i, j, view.get(i, j))))
-}
-
-/// How errors call the adapter or parameter of this name.
-fn subject(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> String {
-    let params = io.params.iter().map(|param| &slots.params[param.id.0].spec);
-    match params.into_iter().find(|spec| spec.name == name) {
-        Some(spec) => spec.subject(),
-        None => format!("adapter `{name}`"),
-    }
-}
-
-/// The child's failure as an error of core. Where it speaks of a number that is not finite, the
-/// number is looked up in what it was given.
-fn explain(backend: &str, failure: Failure, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> Error {
-    let Some(name) = &failure.adapter else {
-        return failed(backend, &failure.message);
-    };
-    let subject = subject(name, slots, io);
-    let found = (failure.kind == FailureKind::NonFinite)
-        .then(|| non_finite(name, slots, io))
-        .flatten();
-    match found {
-        Some((tensor, (row, col, value))) => Error::NonFinite {
-            subject,
-            tensor,
-            row,
-            col,
-            value,
-        },
-        None => failed(backend, &format!("{subject}: {}", failure.message)),
-    }
-}
-
-type Entry = (usize, usize, f64);
-
-fn non_finite(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> Option<(&'static str, Entry)> {
-    let pair = |pair: &&PairIo<'_>| slots.pairs[pair.id.0].spec.name == name;
-    let param = |param: &&ParamIo<'_>| slots.params[param.id.0].spec.name == name;
-    let mut given = Vec::new();
-    if let Some(pair) = io.pairs.iter().find(pair) {
-        given.push(("grad A", pair.grad_a));
-        given.push(("grad B", pair.grad_b));
-        given.push(("B", pair.b.as_ref()));
-        given.push(("A", pair.a.as_ref()));
-    }
-    if let Some(param) = io.params.iter().find(param) {
-        given.push(("grad", param.grad));
-        given.push(("value", param.value.as_ref()));
-    }
-    given.iter().find_map(|(tensor, view)| {
-        let entry = entries(view).find(|(_, _, x)| !x.is_finite())?;
-        Some((*tensor, entry))
-    })
 }

@@ -284,3 +284,62 @@ fn usual_accumulate() -> DType {
 fn one() -> usize {
     1
 }
+
+#[cfg(test)]
+mod tests {
+    use lora_pro_core::{
+        AdapterSpec, MomentDType, ParamSpec, Preset, Scale, adapter_layout, param_layout,
+    };
+
+    use super::*;
+
+    #[test]
+    fn every_state_tensor_has_its_name_in_the_list() {
+        let adapter = AdapterSpec {
+            name: "adapter".into(),
+            m: 4,
+            n: 3,
+            r: 2,
+            scale: Scale::Explicit(1.0),
+            dtype: DType::Bf16,
+            group: None,
+        };
+        let param = ParamSpec {
+            name: "bias".into(),
+            rows: 1,
+            cols: 4,
+            dtype: DType::Bf16,
+            group: None,
+        };
+        let all = Description::of(
+            &Description::manifest(&serde_json::from_str(PLAIN).expect("valid")),
+            Stability::Kappa,
+        );
+        for method in all.methods.clone() {
+            let hyper = Hyper {
+                method,
+                momentum: 0.5,
+                amsgrad: true,
+                moment_dtype: MomentDType::Bits8,
+                rounding: Rounding::Master,
+                ..Preset::Paper.hyper()
+            };
+            let pair = adapter_layout(&adapter, &hyper);
+            for tensor in pair.into_iter().chain(param_layout(&param, &hyper)) {
+                assert!(all.exposes(tensor.name), "{}", tensor.name);
+            }
+        }
+    }
+
+    /// The least that a child must say.
+    const PLAIN: &str = r#"{ "name": "n", "version": "1", "device": "CPU", "dtypes": ["f64"],
+        "methods": [], "x": [], "dampings": [], "stability": "kappa", "determinism": "bitwise" }"#;
+
+    #[test]
+    fn names_of_options_are_those_of_messages() {
+        for option in Opt::ALL {
+            let written = serde_json::to_value(option).expect("a word");
+            assert_eq!(written, option.name());
+        }
+    }
+}

@@ -11,7 +11,18 @@
 //! | [`description`] | what a child says it can do |
 //! | `process` | a child with limits |
 //! | `backend` | core's contract, spoken by way of messages |
+//! | `tensors`, `report`, `explain` | files, reports and errors of a step |
 //! | `serve` | the other side for backends in Rust |
+//!
+//! ```no_run
+//! use lora_pro_conformance::remote::{Limits, Remote};
+//! use lora_pro_core::{Config, Optimizer};
+//!
+//! let remote = Remote::start("python3 my_optimizer.py", Limits::default())?;
+//! println!("{} {}", remote.description().name, remote.description().version);
+//! let optimizer = Optimizer::new(remote.backend(), Config::default())?;
+//! # Ok::<(), lora_pro_core::Error>(())
+//! ```
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,8 +33,10 @@ use tempfile::TempDir;
 
 mod backend;
 pub mod description;
+mod explain;
 mod process;
 pub mod protocol;
+mod report;
 mod serve;
 mod tensors;
 

@@ -94,3 +94,9 @@ pub(super) fn copy(from: &HostTensor, to: &mut MatMut<'_>) {
         }
     }
 }
+
+/// All entries of a view with their places, row by row.
+pub(super) fn entries<'v>(view: &'v MatRef<'_>) -> impl Iterator<Item = (usize, usize, f64)> + 'v {
+    let rows = 0..view.rows();
+    rows.flat_map(move |i| (0..view.cols()).map(move |j| (i, j, view.get(i, j))))
+}
