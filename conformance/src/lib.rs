@@ -9,6 +9,7 @@
 //! | [`laws`] | the laws, one file each |
 //! | [`planted`] | bugs that the laws must see |
 //! | [`verdict`], [`record`] | what can be said of a subject, and how it is written down |
+//! | [`remote`] | implementations in any language, behind a protocol of lines and files |
 //! | [`differential`], [`explained`] | a backend against the reference, and how far apart rounding puts them |
 
 pub mod case;
@@ -24,6 +25,7 @@ pub mod planted;
 mod probe;
 pub mod record;
 pub mod regression;
+pub mod remote;
 pub mod replay;
 pub mod residual;
 pub mod sample;

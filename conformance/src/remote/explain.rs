@@ -1,0 +1,65 @@
+//! A child's failure in the words of core's errors.
+
+use lora_pro_core::{Error, PairIo, ParamIo, Slots, StepIo};
+
+use super::failed;
+use super::protocol::{Failure, FailureKind};
+use super::tensors::entries;
+
+/// How errors call the adapter or parameter of this name.
+pub(super) fn subject(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> String {
+    let params = io.params.iter().map(|param| &slots.params[param.id.0].spec);
+    match params.into_iter().find(|spec| spec.name == name) {
+        Some(spec) => spec.subject(),
+        None => format!("adapter `{name}`"),
+    }
+}
+
+/// The child's failure as an error of core. Where it speaks of a number that is not finite, the
+/// number is looked up in what it was given.
+pub(super) fn explain(
+    backend: &str,
+    failure: Failure,
+    slots: &Slots<'_>,
+    io: &StepIo<'_, '_>,
+) -> Error {
+    let Some(name) = &failure.adapter else {
+        return failed(backend, &failure.message);
+    };
+    let subject = subject(name, slots, io);
+    let found = (failure.kind == FailureKind::NonFinite)
+        .then(|| non_finite(name, slots, io))
+        .flatten();
+    match found {
+        Some((tensor, (row, col, value))) => Error::NonFinite {
+            subject,
+            tensor,
+            row,
+            col,
+            value,
+        },
+        None => failed(backend, &format!("{subject}: {}", failure.message)),
+    }
+}
+
+type Entry = (usize, usize, f64);
+
+fn non_finite(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> Option<(&'static str, Entry)> {
+    let pair = |pair: &&PairIo<'_>| slots.pairs[pair.id.0].spec.name == name;
+    let param = |param: &&ParamIo<'_>| slots.params[param.id.0].spec.name == name;
+    let mut given = Vec::new();
+    if let Some(pair) = io.pairs.iter().find(pair) {
+        given.push(("grad A", pair.grad_a));
+        given.push(("grad B", pair.grad_b));
+        given.push(("B", pair.b.as_ref()));
+        given.push(("A", pair.a.as_ref()));
+    }
+    if let Some(param) = io.params.iter().find(param) {
+        given.push(("grad", param.grad));
+        given.push(("value", param.value.as_ref()));
+    }
+    given.iter().find_map(|(tensor, view)| {
+        let entry = entries(view).find(|(_, _, x)| !x.is_finite())?;
+        Some((*tensor, entry))
+    })
+}

@@ -1,0 +1,77 @@
+//! Reports on steps: what the child tells, and what it leaves out computed from the tensors.
+
+use lora_pro_core::{
+    AdapterReport, Control, HostTensor, MatRef, PairIo, PairSlot, Skip, Slots, StepIo, StepReport,
+    relative,
+};
+
+use super::explain::subject;
+use super::protocol::{Report, Stepped};
+use super::tensors::entries;
+
+/// The child's report, with what it leaves out computed from the tensors. What cannot be known is
+/// NaN. Before anything is written.
+pub(super) fn summary(
+    slot: &PairSlot,
+    pair: &PairIo<'_>,
+    after: [&HostTensor; 2],
+    control: &Control,
+    told: Report,
+) -> AdapterReport {
+    let before = [pair.a.as_ref(), pair.b.as_ref()];
+    let moved = || [0, 1].map(|k| distance(&before[k], &after[k].view()));
+    let update_norm = told.update_norm.unwrap_or_else(moved);
+    let unclipped = if slot.hyper.update_clip.is_none() {
+        1.0
+    } else {
+        f64::NAN
+    };
+    AdapterReport {
+        step: slot.state.step + 1,
+        grad_norm: [&pair.grad_a, &pair.grad_b].map(|grad| norm(grad) * control.grad_scale),
+        update_norm,
+        relative_update: [0, 1].map(|k| relative(update_norm[k], norm(&before[k]))),
+        equivalent_norm: told.equivalent_norm.unwrap_or(f64::NAN),
+        clip: told.clip.unwrap_or(unclipped),
+    }
+}
+
+/// The report on the whole step, with what the child leaves out.
+pub(super) fn whole(
+    stepped: &Stepped,
+    slots: &Slots<'_>,
+    io: &StepIo<'_, '_>,
+    control: &Control,
+) -> StepReport {
+    let skipped = stepped.skipped.as_ref().map(|skipped| Skip {
+        subject: subject(&skipped.adapter, slots, io),
+        reason: skipped.reason.clone(),
+    });
+    let grad_norm = stepped.grad_norm.unwrap_or_else(|| {
+        let pairs = io.pairs.iter().flat_map(|pair| [pair.grad_a, pair.grad_b]);
+        let all = pairs.chain(io.params.iter().map(|param| param.grad));
+        control.grad_scale * all.map(|grad| norm(&grad).powi(2)).sum::<f64>().sqrt()
+    });
+    let limit = control.max_grad_norm.unwrap_or(f64::INFINITY);
+    let clip = if grad_norm > limit {
+        limit / grad_norm
+    } else {
+        1.0
+    };
+    StepReport {
+        lr_factor: control.lr_factor,
+        grad_norm,
+        grad_clip: stepped.grad_clip.unwrap_or(clip),
+        skipped,
+        plan: None,
+    }
+}
+
+fn norm(view: &MatRef<'_>) -> f64 {
+    entries(view).map(|(_, _, x)| x * x).sum::<f64>().sqrt()
+}
+
+fn distance(x: &MatRef<'_>, y: &MatRef<'_>) -> f64 {
+    let squares = entries(x).map(|(i, j, x)| (y.get(i, j) - x).powi(2));
+    squares.sum::<f64>().sqrt()
+}
