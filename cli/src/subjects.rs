@@ -1,0 +1,105 @@
+//! Who can be held against the checks: what is built in, by name, and commands.
+
+use std::time::Duration;
+
+use lora_pro_conformance::planted;
+use lora_pro_conformance::record::Stability;
+use lora_pro_conformance::remote::{Limits, Remote};
+use lora_pro_conformance::subject::Subject;
+use lora_pro_conformance::suite::Entry;
+use lora_pro_core::{Backend, DType};
+use lora_pro_cpu::{CpuBackend, Options, Path};
+use lora_pro_reference::ReferenceBackend;
+
+use crate::failure::Failure;
+
+/// Subjects that are built in, the planted bugs aside.
+pub fn names() -> Vec<String> {
+    let paths = Path::available().into_iter().map(path_name);
+    ["reference".to_string(), "cpu".to_string()]
+        .into_iter()
+        .chain(paths)
+        .collect()
+}
+
+/// `cpu-avx-512`, `cpu-scalar`.
+fn path_name(path: Path) -> String {
+    let letters = path.to_string().to_lowercase();
+    let end = letters.split(['+', ' ']).next().unwrap_or_default();
+    format!("cpu-{end}")
+}
+
+/// The subject of this name, or `planted:BUG`.
+pub fn built_in(name: &str) -> Result<Entry, Failure> {
+    if let Some(bug) = name.strip_prefix("planted:") {
+        return match planted::bugs().find(|known| known.id == bug) {
+            Some(bug) => Ok(entry(name, Stability::Kappa, || bug.make())),
+            None => Err(Failure::Input(format!(
+                "there is no planted bug `{bug}`: `lora-pro conform --list` names them"
+            ))),
+        };
+    }
+    if name == "reference" {
+        let make = || Box::new(ReferenceBackend::new()) as Box<dyn Backend>;
+        return Ok(entry(name, Stability::Kappa, make));
+    }
+    if name == "cpu" {
+        let make = || Box::new(CpuBackend::new()) as Box<dyn Backend>;
+        return Ok(entry(name, Stability::KappaSquared, make));
+    }
+    match Path::available()
+        .into_iter()
+        .find(|path| path_name(*path) == name)
+    {
+        Some(path) => {
+            // A path that is available can be had, now and later.
+            CpuBackend::with(on(path))?;
+            let make = move || match CpuBackend::with(on(path)) {
+                Ok(backend) => Box::new(backend) as Box<dyn Backend>,
+                Err(_) => Box::new(CpuBackend::new()),
+            };
+            Ok(entry(name, Stability::KappaSquared, make))
+        }
+        None => Err(Failure::Input(format!(
+            "there is no subject `{name}`: use one of {}, planted:BUG, or --command",
+            names().join(" ")
+        ))),
+    }
+}
+
+fn on(path: Path) -> Options {
+    Options {
+        path: Some(path),
+        ..Options::default()
+    }
+}
+
+/// A subject behind a command that speaks the protocol.
+pub fn command(command: &str, seconds: u64) -> Result<Entry, Failure> {
+    let limits = Limits {
+        time: Duration::from_secs(seconds),
+        ..Limits::default()
+    };
+    let remote = Remote::start(command, limits)?;
+    let (name, class) = {
+        let description = remote.description();
+        (description.name.clone(), description.stability)
+    };
+    let mut entry = entry(&name, class, move || remote.backend());
+    entry.command = Some(command.into());
+    Ok(entry)
+}
+
+fn entry(
+    name: &str,
+    class: Stability,
+    make: impl Fn() -> Box<dyn Backend> + Send + Sync + 'static,
+) -> Entry {
+    let subject = Subject::new(name, DType::F64, make);
+    Entry {
+        name: subject.name,
+        command: None,
+        make: subject.make,
+        class,
+    }
+}
