@@ -6,12 +6,9 @@
 #![cfg_attr(doctest, doc = include_str!("../chapters/algorithms.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/numerics.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/laws.md"))]
-<<<<<<< Updated upstream
+#![cfg_attr(doctest, doc = include_str!("../chapters/conformance.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/protocol.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/third_party.md"))]
-=======
-#![cfg_attr(doctest, doc = include_str!("../chapters/conformance.md"))]
->>>>>>> Stashed changes
 #![cfg_attr(doctest, doc = include_str!("../chapters/experiments.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/cpu.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/performance.md"))]
