@@ -9,6 +9,7 @@ mod output;
 mod progress;
 mod report;
 mod run_args;
+mod subjects;
 mod summary;
 mod table;
 mod tables;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{bench, compare, gap, info, replay, train};
+use commands::{bench, compare, conform, gap, info, replay, train};
 use failure::Failure;
 
 /// Kept stable: scripts depend on them.
@@ -29,7 +30,7 @@ macro_rules! exit_codes {
 Exit codes:
   0  done
   1  the run failed: training diverged, a replay is out of tolerance, an answer is wrong,
-     a backend gave up
+     a law is broken, a backend gave up
   2  bad usage or bad input: unknown options, values out of range, files that are missing,
      damaged or cannot be written"
     };
@@ -70,6 +71,7 @@ Examples:
   lora-pro gap --method lora                 how far LoRA's steps are from full fine-tuning's
   lora-pro replay conformance/vectors/00-full.safetensors --backend reference
   lora-pro bench                             how fast, against what this machine can do
+  lora-pro conform --subject cpu             whether it obeys the laws
   lora-pro info                              versions, backends, this machine
 
 Results go to standard output, progress and notes to standard error.
@@ -85,6 +87,7 @@ enum Command {
     Gap(gap::GapArgs),
     Replay(replay::ReplayArgs),
     Bench(bench::BenchArgs),
+    Conform(conform::ConformArgs),
     /// Print versions, backends with what they can do, and this machine
     Info,
 }
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Gap(args) => gap::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Conform(args) => conform::run(args),
         Command::Info => info::run(),
     };
     match result {

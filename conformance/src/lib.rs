@@ -8,7 +8,10 @@
 //! | [`residual`] | scaled errors and their one threshold |
 //! | [`laws`] | the laws, one file each |
 //! | [`planted`] | bugs that the laws must see |
-//! | [`verdict`], [`record`] | what can be said of a subject, and how it is written down |
+//! | [`check`], [`suite`], [`matrix`] | one check, one cell of the matrix, a whole run |
+//! | [`verdict`], [`record`], [`report`] | what can be said of a subject, how it is written down and shown |
+//! | [`regression`] | failures, kept |
+//! | [`testing`] | the suite as tests of another crate |
 //! | [`remote`] | implementations in any language, behind a protocol of lines and files |
 //! | [`differential`], [`explained`] | a backend against the reference, and how far apart rounding puts them |
 
@@ -27,6 +30,7 @@ pub mod record;
 pub mod regression;
 pub mod remote;
 pub mod replay;
+pub mod report;
 pub mod residual;
 pub mod sample;
 pub mod smoke;

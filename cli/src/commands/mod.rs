@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod conform;
 pub mod gap;
 pub mod info;
 pub mod replay;

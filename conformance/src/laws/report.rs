@@ -4,7 +4,7 @@
 //!
 //! Sees numbers that are squared, taken before the clip or of another step.
 
-use lora_pro_core::{Error, Method, relative};
+use lora_pro_core::{Config, Error, Method, relative};
 use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
 
 use super::recurrence::with_condition;
@@ -24,18 +24,31 @@ pub(super) const LAW: Law = Law {
 };
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let mut run = Run::start(subject, &spec.factors(), exact(method))?;
+    // Clips some steps and not others.
+    let limit = spec.full_gradient(1).norm() * spec.s;
+    let config = Config {
+        max_grad_norm: Some(limit),
+        ..Config::from(exact(method))
+    };
+    let mut run = Run::start(subject, &spec.factors(), config)?;
     let mut ratios = Vec::new();
     for t in 1..=spec.steps.min(4) {
         let old = run.factors();
         let gradients = spec.gradients(&old, t);
-        run.step(&gradients)?;
+        let whole = run.step(&gradients)?;
         let (new, report) = (run.factors(), run.report());
+        let norm = gradients.a.norm().hypot(gradients.b.norm());
+        ratios.push(ratio(spec, (whole.grad_norm - norm).abs(), norm));
+        let clip = (limit / norm).min(1.0);
+        ratios.push(ratio(spec, (whole.grad_clip - clip).abs(), clip));
+        ratios.push(all_or_nothing(
+            whole.lr_factor == 1.0 && whole.skipped.is_none(),
+        ));
         let spec = with_condition(spec, &[&old]);
         let e = match method {
             Method::Lora => equivalent_gradient(&old, &gradients),
             _ => tangent_projection(&old, &grams(&old, method)?, &spec.full_gradient(t)),
-        };
+        } * clip;
         let size = e.norm() + spec.full_gradient(t).norm();
         ratios.push(ratio(
             &spec,

@@ -2,7 +2,8 @@
 //! gradients with the adapters', and a gradient of theirs that is not finite stops the whole step.
 
 use lora_pro_core::{
-    Config, Error, HostTensor, Hyper, Method, Optimizer, ParamId, ParamIo, ParamSpec, StepIo,
+    Config, Error, HostTensor, Hyper, Method, Optimizer, ParamId, ParamIo, ParamSpec, Schedule,
+    StepIo,
 };
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::matrix;
@@ -12,6 +13,15 @@ use super::{Applies, Law, METHODS};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::{CaseSpec, rounded, uniform};
 use crate::subject::{Member, Run, Subject, exact};
+
+/// What a loss scale is undone by.
+const GRAD_SCALE: f64 = 0.1;
+
+/// The rate is not the same in every step.
+const SCHEDULE: Schedule = Schedule::Linear {
+    warmup: 3,
+    total: 50,
+};
 
 pub(super) const LAW: Law = Law {
     number: 25,
@@ -34,9 +44,11 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let limit = spec.size_g;
     let config = Config {
         max_grad_norm: Some(limit),
+        schedule: SCHEDULE,
         ..Config::from(hyper)
     };
     let mut run = Run::start(subject, &spec.factors(), config)?;
+    run.parts().0.set_grad_scale(GRAD_SCALE)?;
     let mut random = spec.random(100);
     let start = rounded(subject.dtype, &uniform(&mut random, spec.m, spec.n));
     let mut value = subject.host(&start);
@@ -63,6 +75,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         ratios.push(all_or_nothing(before == after));
 
         step(subject, &mut run, &mut value, &pair, &gradient)?;
+        let (pair, gradient) = (pair.scaled(GRAD_SCALE), gradient * GRAD_SCALE);
+        let lr = hyper.lr * SCHEDULE.factor(t);
         let squares = pair.a.norm_squared() + pair.b.norm_squared() + gradient.norm_squared();
         let sign = if hyper.maximize { -1.0 } else { 1.0 };
         let g = gradient * (limit / squares.sqrt()).min(1.0) * sign;
@@ -77,7 +91,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         };
         let root = largest.map(|v| (v / c2).sqrt() + hyper.eps);
         let n = (&first / c1).component_div(&root);
-        expected = expected * (1.0 - hyper.lr * hyper.weight_decay) - n * hyper.lr;
+        expected = expected * (1.0 - lr * hyper.weight_decay) - n * lr;
         let error = (matrix(&value.view()) - &expected).norm();
         ratios.push(ratio(spec, error, expected.norm() + hyper.lr));
     }
