@@ -29,7 +29,13 @@ pub fn html(record: &Record) -> String {
 
 /// JSON in a script ends where the script's end tag stands: there must be none.
 fn data(record: &Record) -> String {
-    let text = serde_json::to_string(&record.cells).unwrap_or_else(|_| "[]".into());
+    // Coverage has a table of its own.
+    let bare = |cell: &Cell| Cell {
+        coverage: Default::default(),
+        ..cell.clone()
+    };
+    let cells: Vec<Cell> = record.cells.iter().map(bare).collect();
+    let text = serde_json::to_string(&cells).unwrap_or_else(|_| "[]".into());
     text.replace('<', "\\u003c")
 }
 
