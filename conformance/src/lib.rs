@@ -33,6 +33,7 @@ pub mod replay;
 pub mod report;
 pub mod residual;
 pub mod sample;
+mod shrink;
 pub mod smoke;
 pub mod subject;
 pub mod suite;

@@ -14,6 +14,7 @@ use crate::check::Check;
 use crate::record::{Cell, Stability};
 use crate::regression::Regression;
 use crate::sample::CaseSpec;
+use crate::shrink::shrink;
 use crate::subject::{Make, Subject};
 use crate::verdict::Verdict;
 
@@ -170,7 +171,8 @@ impl Plan {
         let config = Config {
             cases: self.cases,
             failure_persistence: None,
-            max_shrink_iters: if self.shrink { 400 } else { 0 },
+            // Cases are made plainer in a way of their own.
+            max_shrink_iters: 0,
             ..Config::default()
         };
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &self.bytes(search));
@@ -185,8 +187,9 @@ impl Plan {
                 false => Err(TestCaseError::fail("found")),
             }
         });
-        // Shrinking ends at a plainer case than the worst: that is the one to show.
-        if let Err(TestError::Fail(_, spec)) = outcome {
+        if let Err(TestError::Fail(_, spec)) = outcome
+            && self.shrink
+        {
             search.borrow_mut().settle(&spec);
         }
     }
@@ -261,12 +264,9 @@ impl<'s> Search<'s> {
             self.unsupported = finding.reason;
             return true;
         }
-        // While a failure shrinks, its cases are not counted.
-        if self.finding.is_none() {
-            self.cases += 1;
-            for feature in self.check.features(spec, self.method) {
-                *self.coverage.entry(feature).or_default() += 1;
-            }
+        self.cases += 1;
+        for feature in self.check.features(spec, self.method) {
+            *self.coverage.entry(feature).or_default() += 1;
         }
         if finding.verdict == Verdict::Pass {
             let kappa = spec.kappa_a.max(spec.kappa_b);
@@ -280,12 +280,11 @@ impl<'s> Search<'s> {
         false
     }
 
-    /// The shrunk case stands for the failure.
+    /// A plainer case of the same verdict stands for the failure.
     fn settle(&mut self, spec: &CaseSpec) {
-        let finding = self.of(spec);
-        if finding.verdict != Verdict::Pass {
-            self.finding = Some(finding);
-        }
+        let verdict = self.of(spec).verdict;
+        let plain = shrink(spec, |spec| self.of(spec).verdict == verdict);
+        self.finding = Some(self.of(&plain));
     }
 
     /// In words, where there are none yet.

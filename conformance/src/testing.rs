@@ -78,11 +78,11 @@ fn known() -> Vec<Regression> {
 #[macro_export]
 macro_rules! conformance_tests {
     ($name:ident: $make:path, [$($dtype:ident),+ $(,)?]) => {
-        mod $name {
+        pub(crate) mod $name {
             #[allow(unused_imports)]
             use super::*;
             $(
-                mod $dtype {
+                pub(crate) mod $dtype {
                     #[allow(unused_imports)]
                     use super::*;
                     $crate::conformance_checks!($dtype, $make);
@@ -137,12 +137,16 @@ macro_rules! conformance_checks {
         }
     };
     (@each $dtype:ident, $make:path, $($check:ident = $id:literal: $methods:ident;)+) => {$(
-        mod $check {
+        pub(crate) mod $check {
             #[allow(unused_imports)]
             use super::*;
             $crate::conformance_methods!($methods, $id, $dtype, $make);
         }
-    )+};
+    )+
+        /// Checks and methods of this list, to be compared with the kit's.
+        #[allow(dead_code)]
+        pub(crate) const LISTED: &[(&str, &[&str])] = &[$($check::LISTED),+];
+    };
 }
 
 /// For [`conformance_tests`]: one test per method.
@@ -165,9 +169,8 @@ macro_rules! conformance_methods {
         $crate::conformance_methods!(@ [sgd] $($rest)+);
     };
     (@ [$($method:ident)+] $id:literal, $dtype:ident, $make:path) => {
-        /// Checks and methods of this list, to be compared with the kit's.
         #[allow(dead_code)]
-        pub const LISTED: (&str, &[&str]) = ($id, &[$(stringify!($method)),+]);
+        pub(super) const LISTED: (&str, &[&str]) = ($id, &[$(stringify!($method)),+]);
         $(
             #[test]
             fn $method() {

@@ -1,5 +1,6 @@
 //! Every check on every backend: `conformance_tests` as other crates use it.
 
+use lora_pro_conformance::check::Check;
 use lora_pro_core::Backend;
 use lora_pro_cpu::CpuBackend;
 use lora_pro_reference::ReferenceBackend;
@@ -14,3 +15,22 @@ fn cpu_backend() -> Box<dyn Backend> {
 
 lora_pro_conformance::conformance_tests!(reference: reference_backend, [f64, f32]);
 lora_pro_conformance::conformance_tests!(cpu: cpu_backend, [f64, f32]);
+
+/// The macro's list is the kit's.
+#[test]
+fn no_check_is_left_out() {
+    let listed = reference::f64::LISTED.iter();
+    let listed: Vec<_> = listed
+        .map(|(id, methods)| (id.to_string(), methods.join(" ")))
+        .collect();
+    let all = Check::all();
+    let all: Vec<_> = all
+        .iter()
+        .map(|check| {
+            let methods = check.methods().iter();
+            let names: Vec<_> = methods.map(|method| method.to_string()).collect();
+            (check.id(), names.join(" "))
+        })
+        .collect();
+    assert_eq!(listed, all);
+}
