@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`case`], [`replay`] | recorded trajectories and how a backend follows them |
+//! | [`vectors`] | the suite of such trajectories: which, what for, how they are made |
 //! | [`sample`] | adapters with prescribed spectra, described by a few numbers |
 //! | [`subject`] | what is held against the laws: any backend, seen through core's contract |
 //! | [`residual`] | scaled errors and their one threshold |
@@ -19,4 +20,5 @@ pub mod replay;
 pub mod residual;
 pub mod sample;
 pub mod subject;
+pub mod vectors;
 pub mod verdict;
