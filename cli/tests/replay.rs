@@ -82,7 +82,7 @@ fn every_recorded_trajectory_is_followed() {
         assert_eq!(said.stderr, "");
         count += 1;
     }
-    assert!(count >= 53, "only {count} trajectories were found");
+    assert!(count >= 208, "only {count} trajectories were found");
 }
 
 #[test]
@@ -160,6 +160,7 @@ fn metadata_out_of_range_is_refused() {
     assert_snapshot!(refused(set("scale", "0.0")), @"error: case.safetensors: adapter `case`: scale is 0, but it must be positive and finite");
     assert_snapshot!(refused(set("r", "0")), @"error: case.safetensors: adapter `case`: r is 0, but it must be at least 1");
     assert_snapshot!(refused(set("r", "11")), @"error: case.safetensors: adapter `case`: r is 11, but it must be at most min(m, n) = 10");
+    assert_snapshot!(refused(set("momentum", "0.9")), @"error: case.safetensors: its metadata: momentum is 0.9, but it must be 0: only method sgd has momentum, the others have beta1");
     assert_snapshot!(refused(set("steps", "0")), @"error: case.safetensors: its metadata `steps` is 0, but it must be at least 1");
     assert_snapshot!(refused(set("damping", "absolute -1")), @"error: case.safetensors: its metadata: damping (absolute) is -1, but it must be positive and finite");
 }
@@ -180,7 +181,8 @@ fn metadata_that_is_absent_or_unreadable_is_refused() {
     assert_snapshot!(refused(set("x", "y")), @"error: case.safetensors: its metadata `x`: `y` is not a choice of X: use one of sylvester symmetric zero");
     assert_snapshot!(refused(set("damping", "much")), @"error: case.safetensors: its metadata `damping`: `much` is not a damping: use none, absolute:D, relative:C or cutoff:C");
     assert_snapshot!(refused(set("quirk", "odd")), @"error: case.safetensors: its metadata `quirk` is `odd`, but only `bf16_square` is known");
-    assert_snapshot!(refused(set("momentum", "0.9")), @"error: case.safetensors: its metadata has `momentum`, which a case cannot prescribe");
+    assert_snapshot!(refused(set("decay_base", "true")), @"error: case.safetensors: its metadata has `decay_base`, which a case cannot prescribe");
+    assert_snapshot!(refused(set("amsgrad", "maybe")), @"error: case.safetensors: its metadata `amsgrad` is `maybe`, which is not true or false");
 }
 
 #[test]

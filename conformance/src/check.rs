@@ -2,11 +2,12 @@
 //! and a method and returns a ratio.
 
 use lora_pro_core::{DType, Error, Method};
-use proptest::strategy::BoxedStrategy;
+use proptest::strategy::{BoxedStrategy, Just, Strategy};
 
 use crate::laws::{LAWS, Law, METHODS};
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
+use crate::vectors::follow;
 use crate::{cases, options, smoke};
 
 /// One check.
@@ -16,6 +17,8 @@ pub enum Check {
     Smoke(&'static smoke::Smoke),
     /// A law of LoRA-Pro.
     Law(&'static Law),
+    /// Trajectories that are recorded, to be followed in f64.
+    Vectors,
     /// The reference, step by step from the same bits, with options drawn at random.
     Differential,
 }
@@ -25,7 +28,10 @@ impl Check {
     pub fn all() -> Vec<Check> {
         let smoke = smoke::SMOKE.iter().map(Check::Smoke);
         let laws = LAWS.iter().map(Check::Law);
-        smoke.chain(laws).chain([Check::Differential]).collect()
+        // Where only the program is installed there are no recordings.
+        let vectors = follow::at_hand().then_some(Check::Vectors);
+        let all = smoke.chain(laws).chain(vectors);
+        all.chain([Check::Differential]).collect()
     }
 
     /// Its name in records and on the command line.
@@ -33,6 +39,7 @@ impl Check {
         match self {
             Check::Smoke(smoke) => format!("smoke-{}", smoke.name),
             Check::Law(law) => law.id(),
+            Check::Vectors => "vectors".into(),
             Check::Differential => "differential".into(),
         }
     }
@@ -42,6 +49,7 @@ impl Check {
         match self {
             Check::Smoke(smoke) => smoke.what,
             Check::Law(law) => law.formula,
+            Check::Vectors => "recorded trajectories are followed to 1e-10",
             Check::Differential => "every number of a step is the reference's, up to rounding",
         }
     }
@@ -59,6 +67,7 @@ impl Check {
     pub fn takes(&self, dtype: DType) -> bool {
         match self {
             Check::Law(_) => matches!(dtype, DType::F64 | DType::F32),
+            Check::Vectors => dtype == DType::F64,
             _ => dtype != DType::U8,
         }
     }
@@ -68,8 +77,14 @@ impl Check {
         match self {
             Check::Smoke(_) => cases::plain(),
             Check::Law(law) => cases::cases(law.applies, dtype, method),
+            Check::Vectors => Just(CaseSpec::default()).boxed(),
             Check::Differential => cases::moderate(dtype),
         }
+    }
+
+    /// Whether its cases are all there is, and one try is enough.
+    pub fn is_fixed(&self) -> bool {
+        matches!(self, Check::Vectors)
     }
 
     /// The ratio of one case; below the threshold the check holds.
@@ -85,15 +100,18 @@ impl Check {
         match self {
             Check::Smoke(smoke) => smoke.ratio(subject, &spec, method),
             Check::Law(law) => law.ratio(subject, &spec, method),
+            Check::Vectors => Ok(follow::worst(subject, method)?.0),
             Check::Differential => Ok(options::compare(subject, &spec, method)?.ratio),
         }
     }
 
     /// What is worst about a case that fails, where the check can say it.
     pub fn explain(&self, subject: &Subject, spec: &CaseSpec, method: Method) -> Option<String> {
-        let Check::Differential = self else {
-            return None;
-        };
+        match self {
+            Check::Vectors => return Some(follow::worst(subject, method).ok()?.1),
+            Check::Differential => {}
+            _ => return None,
+        }
         let spec = CaseSpec {
             dtype: subject.dtype,
             ..*spec
@@ -106,6 +124,9 @@ impl Check {
 
     /// The branches and options that a case exercises, for the coverage table.
     pub fn features(&self, spec: &CaseSpec, method: Method) -> Vec<String> {
+        if let Check::Vectors = self {
+            return vec![];
+        }
         let mut features = spec.features();
         if let Check::Differential = self {
             features.extend(options::features(spec, method));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`case`], [`replay`] | recorded trajectories and how a backend follows them |
 //! | [`sample`], [`cases`] | adapters with prescribed spectra, described by a few numbers, and random ones |
+//! | [`vectors`] | the suite of such trajectories: which, what for, how they are made |
 //! | [`subject`] | what is held against the laws: any backend, seen through core's contract |
 //! | [`residual`] | scaled errors and their one threshold |
 //! | [`laws`] | the laws, one file each |
@@ -38,4 +39,5 @@ pub mod smoke;
 pub mod subject;
 pub mod suite;
 pub mod testing;
+pub mod vectors;
 pub mod verdict;

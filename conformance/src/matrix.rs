@@ -14,8 +14,6 @@ use crate::verdict::Verdict;
 pub const SPEC: &str = "arXiv 2407.18242, laws 1 to 32 of this kit";
 /// Number of the subprocess protocol.
 pub const PROTOCOL: u32 = 1;
-/// Version of the recorded trajectories.
-pub const VECTORS: &str = "1";
 
 /// Who listens to a run.
 pub trait Listener {
@@ -99,7 +97,7 @@ impl Plan {
         Run {
             kit: env!("CARGO_PKG_VERSION").into(),
             spec: SPEC.into(),
-            vectors: VECTORS.into(),
+            vectors: crate::vectors::VERSION.into(),
             protocol: PROTOCOL,
             machine: machine(),
             seed: self.seed,

@@ -121,7 +121,8 @@ impl Trajectory {
         write_atomically(path, &bytes)
     }
 
-    fn tensors(&self) -> BTreeMap<String, TensorData> {
+    /// `A.t`, `B.t` for t = 0 to T.
+    pub fn tensors(&self) -> BTreeMap<String, TensorData> {
         let named = |(t, pair): (usize, &Pair)| {
             [
                 (format!("A.{t}"), data(&pair.a)),
@@ -132,7 +133,8 @@ impl Trajectory {
     }
 }
 
-fn data(tensor: &HostTensor) -> TensorData {
+/// A tensor as files hold it.
+pub(crate) fn data(tensor: &HostTensor) -> TensorData {
     TensorData {
         dtype: tensor.dtype(),
         shape: tensor.shape().to_vec(),

@@ -169,7 +169,11 @@ impl Plan {
     /// Random cases until one fails, which is then shrunk.
     fn look(&self, cases: &BoxedStrategy<CaseSpec>, search: &mut Search<'_>, started: Instant) {
         let config = Config {
-            cases: self.cases,
+            cases: if search.check.is_fixed() {
+                1
+            } else {
+                self.cases
+            },
             failure_persistence: None,
             // Cases are made plainer in a way of their own.
             max_shrink_iters: 0,

@@ -17,8 +17,10 @@ use crate::output::say;
 /// CASE holds the factors at the start (A.0, B.0), the full gradients g.1 to g.T and, if it likes,
 /// the factors after each step (A.1, B.1 to A.T, B.T), with the hyper-parameters as string
 /// metadata: m, n, r, scale, steps, method (efficient, factored, full, sgd, lora), x (sylvester,
-/// symmetric, zero), damping, lr, beta1, beta2, eps, weight_decay. At each step the adapter gets
-/// gA = s B'g and gB = s g A' at the present A and B, computed in f64 and rounded to the dtype.
+/// symmetric, zero), damping, lr, beta1, beta2, eps, weight_decay, and where they are wanted
+/// lr_ratio, momentum, amsgrad (true, false), maximize (true, false) and update_clip. At each step
+/// the adapter gets gA = s B'g and gB = s g A' at the present A and B, computed in f64 and rounded
+/// to the dtype.
 ///
 /// Where the case records the factors, the worst ||x - ref|| / ||ref|| of A or B over all steps is
 /// printed, and the exit code is 1 where it is over the tolerance: 1e-10 for f64, and otherwise

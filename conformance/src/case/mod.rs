@@ -6,18 +6,21 @@
 //! | `g.1` to `g.T` | m x n | the full gradient dL/dW of each step |
 //! | `A.1`, `B.1` to `A.T`, `B.T` | as `A.0`, `B.0` | the factors after each step; all or none |
 //!
-//! The hyper-parameters are string metadata: m, n, r, scale, steps, method, x, damping, lr,
-//! beta1, beta2, eps and weight_decay, and where needed quirk.
+//! The hyper-parameters are string metadata. These must be there: m, n, r, scale, steps, method, x,
+//! damping, lr, beta1, beta2, eps and weight_decay. These may be: lr_ratio (else 1), momentum (0),
+//! amsgrad and maximize (false), update_clip (none), and quirk (none).
 
-use std::collections::{BTreeMap, HashMap};
+mod metadata;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::str::FromStr;
 
 use lora_pro_core::{
-    AdapterSpec, DType, Damping, Error, HostTensor, Hyper, Method, Preset, Scale, TensorData,
-    read_metadata, read_tensors,
+    AdapterSpec, Error, HostTensor, Hyper, TensorData, read_metadata, read_tensors,
 };
+
+use metadata::Metadata;
 
 /// The factors of one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,120 +100,6 @@ impl Case {
     /// Number of steps T.
     pub fn steps(&self) -> usize {
         self.gradients.len()
-    }
-}
-
-/// Hyper-parameters that change a trajectory and are not read: better refused than ignored.
-const NOT_RECORDED: [&str; 6] = [
-    "lr_ratio",
-    "momentum",
-    "amsgrad",
-    "maximize",
-    "update_clip",
-    "decay_base",
-];
-
-/// The string metadata, read key by key.
-struct Metadata(HashMap<String, String>);
-
-impl Metadata {
-    fn text(&self, key: &str) -> Result<&str, String> {
-        let text = self.0.get(key).map(String::as_str);
-        text.ok_or_else(|| format!("its metadata has no `{key}`"))
-    }
-
-    fn number<T: FromStr>(&self, key: &str, kind: &str) -> Result<T, String> {
-        let text = self.text(key)?;
-        text.parse()
-            .map_err(|_| format!("its metadata `{key}` is `{text}`, which is not {kind}"))
-    }
-
-    fn real(&self, key: &str) -> Result<f64, String> {
-        self.number(key, "a number")
-    }
-
-    fn count(&self, key: &str) -> Result<usize, String> {
-        self.number(key, "a whole number")
-    }
-
-    /// A value whose own parser has the words for what is wrong.
-    fn named<T: FromStr<Err = String>>(&self, key: &str) -> Result<T, String> {
-        self.text(key)?
-            .parse()
-            .map_err(|error| format!("its metadata `{key}`: {error}"))
-    }
-
-    fn spec(&self) -> Result<AdapterSpec, String> {
-        let spec = AdapterSpec {
-            name: "case".into(),
-            m: self.count("m")?,
-            n: self.count("n")?,
-            r: self.count("r")?,
-            scale: Scale::Explicit(self.real("scale")?),
-            dtype: DType::F64,
-            group: None,
-        };
-        spec.validate().map_err(|error| error.to_string())?;
-        Ok(spec)
-    }
-
-    fn hyper(&self) -> Result<Hyper, String> {
-        if let Some(key) = NOT_RECORDED.iter().find(|key| self.0.contains_key(**key)) {
-            return Err(format!(
-                "its metadata has `{key}`, which a case cannot prescribe"
-            ));
-        }
-        let hyper = Hyper {
-            method: self.named("method")?,
-            x: self.named("x")?,
-            damping: damping(self.text("damping")?)?,
-            lr: self.real("lr")?,
-            beta1: self.real("beta1")?,
-            beta2: self.real("beta2")?,
-            eps: self.real("eps")?,
-            weight_decay: self.weight_decay()?,
-            ..Preset::Paper.hyper()
-        };
-        hyper
-            .validate("its metadata")
-            .map_err(|error| error.to_string())?;
-        Ok(hyper)
-    }
-
-    /// The recordings of SGD carry the case's number too, and do not apply it.
-    fn weight_decay(&self) -> Result<f64, String> {
-        let recorded = self.real("weight_decay")?;
-        match self.named("method")? {
-            Method::Sgd if recorded >= 0.0 => Ok(0.0),
-            _ => Ok(recorded),
-        }
-    }
-
-    fn steps(&self) -> Result<usize, String> {
-        match self.count("steps")? {
-            0 => Err("its metadata `steps` is 0, but it must be at least 1".into()),
-            steps => Ok(steps),
-        }
-    }
-
-    fn quirk(&self) -> Result<Option<Quirk>, String> {
-        match self.0.get("quirk").map(String::as_str) {
-            None => Ok(None),
-            Some("bf16_square") => Ok(Some(Quirk::Bf16Square)),
-            Some(other) => Err(format!(
-                "its metadata `quirk` is `{other}`, but only `bf16_square` is known"
-            )),
-        }
-    }
-}
-
-/// What recordings call `none` cuts eigenvalues under 1e-12 of the largest, and says so.
-fn damping(text: &str) -> Result<Damping, String> {
-    match text {
-        "none" | "none (eigenvalues under 1e-12 of the largest cut)" => Ok(Damping::Cutoff(1e-12)),
-        _ => text
-            .parse()
-            .map_err(|error| format!("its metadata `damping`: {error}")),
     }
 }
 

@@ -1,0 +1,141 @@
+//! A case's string metadata, read key by key.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use lora_pro_core::{AdapterSpec, DType, Damping, Hyper, Method, Preset, Scale};
+
+use super::Quirk;
+
+/// Hyper-parameters that change a trajectory and are not read: better refused than ignored.
+const NOT_RECORDED: [&str; 5] = [
+    "decay_base",
+    "max_grad_norm",
+    "moment_dtype",
+    "rounding",
+    "schedule",
+];
+
+/// The metadata as it stands in the file.
+pub struct Metadata(pub HashMap<String, String>);
+
+impl Metadata {
+    fn text(&self, key: &str) -> Result<&str, String> {
+        let text = self.0.get(key).map(String::as_str);
+        text.ok_or_else(|| format!("its metadata has no `{key}`"))
+    }
+
+    fn parsed<T: FromStr>(&self, key: &str, kind: &str) -> Result<T, String> {
+        let text = self.text(key)?;
+        text.parse()
+            .map_err(|_| format!("its metadata `{key}` is `{text}`, which is not {kind}"))
+    }
+
+    fn real(&self, key: &str) -> Result<f64, String> {
+        self.parsed(key, "a number")
+    }
+
+    fn count(&self, key: &str) -> Result<usize, String> {
+        self.parsed(key, "a whole number")
+    }
+
+    fn optional<T: FromStr>(&self, key: &str, kind: &str) -> Result<Option<T>, String> {
+        match self.0.contains_key(key) {
+            true => self.parsed(key, kind).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn flag(&self, key: &str) -> Result<bool, String> {
+        Ok(self.optional(key, "true or false")?.unwrap_or(false))
+    }
+
+    /// A value whose own parser has the words for what is wrong.
+    fn named<T: FromStr<Err = String>>(&self, key: &str) -> Result<T, String> {
+        self.text(key)?
+            .parse()
+            .map_err(|error| format!("its metadata `{key}`: {error}"))
+    }
+
+    /// Shape, rank and scale, checked.
+    pub fn spec(&self) -> Result<AdapterSpec, String> {
+        let spec = AdapterSpec {
+            name: "case".into(),
+            m: self.count("m")?,
+            n: self.count("n")?,
+            r: self.count("r")?,
+            scale: Scale::Explicit(self.real("scale")?),
+            dtype: DType::F64,
+            group: None,
+        };
+        spec.validate().map_err(|error| error.to_string())?;
+        Ok(spec)
+    }
+
+    /// Method, X, damping and numbers, checked.
+    pub fn hyper(&self) -> Result<Hyper, String> {
+        if let Some(key) = NOT_RECORDED.iter().find(|key| self.0.contains_key(**key)) {
+            return Err(format!(
+                "its metadata has `{key}`, which a case cannot prescribe"
+            ));
+        }
+        let hyper = Hyper {
+            method: self.named("method")?,
+            x: self.named("x")?,
+            damping: damping(self.text("damping")?)?,
+            lr: self.real("lr")?,
+            beta1: self.real("beta1")?,
+            beta2: self.real("beta2")?,
+            eps: self.real("eps")?,
+            weight_decay: self.weight_decay()?,
+            lr_ratio: self.optional("lr_ratio", "a number")?.unwrap_or(1.0),
+            momentum: self.optional("momentum", "a number")?.unwrap_or(0.0),
+            amsgrad: self.flag("amsgrad")?,
+            maximize: self.flag("maximize")?,
+            update_clip: self.optional("update_clip", "a number")?,
+            ..Preset::Paper.hyper()
+        };
+        hyper
+            .validate("its metadata")
+            .map_err(|error| error.to_string())?;
+        Ok(hyper)
+    }
+
+    /// The recordings of SGD carry the case's number too, and do not apply it.
+    fn weight_decay(&self) -> Result<f64, String> {
+        let recorded = self.real("weight_decay")?;
+        match self.named("method")? {
+            Method::Sgd if recorded >= 0.0 => Ok(0.0),
+            _ => Ok(recorded),
+        }
+    }
+
+    /// Number of steps, at least 1.
+    pub fn steps(&self) -> Result<usize, String> {
+        match self.count("steps")? {
+            0 => Err("its metadata `steps` is 0, but it must be at least 1".into()),
+            steps => Ok(steps),
+        }
+    }
+
+    /// What a backend has to imitate.
+    pub fn quirk(&self) -> Result<Option<Quirk>, String> {
+        match self.0.get("quirk").map(String::as_str) {
+            None => Ok(None),
+            Some("bf16_square") => Ok(Some(Quirk::Bf16Square)),
+            Some(other) => Err(format!(
+                "its metadata `quirk` is `{other}`, but only `bf16_square` is known"
+            )),
+        }
+    }
+}
+
+/// The first recordings say `none` with the cut that their program makes.
+fn damping(text: &str) -> Result<Damping, String> {
+    match text {
+        "none (eigenvalues under 1e-12 of the largest cut)" => Ok(Damping::Cutoff(1e-12)),
+        _ => text
+            .parse()
+            .map_err(|error| format!("its metadata `damping`: {error}")),
+    }
+}

@@ -1,0 +1,27 @@
+//! The vector suite in `conformance/vectors`: trajectories to follow and cases to refuse, each
+//! with a number, a comment and the bug classes that it looks for.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`catalogue`] | the generated vectors, as data |
+//! | [`recorded`] | the recorded ones |
+//! | [`flags`] | the bug classes |
+//! | [`generate`] | files from the catalogue |
+//! | [`index`] | `index.json` |
+
+use std::path::{Path, PathBuf};
+
+pub mod catalogue;
+pub mod flags;
+pub mod follow;
+pub mod generate;
+pub mod index;
+pub mod recorded;
+
+/// Version of the suite: raised whenever a vector is added, withdrawn or changed.
+pub const VERSION: &str = "1";
+
+/// Where the suite is, in a checkout.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
+}
