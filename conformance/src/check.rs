@@ -8,7 +8,7 @@ use crate::laws::{LAWS, Law, METHODS};
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
 use crate::vectors::follow;
-use crate::{cases, options, smoke};
+use crate::{cases, options, sample, smoke};
 
 /// One check.
 #[derive(Clone, Copy)]
@@ -120,6 +120,16 @@ impl Check {
         let config = options::drawn(&spec, method).config;
         let options = serde_json::to_string(&config).ok()?;
         Some(format!("{}, with {options}", finding.worst))
+    }
+
+    /// Every branch and option that its cases could exercise.
+    pub fn all_features(&self) -> Vec<&'static str> {
+        let options: &[&str] = match self {
+            Check::Vectors => return vec![],
+            Check::Differential => &options::FEATURES,
+            _ => &[],
+        };
+        sample::FEATURES.iter().chain(options).copied().collect()
     }
 
     /// The branches and options that a case exercises, for the coverage table.

@@ -88,6 +88,7 @@ pub fn compare(make: &dyn Fn() -> Box<dyn Backend>, case: &Case) -> Result<Findi
         let explained = explain(&reference, case, &gradients, t);
         let (found, expected) = match (subject.step(&gradients), reference.step(&gradients)) {
             (Ok(found), Ok(expected)) => (found, expected),
+            (Err(error @ Error::Unsupported { .. }), _) => return Err(error),
             (Err(_), Err(_)) => break,
             (Err(error), _) => {
                 finding.note(f64::INFINITY, || format!("step {t} is refused: {error}"));

@@ -134,7 +134,36 @@ fn pick<T: Copy>(random: &mut ChaCha8Rng, all: &[T]) -> T {
     *all.choose(random).unwrap_or(&all[0])
 }
 
-/// Every option that a coverage table lists.
+/// Every option that a coverage table lists, met or not.
+pub const FEATURES: [&str; 25] = [
+    "x/sylvester",
+    "x/symmetric",
+    "x/zero",
+    "damping/none",
+    "damping/absolute",
+    "damping/relative",
+    "damping/cutoff",
+    "moments/auto",
+    "moments/f32",
+    "moments/f64",
+    "moments/bf16",
+    "option/weight decay",
+    "option/decay of W0",
+    "option/momentum",
+    "option/amsgrad",
+    "option/maximize",
+    "option/update clip",
+    "option/gradient clip",
+    "option/schedule",
+    "option/loss scale",
+    "option/unpaired parameter",
+    "option/learning-rate ratio",
+    "option/no memory (b1 = b2 = 0)",
+    "option/eps that matters",
+    "option/master copies",
+];
+
+/// The options of a case; all of them are in [`FEATURES`].
 pub fn features(spec: &CaseSpec, method: Method) -> Vec<String> {
     let case = drawn(spec, method);
     let hyper = &case.config.hyper;
@@ -165,12 +194,12 @@ pub fn features(spec: &CaseSpec, method: Method) -> Vec<String> {
     ];
     let flags = flags.into_iter().filter(|(_, on)| *on);
     let named = [
-        format!("x: {}", hyper.x),
-        format!("damping: {damping}"),
-        format!("moments: {}", hyper.moment_dtype),
+        format!("x/{}", hyper.x),
+        format!("damping/{damping}"),
+        format!("moments/{}", hyper.moment_dtype),
     ];
     named
         .into_iter()
-        .chain(flags.map(|(name, _)| name.to_string()))
+        .chain(flags.map(|(name, _)| format!("option/{name}")))
         .collect()
 }

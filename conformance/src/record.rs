@@ -114,7 +114,8 @@ pub struct Cell {
     pub replay: Option<String>,
     /// The stability class that the ratios of this cell show.
     pub attained: Option<Stability>,
-    /// How often each branch, decade of kappa and option was met.
+    /// How often each branch, decade of kappa and option was met (`kappa/1e4`, `branch/B = 0`), zero
+    /// for what could have been met and was not.
     pub coverage: BTreeMap<String, u32>,
     /// How long it took.
     pub seconds: f64,

@@ -8,6 +8,33 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+/// Every branch that a coverage table lists, met or not.
+pub const FEATURES: [&str; 23] = [
+    "branch/A = 0",
+    "branch/B = 0",
+    "branch/rank-deficient A",
+    "branch/rank-deficient B",
+    "branch/r = 1",
+    "branch/r = min(m, n)",
+    "branch/m = 1 or n = 1",
+    "steps/1",
+    "steps/2 to 5",
+    "steps/6 and more",
+    "kappa/1e0",
+    "kappa/1e2",
+    "kappa/1e4",
+    "kappa/1e6",
+    "kappa/1e8",
+    "kappa/1e10",
+    "kappa/1e12",
+    "kappa/1e14",
+    "spectrum/arithmetic",
+    "spectrum/geometric",
+    "spectrum/onelarge",
+    "spectrum/onesmall",
+    "spectrum/random",
+];
+
 /// How the non-zero singular values lie between the largest and the smallest (LAPACK's dlatms
 /// calls these modes 1 to 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +150,8 @@ impl CaseSpec {
         }
     }
 
-    /// The branches that this case goes through, for a coverage table.
+    /// The branches that this case goes through, for a coverage table; all of them are in
+    /// [`FEATURES`].
     pub fn features(&self) -> Vec<String> {
         let kappa = self.kappa_a.max(self.kappa_b).log10().max(0.0) as u32 / 2 * 2;
         let flags = [
@@ -134,19 +162,22 @@ impl CaseSpec {
             ("r = 1", self.r == 1),
             ("r = min(m, n)", self.r == self.m.min(self.n)),
             ("m = 1 or n = 1", self.m == 1 || self.n == 1),
-            ("1 step", self.steps == 1),
-            ("2 to 5 steps", (2..=5).contains(&self.steps)),
-            ("6 steps and more", self.steps > 5),
         ];
+        let steps = match self.steps {
+            0..=1 => "1",
+            2..=5 => "2 to 5",
+            _ => "6 and more",
+        };
         let spectrum = format!("{:?}", self.spectrum).to_lowercase();
         let named = [
-            format!("kappa from 1e{kappa:02}"),
-            format!("spectrum: {spectrum}"),
+            format!("kappa/1e{kappa}"),
+            format!("spectrum/{spectrum}"),
+            format!("steps/{steps}"),
         ];
         let flags = flags.into_iter().filter(|(_, on)| *on);
         named
             .into_iter()
-            .chain(flags.map(|(name, _)| name.to_string()))
+            .chain(flags.map(|(name, _)| format!("branch/{name}")))
             .collect()
     }
 

@@ -252,7 +252,11 @@ impl<'s> Search<'s> {
             cases: 0,
             best: (0.0, None),
             linear: 0.0,
-            coverage: BTreeMap::new(),
+            coverage: check
+                .all_features()
+                .into_iter()
+                .map(|feature| (feature.to_string(), 0))
+                .collect(),
             unsupported: None,
             finding: None,
         }
@@ -260,9 +264,6 @@ impl<'s> Search<'s> {
 
     /// Tries a case; false where it fails.
     fn watch(&mut self, spec: &CaseSpec) -> bool {
-        if self.unsupported.is_some() {
-            return true;
-        }
         let finding = self.of(spec);
         if finding.verdict == Verdict::Unsupported {
             self.unsupported = finding.reason;
@@ -330,7 +331,7 @@ impl<'s> Search<'s> {
             cell.ratio = finding.ratio;
             cell.reason = finding.reason;
             cell.worst = Some(finding.case);
-        } else if let Some(reason) = self.unsupported {
+        } else if let (0, Some(reason)) = (self.cases, self.unsupported) {
             cell.verdict = Verdict::Unsupported;
             cell.reason = Some(reason);
         } else if matches!(self.check, Check::Law(_)) && cell.ratio > 0.0 {

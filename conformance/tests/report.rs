@@ -1,180 +1,339 @@
-//! What people look at, made from a small record that has one cell of every verdict.
+//! Reports on a made-up record with every verdict, and what a record must look like to be read.
 
 use std::collections::BTreeMap;
 
 use lora_pro_conformance::record::{Cell, End, Line, Machine, Run, Stability, SubjectInfo};
-use lora_pro_conformance::report::{Record, badge, html, junit, markdown, read, write_all};
+use lora_pro_conformance::report::{Record, badge, html, junit, markdown, parse, read, write_all};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::verdict::Verdict;
-use lora_pro_core::{DType, Error, Method};
+use lora_pro_core::{DType, Method};
 
-fn cell(verdict: Verdict, ratio: f64, reason: Option<&str>) -> Cell {
-    Cell {
-        subject: "mine <&>".into(),
-        check: format!("law-{}", verdict.name().to_lowercase()),
-        title: "dA A' = B' dB".into(),
-        dtype: DType::F32,
-        method: Some(Method::Full),
-        verdict,
-        reason: reason.map(String::from),
-        required: true,
-        cases: 7,
-        ratio,
-        worst: (!verdict.is_fine()).then(CaseSpec::default),
-        replay: (verdict == Verdict::Fail).then(|| "failures/x.json".into()),
-        attained: (verdict == Verdict::Pass).then_some(Stability::KappaSquared),
-        coverage: BTreeMap::from([("B = 0".to_string(), 3)]),
-        seconds: 0.25,
-    }
-}
+/// Text that would turn into markup, were it not escaped.
+const NASTY: &str = "</script><script>alert(\"1\")</script> & 'b' `c` | *d*\u{7}";
 
-fn lines() -> Vec<Line> {
-    let run = Run {
-        kit: "1.2.3".into(),
-        spec: "the laws".into(),
+fn run() -> Run {
+    Run {
+        kit: "0.1.0".into(),
+        spec: "derivation 1".into(),
         vectors: "1".into(),
         protocol: 1,
         machine: Machine {
             os: "linux".into(),
             arch: "x86_64".into(),
-            cpu: "a processor".into(),
-            threads: 2,
+            cpu: "Some CPU".into(),
+            threads: 8,
         },
-        seed: 0,
-        cases: 7,
-        command: "lora-pro conform --command 'python \"x\".py'".into(),
-        started: 1_790_000_000,
-    };
-    let subject = SubjectInfo {
-        name: "mine <&>".into(),
-        version: "0.1".into(),
-        command: Some("python x.py </script>".into()),
-        manifest: serde_json::json!({ "name": "mine" }),
+        seed: 42,
+        cases: 20,
+        command: "lora-pro conform --seed 42".into(),
+        started: 1_767_225_599,
+    }
+}
+
+fn subject(name: &str, command: Option<&str>) -> SubjectInfo {
+    SubjectInfo {
+        name: name.into(),
+        version: "1.2".into(),
+        command: command.map(String::from),
+        manifest: serde_json::json!({ "methods": ["full"], "note": NASTY }),
         class: Stability::Kappa,
-    };
-    let cells = [
-        cell(Verdict::Pass, 1.5, None),
-        cell(Verdict::Skipped, 0.0, Some("not today")),
-        cell(Verdict::Unsupported, 0.0, Some("no full mode")),
-        cell(Verdict::Marginal, 45.0, None),
-        cell(Verdict::Fail, f64::INFINITY, None),
-        cell(Verdict::Error, f64::INFINITY, Some("it </script> crashed")),
-        cell(
-            Verdict::Unknown,
-            f64::NAN,
-            Some("the check itself panicked"),
-        ),
-    ];
-    let counts = Verdict::ALL.map(|verdict| (verdict, 1));
-    let end = End {
-        verdict: Verdict::Unknown,
-        counts: counts.into(),
-        seconds: 2.0,
-    };
-    let head = [Line::Run(run), Line::Subject(subject)];
-    let cells = cells.into_iter().map(Line::Cell);
-    head.into_iter()
-        .chain(cells)
-        .chain([Line::End(end)])
+    }
+}
+
+fn cell(check: &str, method: Option<Method>, ratio: f64) -> Cell {
+    let verdict = Verdict::of(ratio);
+    Cell {
+        subject: "port".into(),
+        check: check.into(),
+        title: "|a| = |b|".into(),
+        dtype: DType::F32,
+        method,
+        verdict,
+        reason: None,
+        required: true,
+        cases: 20,
+        ratio,
+        worst: Some(CaseSpec::default()),
+        replay: (!verdict.is_fine()).then(|| format!("out/{check} 1.json")),
+        attained: None,
+        coverage: BTreeMap::new(),
+        seconds: 0.25,
+    }
+}
+
+fn without_ratio(check: &str, verdict: Verdict, reason: &str) -> Cell {
+    Cell {
+        verdict,
+        reason: Some(reason.into()),
+        worst: None,
+        replay: None,
+        ..cell(check, Some(Method::Full), 0.0)
+    }
+}
+
+fn coverage(counts: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    let counts = counts.iter();
+    counts
+        .map(|(name, count)| (name.to_string(), *count))
         .collect()
 }
 
-/// Written as a run writes it, and read again.
-fn through_a_file(lines: &[Line]) -> Result<Record, Error> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("record.jsonl");
-    let text: Vec<String> = lines
-        .iter()
-        .map(|line| serde_json::to_string(line).expect("it is JSON"))
-        .collect();
-    std::fs::write(&path, text.join("\n")).expect("a file");
-    read(&path)
+/// Every verdict, ratios that are no numbers, two subjects, a cell that is not required.
+fn cells() -> Vec<Cell> {
+    let zero = CaseSpec {
+        rank_b: 0,
+        kappa_a: 12_345.6,
+        ..CaseSpec::default()
+    };
+    vec![
+        Cell {
+            subject: "reference".into(),
+            dtype: DType::F64,
+            coverage: coverage(&[("kappa/1e2", 3), ("kappa/1e10", 1), ("branch/rank cut", 0)]),
+            attained: Some(Stability::Kappa),
+            ..cell("law-15-balance", Some(Method::Full), 0.5)
+        },
+        Cell {
+            coverage: coverage(&[("kappa/1e2", 4), ("plain", 2)]),
+            attained: Some(Stability::KappaSquared),
+            worst: Some(zero),
+            ..cell("law-15-balance", Some(Method::Full), 45.6)
+        },
+        cell("law-2-optimality", None, 1.25),
+        cell("law-15-balance", Some(Method::Efficient), f64::INFINITY),
+        Cell {
+            reason: Some(NASTY.into()),
+            ..cell("vector-003", Some(Method::Full), f64::NAN)
+        },
+        Cell {
+            required: false,
+            ..cell("vector-010", Some(Method::Full), 1e4)
+        },
+        without_ratio("law-20-decay", Verdict::Skipped, "not today"),
+        without_ratio("law-21-clip", Verdict::Unsupported, "no clipping"),
+        without_ratio(
+            "law-22-gradients",
+            Verdict::Error,
+            "it ended with signal 11",
+        ),
+        without_ratio("law-23-skip", Verdict::Unknown, "the checker panicked"),
+    ]
 }
 
 fn record() -> Record {
-    through_a_file(&lines()).expect("a record")
+    Record {
+        run: run(),
+        subjects: vec![
+            subject("reference", None),
+            subject("port", Some("python port.py | tee log")),
+        ],
+        cells: cells(),
+        end: Some(End {
+            verdict: Verdict::Unknown,
+            counts: BTreeMap::from([(Verdict::Pass, 2), (Verdict::Unknown, 8)]),
+            seconds: 75.0,
+        }),
+    }
+}
+
+fn interrupted() -> Record {
+    Record {
+        cells: cells().into_iter().take(1).collect(),
+        end: None,
+        ..record()
+    }
+}
+
+fn good() -> Record {
+    let fine = cells().into_iter().filter(|cell| cell.verdict.is_fine());
+    Record {
+        cells: fine.collect(),
+        ..record()
+    }
+}
+
+fn lines(record: &Record) -> String {
+    let run = [Line::Run(record.run.clone())].into_iter();
+    let subjects = record.subjects.iter().cloned().map(Line::Subject);
+    let cells = record.cells.iter().cloned().map(Line::Cell);
+    let end = record.end.iter().cloned().map(Line::End);
+    let lines = run.chain(subjects).chain(cells).chain(end);
+    let text = lines.map(|line| serde_json::to_string(&line).expect("a line") + "\n");
+    text.collect()
 }
 
 #[test]
-fn a_record_survives_its_file() {
-    let record = record();
-    assert_eq!(record.cells.len(), 7);
-    assert_eq!(record.cells[4].ratio, f64::INFINITY);
-    assert!(record.cells[6].ratio.is_nan());
-    assert_eq!(record.verdict(), "UNKNOWN");
+fn what_was_written_is_read() {
+    let text = lines(&record());
+    let read = parse(&text).expect("a record");
+    assert!(!read.interrupted());
+    // A NaN is not equal to itself, its line is.
+    assert_eq!(lines(&read), text);
 }
 
 #[test]
-fn as_markdown() {
+fn a_record_without_an_end_is_interrupted() {
+    let whole = lines(&interrupted());
+    let cut_off = format!("{whole}{{\"kind\":\"cell\",\"sub");
+    for text in [&whole, &cut_off] {
+        assert_eq!(parse(text), Ok(interrupted()));
+    }
+}
+
+#[test]
+fn reading_errors() {
+    let text = lines(&record());
+    let all: Vec<&str> = text.lines().collect();
+    let records = [
+        String::new(),
+        "{\"kind\":\"run\",".into(),
+        format!("{}\n", all[1]),
+        format!("{}\n{}\n", all[0], all[0]),
+        format!("{}\n{}\n", all[0], all[3]),
+        format!("{}\n{}\n{}\n", all[0], all[1], all[1]),
+        format!("{}\n{}\n", all[0], all[13]),
+        format!("{text}{}\n", all[1]),
+        format!("{}\n{{\"kind\":\"subject\",\n{}\n", all[0], all[1]),
+        format!("{}\n{{\"kind\":\"cel\"}}\n", all[0]),
+        format!("{}\n{{\"kind\":\"subject\"}}\n", all[0]),
+        format!("{}\n\n", all[0]),
+        text.replace("\"nan\"", "\"huge\""),
+    ];
+    let errors = records.map(|text| parse(&text).expect_err("no record"));
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn errors_name_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("record.jsonl");
+    std::fs::write(&path, "[]\n").expect("written");
+    let error = read(&path).expect_err("no record").to_string();
+    assert!(
+        error.contains("record.jsonl") && error.contains("line 1: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn markdown_of_every_verdict() {
     insta::assert_snapshot!(markdown(&record()));
 }
 
 #[test]
-fn as_junit() {
+fn markdown_of_an_interrupted_run() {
+    insta::assert_snapshot!(markdown(&interrupted()));
+}
+
+#[test]
+fn junit_of_every_verdict() {
     insta::assert_snapshot!(junit(&record()));
 }
 
 #[test]
-fn as_a_badge() {
-    insta::assert_snapshot!(badge(&record()));
+fn junit_of_an_interrupted_run() {
+    insta::assert_snapshot!(junit(&interrupted()));
 }
 
 #[test]
-fn the_page_needs_nothing_else_and_shows_every_verdict() {
+fn badge_of_a_good_run() {
+    insta::assert_snapshot!(badge(&good()));
+}
+
+#[test]
+fn badges() {
+    let words = |record: &Record| {
+        let svg = badge(record);
+        let title = svg
+            .split("<title>")
+            .nth(1)
+            .and_then(|rest| rest.split('<').next());
+        title.expect("a title").to_string()
+    };
+    let marginal = Record {
+        cells: cells().into_iter().take(2).collect(),
+        ..record()
+    };
+    let nothing = Record {
+        cells: vec![],
+        ..record()
+    };
+    let badges = [good(), marginal, record(), interrupted(), nothing].map(|record| words(&record));
+    insta::assert_snapshot!(badges.join("\n"));
+}
+
+/// The part of the page that a test can be about: neither style nor script.
+fn body(page: &str) -> &str {
+    let start = page.find("<main>").expect("a start");
+    let end = page.rfind("<script>").expect("an end");
+    &page[start..end]
+}
+
+#[test]
+fn the_matrix_of_the_page() {
     let page = html(&record());
-    assert!(!page.contains("http") && !page.contains("<link") && !page.contains("src="));
-    // Nothing of a subject's words ends the script or starts a tag.
-    assert_eq!(page.matches("</script>").count(), 2);
-    assert!(!page.contains("mine <&>"));
-    for sign in [
-        "p2",
-        "marginal",
-        "fail",
-        "error",
-        "unknown",
-        "unsupported",
-        "skipped",
+    let start = page.find("<tbody>").expect("a matrix");
+    let end = page.find("</tbody>").expect("its end");
+    insta::assert_snapshot!(&page[start..end]);
+}
+
+#[test]
+fn the_page_says_what_was_run_and_what_went_wrong() {
+    let page = html(&record());
+    for words in [
+        "9 required cells, 5 not fine.",
+        "2025-12-31 23:59 UTC",
+        "lora-pro conform --seed 42",
+        "lora-pro conform replay &#39;out/law-15-balance 1.json&#39;",
+        "worse than declared",
+        "rank cut <small>never</small>",
     ] {
-        assert!(page.contains(&format!("class=\"cell {sign}\"")), "{sign}");
+        assert!(body(&page).contains(words), "{words}");
     }
-    assert!(page.contains("2026-09-21"));
-    let row = "<th scope=\"row\">B = 0</th><td class=\"n\"";
-    assert!(
-        page.contains(row) && page.contains(">21</td>"),
-        "coverage adds up"
-    );
-    assert!(page.contains("<th scope=\"row\">A = 0</th><td class=\"n zero\""));
-    assert!(page.contains("weaker than declared"));
+    assert!(html(&interrupted()).contains("Interrupted: the record has no end."));
 }
 
 #[test]
-fn a_record_without_an_end_was_interrupted() {
-    let mut lines = lines();
-    lines.pop();
-    let record = through_a_file(&lines).expect("a record");
-    assert!(html(&record).contains("INTERRUPTED"));
-    assert!(markdown(&record).starts_with("# LoRA-Pro conformance: INTERRUPTED"));
-    assert!(badge(&record).contains("interrupted"));
+fn the_page_loads_nothing() {
+    let page = html(&record());
+    for loader in [
+        "src=", "url(", "://", "@import", "<link", "<iframe", "<img", "fetch(",
+    ] {
+        assert!(!page.contains(loader), "{loader}");
+    }
 }
 
 #[test]
-fn a_damaged_record_is_refused_by_its_line() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("record.jsonl");
-    let head = serde_json::to_string(&lines()[0]).expect("JSON");
-    std::fs::write(&path, format!("{head}\n{{\"kind\":\"cell\"}}\n")).expect("a file");
-    let error = read(&path).expect_err("it is damaged").to_string();
-    assert!(error.contains("record.jsonl: line 2: "), "{error}");
-    std::fs::write(&path, "").expect("a file");
-    assert!(read(&path).is_err());
+fn text_does_not_turn_into_markup() {
+    let mut record = record();
+    record.run.command = NASTY.into();
+    record.run.machine.cpu = NASTY.into();
+    for subject in &mut record.subjects {
+        subject.version = NASTY.into();
+        subject.command = Some(NASTY.into());
+    }
+    for cell in &mut record.cells {
+        cell.title = NASTY.into();
+        cell.check = NASTY.into();
+        cell.reason = Some(NASTY.into());
+        cell.replay = Some(NASTY.into());
+        cell.coverage = coverage(&[(NASTY, 1)]);
+    }
+    let page = html(&record);
+    assert!(!page.contains("alert(\"1\")</script>"));
+    // The page's own: the details and the script.
+    assert_eq!(page.matches("<script").count(), 2);
+    assert_eq!(page.matches("</script").count(), 2);
+    assert!(!junit(&record).contains("<script"));
 }
 
 #[test]
 fn all_reports_are_written() {
     let folder = tempfile::tempdir().expect("a folder");
-    write_all(folder.path(), &record()).expect("a folder to write to");
-    for name in ["report.html", "report.md", "junit.xml", "badge.svg"] {
-        assert!(folder.path().join(name).is_file(), "{name}");
-    }
-    assert!(write_all(&folder.path().join("none"), &record()).is_err());
+    let folder = folder.path().join("new");
+    let paths = write_all(&folder, &record()).expect("written");
+    let names = ["report.md", "report.html", "junit.xml", "badge.svg"];
+    assert_eq!(paths, names.map(|name| folder.join(name)));
+    let page = std::fs::read_to_string(&paths[1]).expect("a page");
+    assert_eq!(page, html(&record()));
 }

@@ -79,7 +79,7 @@ fn a_run_has_a_head_subjects_cells_and_an_end() {
     assert!(matches!(heard.0.last(), Some(Line::End(_))));
     let cell = heard.cells()[8];
     assert_eq!((cell.cases, cell.method), (10, Some(Method::Full)));
-    assert!(cell.ratio > 0.0 && cell.worst.is_some() && cell.coverage.contains_key("B = 0"));
+    assert!(cell.ratio > 0.0 && cell.worst.is_some() && cell.coverage.contains_key("branch/B = 0"));
 }
 
 /// The same seed gives the same cells, whatever else runs.
@@ -223,4 +223,20 @@ fn a_subject_that_panics_is_an_error() {
     assert_eq!(cell.verdict, Verdict::Error);
     let reason = cell.reason.expect("a reason");
     assert!(reason.contains("step panicked: out of paper"), "{reason}");
+}
+
+/// Whatever a case says of itself is in the lists that tables are made from.
+#[test]
+fn features_are_listed() {
+    for check in Check::all() {
+        let cell = plan(&[]).cell(&reference(), check, DType::F64, check.methods()[0]);
+        let listed = check.all_features();
+        for feature in cell.coverage.keys() {
+            assert!(
+                listed.contains(&feature.as_str()),
+                "{}: {feature}",
+                cell.check
+            );
+        }
+    }
 }

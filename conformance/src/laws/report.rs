@@ -37,6 +37,13 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         let gradients = spec.gradients(&old, t);
         let whole = run.step(&gradients)?;
         let (new, report) = (run.factors(), run.report());
+        if report.equivalent_norm.is_nan() {
+            return Err(Error::Unsupported {
+                subject: "adapter `adapter`".into(),
+                backend: subject.name.clone(),
+                what: "a report of the norm of E".into(),
+            });
+        }
         let norm = gradients.a.norm().hypot(gradients.b.norm());
         ratios.push(ratio(spec, (whole.grad_norm - norm).abs(), norm));
         let clip = (limit / norm).min(1.0);

@@ -1,81 +1,57 @@
-//! Which branches, condition numbers and options the cases of a run went through.
+//! What the cases of a run have met: branches, decades of kappa, options.
 
 use std::collections::BTreeMap;
 
-use super::Record;
+use super::natural;
+use super::read::Record;
 
-/// What a complete run goes through: what is never met shows as 0.
-const EXPECTED: [&str; 44] = [
-    "A = 0",
-    "B = 0",
-    "rank-deficient A",
-    "rank-deficient B",
-    "r = 1",
-    "r = min(m, n)",
-    "m = 1 or n = 1",
-    "1 step",
-    "2 to 5 steps",
-    "6 steps and more",
-    "kappa from 1e00",
-    "kappa from 1e02",
-    "kappa from 1e04",
-    "kappa from 1e06",
-    "kappa from 1e08",
-    "kappa from 1e10",
-    "kappa from 1e12",
-    "kappa from 1e14",
-    "spectrum: arithmetic",
-    "spectrum: geometric",
-    "spectrum: onelarge",
-    "spectrum: onesmall",
-    "spectrum: random",
-    "x: sylvester",
-    "x: symmetric",
-    "x: zero",
-    "damping: none",
-    "damping: absolute",
-    "damping: relative",
-    "damping: cutoff",
-    "weight decay",
-    "decay of W0",
-    "momentum",
-    "amsgrad",
-    "maximize",
-    "update clip",
-    "gradient clip",
-    "loss scale",
-    "schedule",
-    "unpaired parameter",
-    "learning-rate ratio",
-    "no memory (b1 = b2 = 0)",
-    "eps that matters",
-    "master copies",
-];
+/// Things of one kind.
+pub struct Group<'r> {
+    /// What they are: `branch`, `kappa`, `option`.
+    pub name: &'r str,
+    /// One for each.
+    pub rows: Vec<Row<'r>>,
+}
 
-/// How often each was met, by subject.
-pub(super) fn coverage(record: &Record) -> Vec<(String, Vec<u32>)> {
-    let names = record.subjects.iter().map(|subject| subject.name.as_str());
-    let names: Vec<&str> = names.collect();
-    let mut all: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for cell in &record.cells {
-        let Some(k) = names.iter().position(|name| *name == cell.subject) else {
-            continue;
-        };
-        for (feature, count) in &cell.coverage {
-            let counts = all
-                .entry(feature.clone())
-                .or_insert_with(|| vec![0; names.len()]);
-            counts[k] += count;
+/// One thing, and how often it was met.
+pub struct Row<'r> {
+    pub name: &'r str,
+    /// For each subject of the record, in its order.
+    pub counts: Vec<u64>,
+}
+
+impl Row<'_> {
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Sums over the cells. Whatever any cell lists is there, though nobody has met it.
+pub fn groups(record: &Record) -> Vec<Group<'_>> {
+    let mut groups: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
+    for (key, counts) in sums(record) {
+        let (group, name) = key.split_once('/').unwrap_or(("other", key));
+        groups.entry(group).or_default().push(Row { name, counts });
+    }
+    let groups = groups.into_iter();
+    groups.map(|(name, rows)| sorted(name, rows)).collect()
+}
+
+fn sorted<'r>(name: &'r str, mut rows: Vec<Row<'r>>) -> Group<'r> {
+    rows.sort_by(|a, b| natural::compare(a.name, b.name));
+    Group { name, rows }
+}
+
+fn sums(record: &Record) -> BTreeMap<&str, Vec<u64>> {
+    let mut sums: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for (k, subject) in record.subjects.iter().enumerate() {
+        for (key, count) in record
+            .cells_of(&subject.name)
+            .flat_map(|cell| &cell.coverage)
+        {
+            let counts = sums.entry(key);
+            counts.or_insert_with(|| vec![0; record.subjects.len()])[k] += u64::from(*count);
         }
     }
-    let mut rows = Vec::new();
-    for expected in EXPECTED {
-        let counts = all.remove(expected);
-        rows.push((
-            expected.into(),
-            counts.unwrap_or_else(|| vec![0; names.len()]),
-        ));
-    }
-    rows.extend(all);
-    rows
+    sums
 }

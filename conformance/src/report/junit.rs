@@ -1,60 +1,201 @@
-//! JUnit's XML: a suite for each subject and storage type, a test for each check and method.
+//! JUnit's XML, which every service that runs tests can show.
 
-use std::fmt::Write;
-
-use super::table::Table;
-use super::{Record, escaped};
 use crate::record::Cell;
+use crate::residual::THRESHOLD;
 use crate::verdict::Verdict;
 
-/// The record as CI servers read it.
+use super::escape::markup;
+use super::matrix::{Column, Matrix};
+use super::read::Record;
+use super::words;
+
+/// One suite for each subject and storage type, one case for each check and method.
+///
+/// What is not required and not fine counts as skipped, since the run does not fail by it either.
+/// A run without an end is an error of its own.
 pub fn junit(record: &Record) -> String {
-    let table = Table::of(record);
-    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
-    for column in &table.columns {
-        let here = |cell: &&Cell| cell.subject == column.subject && cell.dtype == column.dtype;
-        let cells: Vec<&Cell> = record.cells.iter().filter(here).collect();
-        let count = |kinds: &[Verdict]| cells.iter().filter(|c| kinds.contains(&c.verdict)).count();
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "  <testsuite name=\"{} {}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{:.3}\">",
-            escaped(column.subject),
-            column.dtype,
-            cells.len(),
-            count(&[Verdict::Marginal, Verdict::Fail]),
-            count(&[Verdict::Error, Verdict::Unknown]),
-            count(&[Verdict::Skipped, Verdict::Unsupported]),
-            cells.iter().map(|cell| cell.seconds).sum::<f64>(),
-        );
-        cells.iter().for_each(|cell| text += &test(cell));
-        text += "  </testsuite>\n";
-    }
-    text + "</testsuites>\n"
+    let matrix = Matrix::of(record);
+    let mut suites: Vec<Suite> = (0..matrix.columns.len())
+        .map(|column| suite(&matrix, column))
+        .collect();
+    suites.extend(record.interrupted().then(interrupted));
+    let body: String = suites.iter().map(Suite::xml).collect();
+    let totals = attributes(suites.iter().flat_map(|suite| &suite.cases));
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <testsuites name=\"LoRA-Pro conformance\" {totals}>\n{body}</testsuites>\n"
+    )
 }
 
-fn test(cell: &Cell) -> String {
-    let method = cell
-        .method
-        .map_or_else(|| "all".to_string(), |method| method.to_string());
-    let open = format!(
-        "    <testcase classname=\"{}\" name=\"{method}\" time=\"{:.3}\"",
-        escaped(&cell.check),
-        cell.seconds
-    );
-    let tag = match cell.verdict {
-        Verdict::Pass => return open + "/>\n",
-        Verdict::Skipped | Verdict::Unsupported => "skipped",
-        Verdict::Marginal | Verdict::Fail => "failure",
-        Verdict::Error | Verdict::Unknown => "error",
+struct Suite {
+    name: String,
+    cases: Vec<Case>,
+}
+
+struct Case {
+    name: String,
+    class: String,
+    seconds: f64,
+    outcome: Outcome,
+}
+
+#[derive(PartialEq)]
+enum Outcome {
+    Pass,
+    Skipped {
+        message: String,
+    },
+    Failure {
+        kind: &'static str,
+        message: String,
+        body: String,
+    },
+    Error {
+        kind: &'static str,
+        message: String,
+        body: String,
+    },
+}
+
+fn suite(matrix: &Matrix, column: usize) -> Suite {
+    let Column { subject, dtype } = matrix.columns[column];
+    let name = format!("{subject} {dtype}");
+    let cells = matrix.rows.iter().flat_map(|row| &row.places[column]);
+    let cases = cells.map(|cell| Case::of(cell, &name)).collect();
+    Suite { name, cases }
+}
+
+fn interrupted() -> Suite {
+    let message = "Interrupted: the record has no end.".to_string();
+    let case = Case {
+        name: "end".into(),
+        class: "record".into(),
+        seconds: 0.0,
+        outcome: Outcome::Error {
+            kind: "INTERRUPTED",
+            message,
+            body: String::new(),
+        },
     };
-    let reason = cell
-        .reason
-        .as_deref()
-        .unwrap_or("a ratio is past the threshold");
-    let message = format!("{}: {reason}, ratio {}", cell.verdict.name(), cell.ratio);
+    Suite {
+        name: "record".into(),
+        cases: vec![case],
+    }
+}
+
+impl Case {
+    fn of(cell: &Cell, suite: &str) -> Self {
+        let name = match cell.method {
+            Some(method) => format!("{} {method}", cell.check),
+            None => cell.check.clone(),
+        };
+        Case {
+            name,
+            class: suite.into(),
+            seconds: cell.seconds,
+            outcome: outcome(cell),
+        }
+    }
+
+    fn xml(&self) -> String {
+        let inner = match &self.outcome {
+            Outcome::Pass => return format!("    <testcase {}/>\n", self.attributes()),
+            Outcome::Skipped { message } => {
+                format!("<skipped message=\"{}\"/>", markup(message))
+            }
+            Outcome::Failure {
+                kind,
+                message,
+                body,
+            } => problem("failure", kind, message, body),
+            Outcome::Error {
+                kind,
+                message,
+                body,
+            } => problem("error", kind, message, body),
+        };
+        format!(
+            "    <testcase {}>\n      {inner}\n    </testcase>\n",
+            self.attributes()
+        )
+    }
+
+    fn attributes(&self) -> String {
+        format!(
+            "name=\"{}\" classname=\"{}\" time=\"{:.3}\"",
+            markup(&self.name),
+            markup(&self.class),
+            self.seconds
+        )
+    }
+}
+
+fn problem(tag: &str, kind: &str, message: &str, body: &str) -> String {
+    let (message, body) = (markup(message), markup(body));
+    format!("<{tag} type=\"{kind}\" message=\"{message}\">{body}</{tag}>")
+}
+
+fn outcome(cell: &Cell) -> Outcome {
+    let kind = cell.verdict.name();
+    let reason = words::finding(cell);
+    let (message, body) = (message(cell), body(cell));
+    match cell.verdict {
+        Verdict::Pass => Outcome::Pass,
+        Verdict::Skipped | Verdict::Unsupported => Outcome::Skipped { message: reason },
+        _ if !cell.required => Outcome::Skipped {
+            message: format!("not required: {reason}"),
+        },
+        Verdict::Marginal | Verdict::Fail => Outcome::Failure {
+            kind,
+            message,
+            body,
+        },
+        Verdict::Error | Verdict::Unknown => Outcome::Error {
+            kind,
+            message,
+            body,
+        },
+    }
+}
+
+fn message(cell: &Cell) -> String {
+    match (words::measured(cell), &cell.reason) {
+        (true, Some(reason)) => format!("ratio {}: {reason}", words::ratio(cell.ratio)),
+        (true, None) => format!("ratio {}, threshold {THRESHOLD}", words::ratio(cell.ratio)),
+        (false, reason) => reason.clone().unwrap_or_default(),
+    }
+}
+
+/// The check, the case and how to see it again, one a line.
+fn body(cell: &Cell) -> String {
+    let case = cell.worst.as_ref().map(words::case_line);
+    let lines = [Some(cell.title.clone()), case, words::replay(cell)];
+    lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+impl Suite {
+    fn xml(&self) -> String {
+        let cases: String = self.cases.iter().map(Case::xml).collect();
+        let (name, totals) = (markup(&self.name), attributes(self.cases.iter()));
+        format!("  <testsuite name=\"{name}\" {totals}>\n{cases}  </testsuite>\n")
+    }
+}
+
+fn attributes<'c>(cases: impl Iterator<Item = &'c Case>) -> String {
+    let [mut tests, mut failures, mut errors, mut skipped] = [0; 4];
+    let mut seconds = 0.0;
+    for case in cases {
+        tests += 1;
+        seconds += case.seconds;
+        match case.outcome {
+            Outcome::Pass => (),
+            Outcome::Skipped { .. } => skipped += 1,
+            Outcome::Failure { .. } => failures += 1,
+            Outcome::Error { .. } => errors += 1,
+        }
+    }
     format!(
-        "{open}><{tag} message=\"{}\"/></testcase>\n",
-        escaped(&message)
+        "tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\" \
+         time=\"{seconds:.3}\""
     )
 }

@@ -1,60 +1,46 @@
-//! What people look at, made from the record of a run.
+//! Reports on a record: for people (`report.md`, `report.html`), for machines that run tests
+//! (`junit.xml`) and for a front page (`badge.svg`).
 //!
-//! | file | for |
-//! |---|---|
-//! | `report.html` | people: a matrix to look at, cells to open |
-//! | `report.md` | people, where pages are text |
-//! | `junit.xml` | CI servers |
-//! | `badge.svg` | a README |
+//! All are functions of the record alone, so that they can be made again from it at any time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lora_pro_core::{Error, write_atomically};
 
 mod badge;
 mod coverage;
+mod escape;
 mod html;
 mod junit;
 mod markdown;
+mod matrix;
+mod natural;
 mod read;
-mod table;
+mod words;
 
 pub use badge::badge;
 pub use html::html;
 pub use junit::junit;
 pub use markdown::markdown;
-pub use read::{Record, read};
+pub use read::{Record, parse, read};
 
-/// Writes all reports into a folder, each of them whole or not at all.
+/// Writes all reports into a folder, which is made where it is missing, and returns their paths.
 ///
 /// # Errors
-/// [`Error::File`] where one cannot be written.
-pub fn write_all(folder: &Path, record: &Record) -> Result<(), Error> {
-    for (name, text) in [
-        ("report.html", html(record)),
+/// A path that cannot be written.
+pub fn write_all(folder: &Path, record: &Record) -> Result<Vec<PathBuf>, Error> {
+    std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
+    let reports = [
         ("report.md", markdown(record)),
+        ("report.html", html(record)),
         ("junit.xml", junit(record)),
         ("badge.svg", badge(record)),
-    ] {
-        write_atomically(&folder.join(name), text.as_bytes())?;
+    ];
+    let mut paths = Vec::new();
+    for (name, text) in reports {
+        let path = folder.join(name);
+        write_atomically(&path, text.as_bytes())?;
+        paths.push(path);
     }
-    Ok(())
-}
-
-/// Text between tags and in attributes, of HTML and of XML.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // XML has no other control characters.
-            c if c.is_control() && !matches!(c, '\n' | '\t') => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
+    Ok(paths)
 }

@@ -1,0 +1,78 @@
+//! Text inside of markup. Names, reasons and manifests come from whoever is tested: none of it may
+//! turn into markup.
+
+/// For text and quoted attributes of HTML and XML. What XML cannot hold becomes a replacement
+/// character.
+pub fn markup(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\n' | '\t' => escaped.push(c),
+            '\u{FFFE}' | '\u{FFFF}' => escaped.push('\u{FFFD}'),
+            c if c.is_control() => escaped.push('\u{FFFD}'),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// For a line of Markdown, a table's cell included.
+pub fn markdown(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '|' | '#' | '~' | '$' => {
+                escaped.extend(['\\', c]);
+            }
+            c if c.is_control() => escaped.push(' '),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// For code within a line of Markdown: a fence longer than every row of backticks in it.
+pub fn markdown_code(text: &str) -> String {
+    let line = text.replace(['\n', '\r'], " ");
+    let longest = line.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    let space = if longest > 0 { " " } else { "" };
+    format!("{fence}{space}{line}{space}{fence}")
+}
+
+/// For JSON inside of a `script` element, which `</script>` or `<!--` would end.
+pub fn json(text: &str) -> String {
+    text.replace('<', "\\u003c")
+}
+
+/// A word of a shell's command line.
+pub fn shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_turns_into_markup() {
+        assert_eq!(
+            markup("<a b=\"c\" d='e'>&\u{1}"),
+            "&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;\u{FFFD}"
+        );
+        assert_eq!(markdown("|A| <b>\n*"), r"\|A\| \<b\> \*");
+        assert_eq!(markdown_code("a `b` c"), "`` a `b` c ``");
+        assert_eq!(json("</script>"), "\\u003c/script>");
+        assert_eq!(shell("it's"), r"'it'\''s'");
+        assert_eq!(shell("a/b.json"), "a/b.json");
+    }
+}
