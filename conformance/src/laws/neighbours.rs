@@ -22,7 +22,7 @@ pub(super) const LAW: Law = Law {
 };
 
 /// Which of the two adapters are listed in each step.
-const LISTED: [&[usize]; 4] = [&[0], &[0, 1], &[1], &[1, 0]];
+const LISTED: [&[usize]; 4] = [&[0, 1], &[0], &[1, 0], &[1]];
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let twin = CaseSpec {
