@@ -1,8 +1,8 @@
 //! Options of a differential check, drawn from a case's seed: so that a case remains a few numbers.
 
 use lora_pro_core::{
-    Config, DType, Damping, Error, Hyper, Method, MomentDType, NonFinite, Preset, Rounding,
-    Schedule, XChoice,
+    Config, DType, Damping, Error, Hyper, Method, MomentDType, NonFinite, Rounding, Schedule,
+    XChoice,
 };
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -125,7 +125,6 @@ fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
             true => pick(random, &[Rounding::Nearest, Rounding::Master]),
             false => Rounding::Nearest,
         },
-        ..Preset::Paper.hyper()
     }
 }
 
