@@ -7,13 +7,12 @@ use lora_pro_core::{DType, Error, Method};
 
 use crate::check::Check;
 use crate::record::{Cell, End, Line, Machine, Run, SubjectInfo};
+use crate::remote::protocol::PROTOCOL;
 use crate::suite::{Entry, Plan};
 use crate::verdict::Verdict;
 
 /// What the laws are taken from.
 pub const SPEC: &str = "arXiv 2407.18242, laws 1 to 32 of this kit";
-/// Number of the subprocess protocol.
-pub const PROTOCOL: u32 = 1;
 
 /// Who listens to a run.
 pub trait Listener {

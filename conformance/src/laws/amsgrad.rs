@@ -37,48 +37,46 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut held = Vec::new();
-    {
-        let hyper = Hyper {
-            amsgrad: true,
-            beta2: 0.5,
-            lr: 1e-5,
-            ..exact(method)
-        };
-        let plain = Hyper {
-            amsgrad: false,
-            ..hyper
-        };
-        let mut run = Run::start(subject, &spec.factors(), hyper)?;
-        let mut without = Run::start(subject, &spec.factors(), plain)?;
-        let mut largest = Vec::new();
-        for t in 1..=4 {
-            let size = if t == 1 { 1.0 } else { 0.0 };
-            let chaotic = with_condition(spec, &[&run.factors()]).kappa_b > 1e3;
-            let moved = moves(&mut run, spec, method, t, size)?;
-            let moved_without = moves(&mut without, spec, method, t, size)?;
-            held.push(match t {
-                1 => run.factors() == without.factors(),
-                // After a first step along signs B may have rows that are equal up to rounding.
-                2 => chaotic || moved < 0.8 * moved_without,
-                // By now the two runs are at different places.
-                _ => true,
-            });
-            for (k, [now, max]) in names(method).iter().enumerate() {
-                let (Some(now), Some(max)) = (run.shown(now)?, run.shown(max)?) else {
-                    continue;
-                };
-                let before = if t == 1 {
-                    now.clone()
-                } else {
-                    std::mem::take(&mut largest[k])
-                };
-                let expected = before.sup(&now);
-                held.push(max == expected);
-                if t == 1 {
-                    largest.push(max);
-                } else {
-                    largest[k] = max;
-                }
+    let hyper = Hyper {
+        amsgrad: true,
+        beta2: 0.5,
+        lr: 1e-5,
+        ..exact(method)
+    };
+    let plain = Hyper {
+        amsgrad: false,
+        ..hyper
+    };
+    let mut run = Run::start(subject, &spec.factors(), hyper)?;
+    let mut without = Run::start(subject, &spec.factors(), plain)?;
+    let mut largest = Vec::new();
+    for t in 1..=4 {
+        let size = if t == 1 { 1.0 } else { 0.0 };
+        let chaotic = with_condition(spec, &[&run.factors()]).kappa_b > 1e3;
+        let moved = moves(&mut run, spec, method, t, size)?;
+        let moved_without = moves(&mut without, spec, method, t, size)?;
+        held.push(match t {
+            1 => run.factors() == without.factors(),
+            // After a first step along signs B may have rows that are equal up to rounding.
+            2 => chaotic || moved < 0.8 * moved_without,
+            // By now the two runs are at different places.
+            _ => true,
+        });
+        for (k, [now, max]) in names(method).iter().enumerate() {
+            let (Some(now), Some(max)) = (run.shown(now)?, run.shown(max)?) else {
+                continue;
+            };
+            let before = if t == 1 {
+                now.clone()
+            } else {
+                std::mem::take(&mut largest[k])
+            };
+            let expected = before.sup(&now);
+            held.push(max == expected);
+            if t == 1 {
+                largest.push(max);
+            } else {
+                largest[k] = max;
             }
         }
     }

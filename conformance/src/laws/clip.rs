@@ -24,35 +24,33 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
-    {
-        let free = exact(method);
-        for limit in [1e-4, 1e9] {
-            let clipped = Hyper {
-                update_clip: Some(limit),
-                ..free
-            };
-            let mut run = Run::start(subject, &spec.factors(), clipped)?;
-            for t in 1..=STEPS {
-                let old = run.factors();
-                let gradients = spec.gradients(&old, t);
-                run.step(&gradients)?;
-                let new = run.factors();
-                let report = run.report();
-                let larger = if old.a.norm() >= old.b.norm() { 0 } else { 1 };
-                let moved = [(new.a - &old.a).norm(), (new.b - &old.b).norm()];
-                let size = [old.a.norm(), old.b.norm()];
-                let over = (report.relative_update[larger] - limit).max(0.0);
-                ratios.push(ratio(spec, over, limit));
-                ratios.push(all_or_nothing(report.clip <= 1.0 && report.clip > 0.0));
-                ratios.push(all_or_nothing(report.clip == 1.0 || limit < 1.0));
-                for k in 0..2 {
-                    let error = (report.update_norm[k] - moved[k]).abs();
-                    ratios.push(ratio(spec, error, moved[k] + size[k]));
-                }
+    let free = exact(method);
+    for limit in [1e-4, 1e9] {
+        let clipped = Hyper {
+            update_clip: Some(limit),
+            ..free
+        };
+        let mut run = Run::start(subject, &spec.factors(), clipped)?;
+        for t in 1..=STEPS {
+            let old = run.factors();
+            let gradients = spec.gradients(&old, t);
+            run.step(&gradients)?;
+            let new = run.factors();
+            let report = run.report();
+            let larger = if old.a.norm() >= old.b.norm() { 0 } else { 1 };
+            let moved = [(new.a - &old.a).norm(), (new.b - &old.b).norm()];
+            let size = [old.a.norm(), old.b.norm()];
+            let over = (report.relative_update[larger] - limit).max(0.0);
+            ratios.push(ratio(spec, over, limit));
+            ratios.push(all_or_nothing(report.clip <= 1.0 && report.clip > 0.0));
+            ratios.push(all_or_nothing(report.clip == 1.0 || limit < 1.0));
+            for k in 0..2 {
+                let error = (report.update_norm[k] - moved[k]).abs();
+                ratios.push(ratio(spec, error, moved[k] + size[k]));
             }
         }
-        ratios.push(same_direction(subject, spec, free)?);
     }
+    ratios.push(same_direction(subject, spec, free)?);
     Ok(worst(ratios))
 }
 

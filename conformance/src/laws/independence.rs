@@ -42,14 +42,12 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     };
     let batch = [*spec, tall, wide, twin];
     let mut same = true;
-    {
-        let together = finish(subject, &batch, method)?;
-        let permuted = finish(subject, &[wide, *spec, twin, tall], method)?;
-        same &= together[0] == permuted[1] && together[1] == permuted[3];
-        same &= together[2] == permuted[0] && together[3] == permuted[2];
-        for (spec, result) in batch.iter().zip(&together) {
-            same &= finish(subject, &[*spec], method)?[0] == *result;
-        }
+    let together = finish(subject, &batch, method)?;
+    let permuted = finish(subject, &[wide, *spec, twin, tall], method)?;
+    same &= together[0] == permuted[1] && together[1] == permuted[3];
+    same &= together[2] == permuted[0] && together[3] == permuted[2];
+    for (spec, result) in batch.iter().zip(&together) {
+        same &= finish(subject, &[*spec], method)?[0] == *result;
     }
     Ok(all_or_nothing(same))
 }

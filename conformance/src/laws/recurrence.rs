@@ -294,24 +294,20 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
 
 /// Without memory, a run that has a past steps like one that has none.
 fn forgets(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let mut same = true;
-    {
-        let hyper = Hyper {
-            beta1: 0.0,
-            beta2: 0.0,
-            ..exact(method)
-        };
-        let mut old = Run::start(subject, &spec.factors(), hyper)?;
-        for t in 1..=FORGOTTEN {
-            old.step(&spec.gradients(&old.factors(), t))?;
-        }
-        let mut new = Run::start(subject, &old.factors(), hyper)?;
-        let gradients = spec.gradients(&old.factors(), FORGOTTEN + 1);
-        old.step(&gradients)?;
-        new.step(&gradients)?;
-        same &= old.factors() == new.factors();
+    let hyper = Hyper {
+        beta1: 0.0,
+        beta2: 0.0,
+        ..exact(method)
+    };
+    let mut old = Run::start(subject, &spec.factors(), hyper)?;
+    for t in 1..=FORGOTTEN {
+        old.step(&spec.gradients(&old.factors(), t))?;
     }
-    Ok(all_or_nothing(same))
+    let mut new = Run::start(subject, &old.factors(), hyper)?;
+    let gradients = spec.gradients(&old.factors(), FORGOTTEN + 1);
+    old.step(&gradients)?;
+    new.step(&gradients)?;
+    Ok(all_or_nothing(old.factors() == new.factors()))
 }
 
 /// The case with the worst condition number that its factors came to.

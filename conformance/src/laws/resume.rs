@@ -20,25 +20,22 @@ pub(super) const LAW: Law = Law {
 };
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let mut same = true;
-    {
-        let sgd = method == Method::Sgd;
-        let momentum = if sgd { 0.9 } else { 0.0 };
-        let hyper = Hyper {
-            momentum,
-            amsgrad: !sgd,
-            weight_decay: if sgd { 0.0 } else { 0.1 },
-            ..exact(method)
-        };
-        let mut straight = Run::start(subject, &spec.factors(), hyper)?;
-        let mut interrupted = Run::start(subject, &spec.factors(), hyper)?;
-        for t in 1..=spec.steps {
-            straight.step(&spec.gradients(&straight.factors(), t))?;
-            interrupted = interrupted.reloaded(subject)?;
-            interrupted.step(&spec.gradients(&interrupted.factors(), t))?;
-        }
-        same &= straight.factors() == interrupted.factors();
-        same &= straight.saved()? == interrupted.saved()? && straight.t() == spec.steps;
+    let sgd = method == Method::Sgd;
+    let momentum = if sgd { 0.9 } else { 0.0 };
+    let hyper = Hyper {
+        momentum,
+        amsgrad: !sgd,
+        weight_decay: if sgd { 0.0 } else { 0.1 },
+        ..exact(method)
+    };
+    let mut straight = Run::start(subject, &spec.factors(), hyper)?;
+    let mut interrupted = Run::start(subject, &spec.factors(), hyper)?;
+    for t in 1..=spec.steps {
+        straight.step(&spec.gradients(&straight.factors(), t))?;
+        interrupted = interrupted.reloaded(subject)?;
+        interrupted.step(&spec.gradients(&interrupted.factors(), t))?;
     }
-    Ok(all_or_nothing(same))
+    let same =
+        straight.factors() == interrupted.factors() && straight.saved()? == interrupted.saved()?;
+    Ok(all_or_nothing(same && straight.t() == spec.steps))
 }

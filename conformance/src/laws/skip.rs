@@ -20,28 +20,26 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut held = true;
-    {
-        let skip = NonFinite::Skip;
-        let config = Config {
-            on_non_finite: skip,
-            ..Config::from(exact(method))
-        };
-        let mut disturbed = Run::start(subject, &spec.factors(), config.clone())?;
-        let mut straight = Run::start(subject, &spec.factors(), config)?;
-        for t in 1..=3 {
-            let gradients = spec.gradients(&disturbed.factors(), t);
-            let mut overflowed = gradients.clone();
-            overflowed.b[0] = f64::INFINITY;
-            let before = disturbed.snapshot()?;
-            let report = disturbed.step(&overflowed)?;
-            let named = report
-                .skipped
-                .is_some_and(|skip| skip.subject == "adapter `adapter`");
-            held &= named && before == disturbed.snapshot()?;
-            held &= disturbed.step(&gradients)?.skipped.is_none();
-            straight.step(&gradients)?;
-        }
-        held &= disturbed.factors() == straight.factors() && disturbed.t() == 3;
+    let skip = NonFinite::Skip;
+    let config = Config {
+        on_non_finite: skip,
+        ..Config::from(exact(method))
+    };
+    let mut disturbed = Run::start(subject, &spec.factors(), config.clone())?;
+    let mut straight = Run::start(subject, &spec.factors(), config)?;
+    for t in 1..=3 {
+        let gradients = spec.gradients(&disturbed.factors(), t);
+        let mut overflowed = gradients.clone();
+        overflowed.b[0] = f64::INFINITY;
+        let before = disturbed.snapshot()?;
+        let report = disturbed.step(&overflowed)?;
+        let named = report
+            .skipped
+            .is_some_and(|skip| skip.subject == "adapter `adapter`");
+        held &= named && before == disturbed.snapshot()?;
+        held &= disturbed.step(&gradients)?.skipped.is_none();
+        straight.step(&gradients)?;
     }
+    held &= disturbed.factors() == straight.factors() && disturbed.t() == 3;
     Ok(all_or_nothing(held))
 }

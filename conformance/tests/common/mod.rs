@@ -1,7 +1,7 @@
 //! Batches of adapters on any backend, and everything they consist of as bits.
 
 // Each test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod layout;
 
@@ -34,13 +34,7 @@ pub fn cpu_with(options: Options) -> Box<dyn Backend> {
     Box::new(CpuBackend::with(options).expect("options that this machine can do"))
 }
 
-pub const METHODS: [Method; 5] = [
-    Method::Lora,
-    Method::Sgd,
-    Method::Efficient,
-    Method::Factored,
-    Method::Full,
-];
+pub use lora_pro_conformance::laws::METHODS;
 
 /// A method with all that it can remember.
 pub fn hyper(method: Method) -> Hyper {
