@@ -13,7 +13,7 @@ use crate::param::{self, ParamViews, ParamWork};
 use crate::passes::Crew;
 use crate::path::Path;
 use crate::plan::plan;
-use crate::refusal::first_refusal;
+use crate::refusal::refusal;
 use crate::scratch::Pool;
 use crate::snapshot::Snapshot;
 use crate::spread::spread;
@@ -212,7 +212,7 @@ impl CpuBackend {
             ..StepReport::default()
         };
         self.round(slots, Task::Survey, large);
-        if let Some(refusal) = first_refusal(slots, io, &self.pairs, &self.params) {
+        if let Some(refusal) = refusal(slots, io, &self.pairs, &self.params) {
             let skip = refusal.of_gradient && control.on_non_finite == NonFinite::Skip;
             return match refusal.error {
                 Error::NonFinite { ref subject, .. } if skip => {

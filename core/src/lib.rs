@@ -8,6 +8,7 @@
 //! | `state` | which tensors each method remembers |
 //! | `backend` | the contract with what computes |
 //! | `optimizer`, `check` | the front: owns state and counters, checks before anything is written |
+//! | `finite` | which entry of what came in is not finite, for backends |
 //! | `report` | what a step did |
 //! | `tensor_file`, `checkpoint` | saving and loading to the last bit |
 //!
@@ -19,6 +20,7 @@ mod check;
 mod checkpoint;
 mod config;
 mod error;
+mod finite;
 mod hyper;
 mod optimizer;
 mod presets;
@@ -37,6 +39,7 @@ pub use backend::{
 pub use checkpoint::FORMAT_VERSION;
 pub use config::{Config, NonFinite};
 pub use error::Error;
+pub use finite::{Find, Refusal, find_non_finite, first_refusal};
 pub use hyper::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 pub use optimizer::Optimizer;
 pub use presets::Preset;

@@ -1,0 +1,75 @@
+// Full mode: the thin passes on both sides of the wide one.
+//
+//     form:     [sU; A] and [B'; sV'], so that E = [B  sV] [sU; A]
+//     resurvey: the side's part of N from its partial sums, in f64 and in their order; F G' with it
+//               in the place of G
+//
+// Task of each: an adapter, a side, a chunk.
+#include "block.cuh"
+#include "gram.cuh"
+#include "product.cuh"
+
+template <class T> DEVICE void form(const Launch& launch) {
+    SHARED(T, shared);
+    if (!may_go(*launch.model)) return;
+    Task task = launch.tasks[blockIdx.x];
+    const Pair& pair = launch.model->pairs[task.item];
+    const Side& side = pair.side[task.side];
+    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    int r = tiles.r, ld = tiles.ld;
+    const T *hg = coefficients<T>(pair, task.side, 0), *hf = coefficients<T>(pair, task.side, 1);
+    T* h = static_cast<T*>(side.panel) + (task.side == 0 ? 0 : i64(r) * side.ld);
+    T* f = static_cast<T*>(side.panel) + (task.side == 0 ? i64(r) * side.ld : 0);
+    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
+    for (int at = start; at < end; at += tiles.width) {
+        load_side(side, side.g, tiles, at);
+        for (int k = threadIdx.x; k < octet_count(r, tiles.width); k += BLOCK) {
+            Octet own(k, tiles.width);
+            T d[OCTET] = {};
+            add_product(d, hg, tiles.g(), own.i, own.c, r, ld);
+            if (task.side == 1) add_product(d, hf, tiles.f(), own.i, own.c, r, ld);
+            if (at + own.c >= side.len) continue;
+#pragma unroll
+            for (int a = 0; a < OCTET && own.i + a < r; ++a) {
+                i64 to = i64(own.i + a) * side.ld + at + own.c;
+                h[to] = d[a];
+                f[to] = tiles.f()[(own.i + a) * ld + own.c];
+            }
+        }
+        __syncthreads();
+    }
+}
+
+KERNEL form_f32(const Launch launch) { form<float>(launch); }
+KERNEL form_f64(const Launch launch) { form<double>(launch); }
+
+template <class T> DEVICE void resurvey(const Launch& launch) {
+    SHARED(T, shared);
+    if (!may_go(*launch.model)) return;
+    Task task = launch.tasks[blockIdx.x];
+    const Pair& pair = launch.model->pairs[task.item];
+    const Side& side = pair.side[task.side];
+    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    int r = tiles.r, ld = tiles.ld;
+    const T* parts = static_cast<const T*>(side.parts);
+    double* out = side.products + task.chunk * products_of(squares_of(r, r));
+    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
+    for (int at = start; at < end; at += tiles.width) {
+        for (int e = threadIdx.x; e < r * tiles.width; e += BLOCK) {
+            Place place = by_rows(e, tiles.width);
+            double sum = 0.0;
+            i64 from = i64(place.i) * side.ld + at + place.c;
+            bool inside = at + place.c < side.len;
+            for (int k = 0; k < side.part_count && inside; ++k)
+                sum += double(parts[i64(k) * r * side.ld + from]);
+            tiles.g()[place.i * ld + place.c] = T(sum);
+            if (inside) static_cast<T*>(side.gradient)[from] = T(sum);
+        }
+        load_side<T>(side, View{}, tiles, at);
+        gram<T>(tiles.f(), r, tiles.g(), r, nullptr, false, tiles.width, ld, out, at == start);
+        __syncthreads();
+    }
+}
+
+KERNEL resurvey_f32(const Launch launch) { resurvey<float>(launch); }
+KERNEL resurvey_f64(const Launch launch) { resurvey<double>(launch); }

@@ -1,0 +1,47 @@
+// What the kernels need of their platform: the GPU, or the test device that runs them on a CPU.
+#pragma once
+
+#ifdef LORA_PRO_SHIM
+#include "shim.h"
+#else
+
+// The dynamic shared memory of a block.
+extern __shared__ double2 shared_memory[];
+#define SHARED(T, name) T* name = reinterpret_cast<T*>(shared_memory)
+
+// D += A B by a warp, on the f64 tensor cores: A is 8 x 4, B is 4 x 8, D is 8 x 8.
+// Lane l holds A[l / 4][l % 4], B[l % 4][l / 4] and D[l / 4][2 (l % 4) + {0, 1}].
+__device__ __forceinline__ void mma_f64(double (&d)[2], double a, double b) {
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+        : "+d"(d[0]), "+d"(d[1])
+        : "d"(a), "d"(b));
+}
+
+// Between f32 and the bits of f16. The headers that have these are not there at run time.
+__device__ __forceinline__ float half_to_float(unsigned short bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+
+__device__ __forceinline__ unsigned short float_to_half(float x) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+#endif
+
+#define DEVICE __device__ __forceinline__
+// A larger function. On a GPU it is inlined, since what is live across a call goes through memory.
+#ifdef LORA_PRO_SHIM
+#define DEVICE_LARGE __device__ __noinline__
+#else
+#define DEVICE_LARGE DEVICE
+#endif
+// A function that is called from very many places and calls nothing.
+#define DEVICE_LEAF __device__ __noinline__
+#define KERNEL extern "C" __global__ void __launch_bounds__(256, 1)
+
+constexpr int BLOCK = 256;
+constexpr int WARPS = BLOCK / 32;

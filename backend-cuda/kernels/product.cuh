@@ -1,0 +1,38 @@
+// D = C X for a small matrix C and a tile X: a thread has eight rows of one column.
+#pragma once
+#include "tile.cuh"
+
+constexpr int OCTET = 8;
+
+DEVICE int octets(int r) { return (r + OCTET - 1) / OCTET; }
+DEVICE int coefficient_ld(int r) { return octets(r) * OCTET; }
+
+// Octets of a tile, dealt out to threads: neighbours in a warp have neighbouring columns.
+DEVICE int octet_count(int r, int width) { return octets(r) * width; }
+
+struct Octet {
+    int c, i;  // its column, and its first row
+    DEVICE Octet(int at, int width) {
+        Place place = by_rows(at, width);
+        c = place.c;
+        i = place.i * OCTET;
+    }
+};
+
+template <class T> DEVICE T* coefficients(const Pair& pair, int side, int which) {
+    int ld = coefficient_ld(pair.r);
+    return static_cast<T*>(pair.coefficients) + i64(side * COEFFICIENTS + which) * pair.r * ld;
+}
+
+// d += C x, for rows `i` to `i + 7` of C and column `c` of the tile x.
+template <class T>
+DEVICE void add_product(T (&d)[OCTET], const T* matrix, const T* x, int i, int c, int r, int ld) {
+    int across = coefficient_ld(r);
+#pragma unroll 4
+    for (int k = 0; k < r; ++k) {
+        T value = x[k * ld + c];
+        const T* row = matrix + k * across + i;
+#pragma unroll
+        for (int a = 0; a < OCTET; ++a) d[a] = fma(row[a], value, d[a]);
+    }
+}

@@ -1,0 +1,26 @@
+// First pass of every method: [F; G][F; G]' of each chunk of columns, before anything is written.
+// It holds the Gram matrix, the cross product and the gradient's norm of a side; an entry that is
+// not finite shows on its diagonal.
+//
+// Task: an adapter, a side, a chunk.
+#include "gram.cuh"
+#include "block.cuh"
+
+template <class T> DEVICE void survey(const Launch& launch) {
+    SHARED(T, shared);
+    Task task = launch.tasks[blockIdx.x];
+    const Pair& pair = launch.model->pairs[task.item];
+    const Side& side = pair.side[task.side];
+    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    double* out = side.products + task.chunk * products_of(squares_of(2 * pair.r, 2 * pair.r));
+    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
+    for (int at = start; at < end; at += tiles.width) {
+        load_side(side, side.g, tiles, at);
+        gram<T>(tiles.f(), 2 * pair.r, tiles.f(), 2 * pair.r, nullptr, true, tiles.width, tiles.ld, out,
+                at == start);
+        __syncthreads();
+    }
+}
+
+KERNEL survey_f32(const Launch launch) { survey<float>(launch); }
+KERNEL survey_f64(const Launch launch) { survey<double>(launch); }

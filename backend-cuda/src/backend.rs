@@ -1,0 +1,270 @@
+//! Core's contract: one call steps a whole model.
+
+use std::sync::Arc;
+
+use bytemuck::{cast_slice, from_bytes};
+use lora_pro_core::{
+    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory as Place, NonFinite,
+    Rounding, Skip, Slots, StateTensor, StepIo, StepReport, foreign_buffer, relative,
+};
+
+use crate::NAME;
+use crate::device::Device;
+use crate::driver::Driver;
+use crate::memory::Memory;
+use crate::model::{DOUBTFUL, NOT_FINITE, Report, Status};
+use crate::refusal::refusal;
+use crate::session::Session;
+
+/// How a backend is set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Never wait within a step: counters, reports and refusals come home in
+    /// [`Backend::sync`]. A step of which something is not finite changes nothing all the same.
+    pub deferred: bool,
+}
+
+/// LoRA-Pro on a GPU. Tensors are device memory, on the stream of the step; see
+/// [`crate::HostTensors`] for tensors on the host.
+pub struct CudaBackend {
+    device: Arc<dyn Device>,
+    options: Options,
+    session: Session,
+    /// The stream of the last step.
+    stream: u64,
+    on_non_finite: NonFinite,
+}
+
+impl CudaBackend {
+    /// On the GPU with this number.
+    ///
+    /// # Errors
+    /// As [`Driver::new`].
+    pub fn new(ordinal: usize) -> Result<Self, Error> {
+        Self::with(ordinal, Options::default())
+    }
+
+    /// With options.
+    ///
+    /// # Errors
+    /// As [`Driver::new`].
+    pub fn with(ordinal: usize, options: Options) -> Result<Self, Error> {
+        Ok(Self::on(Arc::new(Driver::new(ordinal)?), options))
+    }
+
+    /// On any device: for the test device.
+    pub fn on(device: Arc<dyn Device>, options: Options) -> Self {
+        CudaBackend {
+            session: Session::new(device.clone()),
+            device,
+            options,
+            stream: 0,
+            on_non_finite: NonFinite::Error,
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// What a device that was asked says of the last step.
+    fn conclude(
+        &mut self,
+        slots: &mut Slots<'_>,
+        io: &StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        let mut board = self.session.board(control.stream)?;
+        let mut refused = status(&board).refused;
+        if refused == DOUBTFUL {
+            self.session.insist(slots, io, control)?;
+            board = self.session.board(control.stream)?;
+            refused = status(&board).refused & NOT_FINITE;
+        }
+        if refused != 0 {
+            return self.refuse(slots, io, control, &board);
+        }
+        self.bring_home(slots, &board);
+        let Status {
+            grad_norm,
+            grad_clip,
+            ..
+        } = *status(&board);
+        Ok(StepReport {
+            lr_factor: control.lr_factor,
+            grad_norm,
+            grad_clip,
+            ..StepReport::default()
+        })
+    }
+
+    /// Something that came in is not finite: an error, or a step that changed nothing and says so.
+    fn refuse(
+        &self,
+        slots: &Slots<'_>,
+        io: &StepIo<'_, '_>,
+        control: &Control,
+        board: &[u8],
+    ) -> Result<StepReport, Error> {
+        self.session.forget_refusals(control.stream)?;
+        let subject = self.at_fault(slots, board);
+        let refusal = refusal(self.device.as_ref(), control.stream, slots, io, &subject)?;
+        match refusal.error {
+            Error::NonFinite { ref subject, .. }
+                if refusal.of_gradient && control.on_non_finite == NonFinite::Skip =>
+            {
+                Ok(StepReport {
+                    lr_factor: control.lr_factor,
+                    grad_norm: f64::NAN,
+                    grad_clip: 1.0,
+                    skipped: Some(Skip {
+                        subject: subject.clone(),
+                        reason: refusal.error.to_string(),
+                    }),
+                    plan: None,
+                })
+            }
+            error => Err(error),
+        }
+    }
+
+    /// What the first report of a refusal is about.
+    fn at_fault(&self, slots: &Slots<'_>, board: &[u8]) -> String {
+        let at = reports(board).iter().position(|report| report.refused != 0);
+        at.map_or("the model".into(), |at| self.session.subject(slots, at))
+    }
+
+    /// Counters and reports of what the last step stepped.
+    fn bring_home(&mut self, slots: &mut Slots<'_>, board: &[u8]) {
+        let grad_scale = self.session.grad_scale();
+        let mut reports = reports(board).iter();
+        for (id, report) in self.session.pair_ids().iter().zip(&mut reports) {
+            let slot = &mut slots.pairs[*id];
+            slot.state.step = report.step;
+            let factors = report.factor_square.map(f64::sqrt);
+            let out = &mut slot.report;
+            out.step = report.step;
+            out.grad_norm = report.gradient_square.map(|x| x.sqrt() * grad_scale);
+            out.update_norm = report.update_norm;
+            out.relative_update = [0, 1].map(|k| relative(report.update_norm[k], factors[k]));
+            out.equivalent_norm = report.equivalent_norm;
+            out.clip = report.clip;
+        }
+        for (id, report) in self.session.param_ids().iter().zip(&mut reports) {
+            slots.params[*id].state.step = report.step;
+        }
+        self.session.note_counters(slots);
+    }
+}
+
+/// The status at the head of what was read.
+fn status(board: &[u8]) -> &Status {
+    from_bytes(&board[..size_of::<Status>()])
+}
+
+/// The reports behind it: of adapters, then of parameters.
+fn reports(board: &[u8]) -> &[Report] {
+    cast_slice(&board[size_of::<Status>()..])
+}
+
+impl Backend for CudaBackend {
+    fn manifest(&self) -> Manifest {
+        let about = self.device.about();
+        Manifest {
+            name: NAME.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: about.name,
+            memory: Place::Cuda(about.ordinal),
+            dtypes: DType::PARAMETERS.to_vec(),
+            moment_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
+            roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::Master],
+            accumulate: DType::F64,
+            simd: about.code,
+            threads: 1,
+            determinism: Determinism::Bitwise,
+            chosen: "asked for".into(),
+        }
+    }
+
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
+        Ok(Buffer::new(Memory::zeros(&self.device, tensor)?))
+    }
+
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
+        let memory = buffer.get::<Memory>();
+        memory
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?
+            .download(self.stream, tensor)
+    }
+
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let memory = buffer.get_mut::<Memory>();
+        memory
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?
+            .upload(self.stream, tensor, bytes)
+    }
+
+    fn step(
+        &mut self,
+        mut slots: Slots<'_>,
+        io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        let capturing = self.device.is_capturing(control.stream)?;
+        self.stream = control.stream;
+        self.on_non_finite = control.on_non_finite;
+        self.session.prepare(&slots, &io, control, capturing)?;
+        self.session.run(control, capturing)?;
+        if capturing || self.options.deferred {
+            return Ok(StepReport {
+                lr_factor: control.lr_factor,
+                grad_norm: f64::NAN,
+                grad_clip: f64::NAN,
+                ..StepReport::default()
+            });
+        }
+        self.conclude(&mut slots, &io, control)
+    }
+
+    fn sync(&mut self, mut slots: Slots<'_>) -> Result<(), Error> {
+        self.device.synchronize(self.stream)?;
+        if !self.session.has_run() {
+            return Ok(());
+        }
+        let board = self.session.board(self.stream)?;
+        self.bring_home(&mut slots, &board);
+        self.session.bring_counters_home(self.stream, &mut slots)?;
+        let Status {
+            refused,
+            lost,
+            lost_steps,
+            ..
+        } = *status(&board);
+        let (bits, steps) = (refused | lost, lost_steps + u32::from(refused != 0));
+        if bits == 0 {
+            return Ok(());
+        }
+        self.session.forget_refusals(self.stream)?;
+        if bits == NOT_FINITE && self.on_non_finite == NonFinite::Skip {
+            return Ok(());
+        }
+        let subject = self.at_fault(&slots, &board);
+        let why = if bits & NOT_FINITE != 0 {
+            "a gradient or a parameter that is not finite"
+        } else {
+            "numbers that might overflow, which only a backend that is not deferred can try"
+        };
+        Err(Error::Backend {
+            backend: NAME.into(),
+            reason: format!(
+                "{subject}: {why}; {steps} step(s) since the last sync changed nothing"
+            ),
+        })
+    }
+}

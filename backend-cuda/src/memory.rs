@@ -1,0 +1,204 @@
+//! Device memory that is ours, and how state tensors lie in it.
+
+use std::sync::Arc;
+
+use lora_pro_core::{DType, Error, State, StateTensor, foreign_buffer};
+
+use crate::NAME;
+use crate::device::Device;
+
+/// Numbers that a row of ours is padded to, so that it may be read sixteen bytes at a time.
+const ALIGNMENT: usize = 8;
+
+/// Memory that is given back with its owner.
+pub(crate) struct Block {
+    device: Arc<dyn Device>,
+    at: u64,
+    bytes: usize,
+}
+
+impl Block {
+    /// Zeros.
+    pub(crate) fn zeros(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, Error> {
+        let at = device.allocate(bytes)?;
+        let block = Block {
+            device: device.clone(),
+            at,
+            bytes,
+        };
+        // SAFETY: the memory was just allocated with as many bytes.
+        unsafe { device.fill(0, at, 0, bytes)? };
+        device.synchronize(0)?;
+        Ok(block)
+    }
+
+    /// Its address.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Its size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What is in it, after all work on the stream.
+    pub(crate) fn read(&self, stream: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; self.bytes];
+        // SAFETY: the block has as many bytes.
+        unsafe { self.device.read(stream, self.at, &mut bytes)? };
+        Ok(bytes)
+    }
+
+    /// Puts bytes at its start.
+    pub(crate) fn write(&self, stream: u64, bytes: &[u8]) -> Result<(), Error> {
+        debug_assert!(bytes.len() <= self.bytes);
+        // SAFETY: the block has at least as many bytes, and is ours.
+        unsafe { self.device.write(stream, self.at, bytes) }
+    }
+
+    /// A copy on the device.
+    pub(crate) fn copied(&self, stream: u64) -> Result<Block, Error> {
+        let copy = Block::zeros(&self.device, self.bytes)?;
+        copy.take(stream, self)?;
+        Ok(copy)
+    }
+
+    /// Takes another block's bytes.
+    pub(crate) fn take(&self, stream: u64, from: &Block) -> Result<(), Error> {
+        debug_assert_eq!(self.bytes, from.bytes);
+        // SAFETY: two blocks of the same size are never the same memory.
+        unsafe {
+            self.device
+                .copy(stream, from.at, self.at, self.bytes.min(from.bytes))
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: the block owns its memory, and whoever launched work on it keeps it until then.
+        unsafe { self.device.free(self.at, self.bytes) };
+    }
+}
+
+/// Numbers in a row of a panel for `len` numbers.
+pub(crate) fn leading(len: usize) -> usize {
+    len.next_multiple_of(ALIGNMENT)
+}
+
+/// How a tensor lies in memory: rows of `leading(cols)` numbers, perhaps of its transpose.
+struct Layout {
+    transposed: bool,
+    rows: usize,
+    cols: usize,
+    ld: usize,
+}
+
+impl Layout {
+    fn of(tensor: &StateTensor) -> Self {
+        let [rows, cols] = tensor.shape;
+        let name = tensor.name;
+        // B and all that belongs to it is seen transposed, so that its long side is contiguous.
+        let transposed = ["_b", "_z", "row_sq"].iter().any(|end| name.ends_with(end));
+        let (rows, cols) = if transposed {
+            (cols, rows)
+        } else {
+            (rows, cols)
+        };
+        let ld = if name.ends_with("_scale") {
+            cols
+        } else {
+            leading(cols)
+        };
+        Layout {
+            transposed,
+            rows,
+            cols,
+            ld,
+        }
+    }
+
+    /// For each row-major element of the tensor, its place in memory.
+    fn places(&self) -> impl Iterator<Item = usize> + '_ {
+        let (outer, inner) = if self.transposed {
+            (self.cols, self.rows)
+        } else {
+            (self.rows, self.cols)
+        };
+        (0..outer).flat_map(move |i| {
+            (0..inner).map(move |j| {
+                if self.transposed {
+                    j * self.ld + i
+                } else {
+                    i * self.ld + j
+                }
+            })
+        })
+    }
+}
+
+/// Memory of one state tensor.
+pub(crate) struct Memory {
+    pub(crate) block: Block,
+}
+
+impl Memory {
+    /// Zeros.
+    pub(crate) fn zeros(device: &Arc<dyn Device>, tensor: &StateTensor) -> Result<Self, Error> {
+        if tensor.dtype == DType::F16 {
+            return Err(Error::Unsupported {
+                subject: format!("state tensor `{}`", tensor.name),
+                backend: NAME.into(),
+                what: format!("storage type {}", tensor.dtype),
+            });
+        }
+        let layout = Layout::of(tensor);
+        let block = Block::zeros(device, layout.rows * layout.ld * tensor.dtype.size())?;
+        Ok(Memory { block })
+    }
+
+    /// The row-major bytes.
+    pub(crate) fn download(&self, stream: u64, tensor: &StateTensor) -> Result<Vec<u8>, Error> {
+        let (bytes, size) = (self.block.read(stream)?, tensor.dtype.size());
+        let places = Layout::of(tensor);
+        let elements = places.places().map(|at| &bytes[at * size..][..size]);
+        Ok(elements.flatten().copied().collect())
+    }
+
+    /// Replaces the tensor by row-major bytes.
+    pub(crate) fn upload(
+        &mut self,
+        stream: u64,
+        tensor: &StateTensor,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        if bytes.len() != tensor.bytes() {
+            let expected = format!("{} bytes", tensor.bytes());
+            return Err(Error::invalid(
+                "the optimizer",
+                tensor.name,
+                bytes.len(),
+                expected,
+            ));
+        }
+        let size = tensor.dtype.size();
+        let mut padded = vec![0; self.block.bytes()];
+        let layout = Layout::of(tensor);
+        for (at, element) in layout.places().zip(bytes.chunks_exact(size)) {
+            padded[at * size..][..size].copy_from_slice(element);
+        }
+        self.block.write(stream, &padded)
+    }
+}
+
+/// Address of the state tensor called `name`; 0 where the layout has none.
+pub(crate) fn address(state: &State, name: &'static str) -> Result<u64, Error> {
+    match state.buffer(name) {
+        None => Ok(0),
+        Some(buffer) => {
+            let memory = buffer.get::<Memory>();
+            Ok(memory.ok_or_else(|| foreign_buffer(NAME, name))?.block.at())
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! What is on the device from step to step: the model's description, the tasks of the launches,
+//! counters, reports, scratch memory. It changes when the set of adapters does; a step of the same
+//! set uploads nothing and allocates nothing.
+
+use std::sync::Arc;
+
+use bytemuck::{bytes_of, cast_slice};
+use lora_pro_core::{Control, Error, Slots, StepIo};
+
+use crate::NAME;
+use crate::describe::{self, Arena, Board};
+use crate::device::{Device, Launch};
+use crate::memory::Block;
+use crate::model::{self, Model, Pair, Param, Report, Status, Task};
+use crate::plan::{Pass, backup_passes, passes};
+
+/// A counter that no adapter has: it has not been uploaded.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Memory that grows with the set.
+#[derive(Default)]
+struct Blocks {
+    /// The model, and what concerns the whole step.
+    head: Option<Block>,
+    /// Status and reports: what is read after a step.
+    board: Option<Block>,
+    /// Adapters and parameters.
+    descriptors: Option<Block>,
+    tasks: Option<Block>,
+    counters: Option<Block>,
+    scratch: Option<Block>,
+}
+
+/// What the kernels know of the set.
+#[derive(Default)]
+struct Described {
+    pairs: Vec<Pair>,
+    params: Vec<Param>,
+}
+
+impl Described {
+    fn is(&self, other: &Described) -> bool {
+        let bytes = |x: &Described| (cast_slice::<_, u8>(&x.pairs).len(), x.params.len());
+        bytes(self) == bytes(other)
+            && cast_slice::<_, u8>(&self.pairs) == cast_slice::<_, u8>(&other.pairs)
+            && cast_slice::<_, u8>(&self.params) == cast_slice::<_, u8>(&other.params)
+    }
+}
+
+/// See the module's head.
+pub(crate) struct Session {
+    device: Arc<dyn Device>,
+    blocks: Blocks,
+    described: Described,
+    /// Numbers of the adapters and parameters of the set.
+    ids: [Vec<usize>; 2],
+    passes: Vec<Pass>,
+    /// Counters as the host last saw them, of all adapters and then of all parameters.
+    counters: [Vec<u64>; 2],
+    grad_scale: f64,
+}
+
+/// Where the control stands behind the model.
+const CONTROL: usize = 64;
+const HEAD: usize = CONTROL + size_of::<model::Control>();
+
+/// Makes sure that a block has so many bytes; whether it is a new one.
+fn reserve(
+    device: &Arc<dyn Device>,
+    block: &mut Option<Block>,
+    bytes: usize,
+) -> Result<bool, Error> {
+    if block.as_ref().is_some_and(|block| block.bytes() >= bytes) {
+        return Ok(false);
+    }
+    // The old one first: both might not fit.
+    *block = None;
+    *block = Some(Block::zeros(device, bytes.next_multiple_of(256))?);
+    Ok(true)
+}
+
+/// Address of a block that may not be there.
+fn at(block: &Option<Block>) -> u64 {
+    block.as_ref().map_or(0, Block::at)
+}
+
+impl Session {
+    pub(crate) fn new(device: Arc<dyn Device>) -> Self {
+        Session {
+            device,
+            blocks: Blocks::default(),
+            described: Described::default(),
+            ids: [vec![], vec![]],
+            passes: vec![],
+            counters: [vec![], vec![]],
+            grad_scale: 1.0,
+        }
+    }
+
+    /// Numbers of the adapters of the last step, in the order of the reports.
+    pub(crate) fn pair_ids(&self) -> &[usize] {
+        &self.ids[0]
+    }
+
+    /// The same of parameters.
+    pub(crate) fn param_ids(&self) -> &[usize] {
+        &self.ids[1]
+    }
+
+    /// The factor on gradients of the last step.
+    pub(crate) fn grad_scale(&self) -> f64 {
+        self.grad_scale
+    }
+
+    /// Whether there was a step.
+    pub(crate) fn has_run(&self) -> bool {
+        !self.passes.is_empty()
+    }
+
+    /// How errors call what the report at this place is about.
+    pub(crate) fn subject(&self, slots: &Slots<'_>, at: usize) -> String {
+        match self.ids[0].get(at) {
+            Some(id) => slots.pairs[*id].spec.subject(),
+            None => slots.params[self.ids[1][at - self.ids[0].len()]]
+                .spec
+                .subject(),
+        }
+    }
+
+    /// Brings what is on the device up to date for a step.
+    ///
+    /// # Errors
+    /// Where memory is short, where state is not ours, and where anything would have to change
+    /// while a graph is captured.
+    pub(crate) fn prepare(
+        &mut self,
+        slots: &Slots<'_>,
+        io: &StepIo<'_, '_>,
+        control: &Control,
+        capturing: bool,
+    ) -> Result<(), Error> {
+        self.grad_scale = control.grad_scale;
+        let changed = self.place(slots, io, capturing)?;
+        let described = self.describe(slots, io, capturing)?;
+        if changed || !self.described.is(&described) {
+            refuse_capture(capturing)?;
+            self.upload(control.stream, described)?;
+        }
+        self.upload_counters(control.stream, slots, capturing)
+    }
+
+    /// Room for counters and reports, whose addresses the description holds.
+    fn place(
+        &mut self,
+        slots: &Slots<'_>,
+        io: &StepIo<'_, '_>,
+        capturing: bool,
+    ) -> Result<bool, Error> {
+        let counts = [slots.pairs.len(), slots.params.len()];
+        let reports = io.pairs.len() + io.params.len();
+        let board = size_of::<Status>() + reports * size_of::<Report>();
+        let fits =
+            |block: &Option<Block>, bytes| block.as_ref().is_some_and(|x| x.bytes() >= bytes);
+        let same_counters = counts == [0, 1].map(|k| self.counters[k].len());
+        if same_counters && fits(&self.blocks.board, board) && self.blocks.head.is_some() {
+            return Ok(false);
+        }
+        refuse_capture(capturing)?;
+        reserve(&self.device, &mut self.blocks.head, HEAD)?;
+        reserve(&self.device, &mut self.blocks.board, board)?;
+        if !same_counters {
+            self.blocks.counters = None;
+            let bytes = (counts[0] + counts[1]) * size_of::<u64>();
+            reserve(&self.device, &mut self.blocks.counters, bytes)?;
+            self.counters = counts.map(|count| vec![UNKNOWN; count]);
+        }
+        Ok(true)
+    }
+
+    /// Describes the set, in scratch memory that is large enough.
+    fn describe(
+        &mut self,
+        slots: &Slots<'_>,
+        io: &StepIo<'_, '_>,
+        capturing: bool,
+    ) -> Result<Described, Error> {
+        let mut pairs: Vec<usize> = (0..io.pairs.len()).collect();
+        pairs.sort_by_key(|k| io.pairs[*k].id.0);
+        let mut params: Vec<usize> = (0..io.params.len()).collect();
+        params.sort_by_key(|k| io.params[*k].id.0);
+        self.ids = [
+            pairs.iter().map(|k| io.pairs[*k].id.0).collect(),
+            params.iter().map(|k| io.params[*k].id.0).collect(),
+        ];
+        loop {
+            let mut arena = Arena::new(at(&self.blocks.scratch));
+            let mut described = Described::default();
+            for (place, k) in pairs.iter().enumerate() {
+                let id = io.pairs[*k].id.0;
+                let board = self.whereabouts(id, place);
+                let pair = describe::pair(&slots.pairs[id], &io.pairs[*k], board, &mut arena)?;
+                described.pairs.push(pair);
+            }
+            for (place, k) in params.iter().enumerate() {
+                let id = io.params[*k].id.0;
+                let board = self.whereabouts(slots.pairs.len() + id, pairs.len() + place);
+                let param = describe::param(&slots.params[id], &io.params[*k], board, &mut arena)?;
+                described.params.push(param);
+            }
+            let short = self
+                .blocks
+                .scratch
+                .as_ref()
+                .is_none_or(|x| x.bytes() < arena.used());
+            if !short {
+                return Ok(described);
+            }
+            refuse_capture(capturing)?;
+            reserve(&self.device, &mut self.blocks.scratch, arena.used().max(1))?;
+        }
+    }
+
+    fn whereabouts(&self, counter: usize, report: usize) -> Board {
+        let reports = at(&self.blocks.board) + size_of::<Status>() as u64;
+        Board {
+            counter: at(&self.blocks.counters) + (counter * size_of::<u64>()) as u64,
+            report: reports + (report * size_of::<Report>()) as u64,
+        }
+    }
+
+    /// Uploads a description, and with it everything that follows from it.
+    fn upload(&mut self, stream: u64, described: Described) -> Result<(), Error> {
+        let (pairs, params) = (&described.pairs, &described.params);
+        let bytes = [cast_slice::<_, u8>(pairs), cast_slice(params)].concat();
+        reserve(
+            &self.device,
+            &mut self.blocks.descriptors,
+            bytes.len().max(1),
+        )?;
+        let new = passes(pairs, params);
+        if new != self.passes {
+            // Scratch memory is laid out anew, and kernels count on zeros beyond the last column.
+            if let Some(scratch) = &self.blocks.scratch {
+                // SAFETY: the block has as many bytes, and is ours.
+                unsafe { self.device.fill(stream, scratch.at(), 0, scratch.bytes())? };
+            }
+            self.passes = new;
+            self.upload_tasks(stream, &[])?;
+        }
+        let descriptors = at(&self.blocks.descriptors);
+        let model = Model {
+            pairs: descriptors,
+            params: descriptors + cast_slice::<_, u8>(pairs).len() as u64,
+            control: at(&self.blocks.head) + CONTROL as u64,
+            status: at(&self.blocks.board),
+            pair_count: pairs.len() as i32,
+            param_count: params.len() as i32,
+        };
+        let blocks = [
+            (&self.blocks.descriptors, &bytes[..]),
+            (&self.blocks.head, bytes_of(&model)),
+        ];
+        for (block, bytes) in blocks {
+            if let Some(block) = block {
+                block.write(stream, bytes)?;
+            }
+        }
+        self.described = described;
+        Ok(())
+    }
+
+    /// Uploads the tasks of all passes, and of some more behind them.
+    fn upload_tasks(&mut self, stream: u64, more: &[Pass]) -> Result<(), Error> {
+        let all = self.passes.iter().chain(more);
+        let tasks: Vec<Task> = all.flat_map(|pass| pass.tasks.iter().copied()).collect();
+        let bytes: &[u8] = cast_slice(&tasks);
+        reserve(&self.device, &mut self.blocks.tasks, bytes.len().max(1))?;
+        match &self.blocks.tasks {
+            Some(block) => block.write(stream, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Uploads counters that somebody has changed: all of them at first, later those of what was
+    /// loaded from a checkpoint.
+    fn upload_counters(
+        &mut self,
+        stream: u64,
+        slots: &Slots<'_>,
+        capturing: bool,
+    ) -> Result<(), Error> {
+        let base = at(&self.blocks.counters);
+        let pairs = self.ids[0]
+            .iter()
+            .map(|id| (0, *id, slots.pairs[*id].state.step));
+        let params = self.ids[1]
+            .iter()
+            .map(|id| (1, *id, slots.params[*id].state.step));
+        let all: Vec<_> = pairs.chain(params).collect();
+        for (kind, id, step) in all {
+            if self.counters[kind][id] == step {
+                continue;
+            }
+            refuse_capture(capturing)?;
+            let place = kind * slots.pairs.len() + id;
+            // SAFETY: the counters have room for every adapter and parameter.
+            unsafe {
+                self.device
+                    .write(stream, base + 8 * place as u64, bytes_of(&step))?;
+            }
+            self.counters[kind][id] = step;
+        }
+        Ok(())
+    }
+
+    /// Launches a step.
+    pub(crate) fn run(&self, control: &Control, capturing: bool) -> Result<(), Error> {
+        self.begin(control, !capturing, false)?;
+        self.launch(control.stream, &self.passes, 0)
+    }
+
+    /// Starts a step: sets the control, or leaves it as it is.
+    fn begin(&self, control: &Control, set: bool, insist: bool) -> Result<(), Error> {
+        let argument = Launch {
+            model: at(&self.blocks.head),
+            tasks: 0,
+            numbers: [
+                control.lr_factor,
+                control.grad_scale,
+                control.max_grad_norm.unwrap_or(0.0),
+                0.0,
+            ],
+            words: [u64::from(set), u64::from(insist)],
+        };
+        // SAFETY: the model was uploaded, and needs no tasks.
+        unsafe { self.device.launch(control.stream, "begin", 1, 0, &argument) }
+    }
+
+    /// Launches passes, whose tasks stand after the first `skip` ones.
+    fn launch(&self, stream: u64, passes: &[Pass], skip: usize) -> Result<(), Error> {
+        let mut first = skip;
+        for pass in passes {
+            let argument = Launch {
+                model: at(&self.blocks.head),
+                tasks: at(&self.blocks.tasks) + (first * size_of::<Task>()) as u64,
+                numbers: [0.0; 4],
+                words: pass.words,
+            };
+            let (grid, shared) = (pass.tasks.len() as u32, pass.shared as u32);
+            // SAFETY: the description and the tasks were uploaded; they hold addresses of memory of
+            // ours that lives as long as this session or the slots, and of tensors that the caller
+            // lends for the step.
+            unsafe {
+                self.device
+                    .launch(stream, pass.kernel, grid, shared, &argument)?;
+            }
+            first += pass.tasks.len();
+        }
+        Ok(())
+    }
+
+    /// Status and reports, after all work on the stream.
+    pub(crate) fn board(&self, stream: u64) -> Result<Vec<u8>, Error> {
+        let count = self.ids[0].len() + self.ids[1].len();
+        let mut bytes = vec![0; size_of::<Status>() + count * size_of::<Report>()];
+        // SAFETY: the board has room for the reports of the set.
+        unsafe {
+            self.device
+                .read(stream, at(&self.blocks.board), &mut bytes)?
+        };
+        Ok(bytes)
+    }
+
+    /// Clears what was refused, once somebody knows.
+    pub(crate) fn forget_refusals(&self, stream: u64) -> Result<(), Error> {
+        let mut board = self.board(stream)?;
+        let (status, reports) = board.split_at_mut(size_of::<Status>());
+        let status: &mut Status = bytemuck::from_bytes_mut(status);
+        (status.refused, status.lost, status.lost_steps) = (0, 0, 0);
+        for report in bytemuck::cast_slice_mut::<u8, Report>(reports) {
+            report.refused = 0;
+        }
+        match &self.blocks.board {
+            Some(block) => block.write(stream, &board),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes the counters that the host has just seen.
+    pub(crate) fn note_counters(&mut self, slots: &Slots<'_>) {
+        for id in &self.ids[0] {
+            self.counters[0][*id] = slots.pairs[*id].state.step;
+        }
+        for id in &self.ids[1] {
+            self.counters[1][*id] = slots.params[*id].state.step;
+        }
+    }
+
+    /// Reads the counters of everything that was ever stepped.
+    pub(crate) fn bring_counters_home(
+        &mut self,
+        stream: u64,
+        slots: &mut Slots<'_>,
+    ) -> Result<(), Error> {
+        let Some(block) = &self.blocks.counters else {
+            return Ok(());
+        };
+        let bytes = block.read(stream)?;
+        let steps: &[u64] = cast_slice(&bytes);
+        let (of_pairs, of_params) = steps.split_at(self.counters[0].len());
+        let pairs = slots.pairs.iter_mut().map(|slot| &mut slot.state);
+        let params = slots.params.iter_mut().map(|slot| &mut slot.state);
+        let [known_pairs, known_params] = &mut self.counters;
+        let all = pairs.zip(known_pairs).zip(of_pairs);
+        let all = all.chain(params.zip(known_params).zip(of_params));
+        // One that was never uploaded is not the device's to tell.
+        for ((state, known), step) in all.filter(|((_, known), _)| **known != UNKNOWN) {
+            (state.step, *known) = (*step, *step);
+        }
+        Ok(())
+    }
+}
+
+fn refuse_capture(capturing: bool) -> Result<(), Error> {
+    if !capturing {
+        return Ok(());
+    }
+    Err(Error::Backend {
+        backend: NAME.into(),
+        reason:
+            "the set of adapters or where their tensors are has changed, which a captured graph \
+                 cannot follow: make one step of the same tensors before the capture"
+                .into(),
+    })
+}
+
+// ---- A step that might overflow
+
+impl Session {
+    /// Makes a step that was refused because it might overflow, and goes back on all of it where it
+    /// did.
+    pub(crate) fn insist(
+        &mut self,
+        slots: &Slots<'_>,
+        io: &StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<(), Error> {
+        let stream = control.stream;
+        self.forget_refusals(stream)?;
+        let backups = self.describe_backups(stream)?;
+        let [out, back] = [false, true]
+            .map(|back| backup_passes(&self.described.pairs, &self.described.params, back));
+        let own: usize = self.passes.iter().map(|pass| pass.tasks.len()).sum();
+        self.upload_tasks(stream, &out)?;
+        self.launch(stream, &out, own)?;
+        let state = crate::snapshot::Snapshot::take(stream, slots, &self.ids)?;
+
+        self.begin(control, true, true)?;
+        // W0 is left for the end: it has no way back.
+        let is_base = |pass: &Pass| pass.kernel == "decay_base";
+        let base = self
+            .passes
+            .iter()
+            .position(is_base)
+            .unwrap_or(self.passes.len());
+        self.launch(stream, &self.passes[..base], 0)?;
+        let tasks_before = |at: usize| self.passes[..at].iter().map(|pass| pass.tasks.len()).sum();
+        let after = base + usize::from(base < self.passes.len());
+        self.launch(stream, &self.passes[after..], tasks_before(after))?;
+        let outcome = crate::snapshot::check(self.device.as_ref(), stream, slots, io, &self.ids);
+        if outcome.is_err() {
+            self.launch(stream, &back, own)?;
+            state.restore(stream, slots, &self.ids)?;
+            self.counters
+                .iter_mut()
+                .for_each(|known| known.fill(UNKNOWN));
+            self.upload_counters(stream, slots, false)?;
+        } else {
+            self.launch(stream, &self.passes[base..after], tasks_before(base))?;
+        }
+        self.forget_refusals(stream)?;
+        drop(backups);
+        outcome
+    }
+
+    /// Memory for copies of all factors and values, written into the description.
+    fn describe_backups(&mut self, stream: u64) -> Result<Vec<Block>, Error> {
+        let mut blocks = Vec::new();
+        let mut place = |count: usize| -> Result<u64, Error> {
+            let block = Block::zeros(&self.device, count * size_of::<f64>())?;
+            let at = block.at();
+            blocks.push(block);
+            Ok(at)
+        };
+        for pair in &mut self.described.pairs {
+            for side in &mut pair.side {
+                side.backup = place(pair.r as usize * side.len as usize)?;
+            }
+        }
+        for param in &mut self.described.params {
+            param.backup = place((param.rows * param.cols) as usize)?;
+        }
+        let (pairs, params) = (&self.described.pairs, &self.described.params);
+        let bytes = [cast_slice::<_, u8>(pairs), cast_slice(params)].concat();
+        if let Some(block) = &self.blocks.descriptors {
+            block.write(stream, &bytes)?;
+        }
+        Ok(blocks)
+    }
+}
