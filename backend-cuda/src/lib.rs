@@ -16,6 +16,7 @@ mod views;
 
 pub use backend::{CudaBackend, Options};
 pub use driver::Driver;
+pub use memory::Block;
 pub use staged::HostTensors;
 
 /// The backend's name.

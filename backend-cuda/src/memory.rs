@@ -10,8 +10,8 @@ use crate::device::Device;
 /// Numbers that a row of ours is padded to, so that it may be read sixteen bytes at a time.
 const ALIGNMENT: usize = 8;
 
-/// Memory that is given back with its owner.
-pub(crate) struct Block {
+/// Device memory that is given back with its owner.
+pub struct Block {
     device: Arc<dyn Device>,
     at: u64,
     bytes: usize,
@@ -19,7 +19,10 @@ pub(crate) struct Block {
 
 impl Block {
     /// Zeros.
-    pub(crate) fn zeros(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Backend`] where there is not enough.
+    pub fn zeros(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, Error> {
         let at = device.allocate(bytes)?;
         let block = Block {
             device: device.clone(),
@@ -33,17 +36,20 @@ impl Block {
     }
 
     /// Its address.
-    pub(crate) fn at(&self) -> u64 {
+    pub fn at(&self) -> u64 {
         self.at
     }
 
     /// Its size.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// What is in it, after all work on the stream.
-    pub(crate) fn read(&self, stream: u64) -> Result<Vec<u8>, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Backend`] where something of that work failed.
+    pub fn read(&self, stream: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; self.bytes];
         // SAFETY: the block has as many bytes.
         unsafe { self.device.read(stream, self.at, &mut bytes)? };
@@ -51,8 +57,17 @@ impl Block {
     }
 
     /// Puts bytes at its start.
-    pub(crate) fn write(&self, stream: u64, bytes: &[u8]) -> Result<(), Error> {
-        debug_assert!(bytes.len() <= self.bytes);
+    ///
+    /// # Errors
+    /// [`Error::Backend`] where the driver refuses.
+    ///
+    /// # Panics
+    /// Where there is no room for as many bytes.
+    pub fn write(&self, stream: u64, bytes: &[u8]) -> Result<(), Error> {
+        assert!(
+            bytes.len() <= self.bytes,
+            "as many bytes as there is room for"
+        );
         // SAFETY: the block has at least as many bytes, and is ours.
         unsafe { self.device.write(stream, self.at, bytes) }
     }

@@ -104,7 +104,7 @@ impl Bench<'_> {
             });
         };
         let others = before.and_then(|before| Ticks::now()?.others_since(before));
-        let cost = job.cost()?;
+        let cost = job.cost();
         let (value, floor_values) = split(samples);
         let goal = |limits: &Vec<Limit>| self.goal(row, limits, &value, &floor_values);
         Ok(Outcome::Measured(Measured {

@@ -41,7 +41,7 @@ impl Job {
     }
 
     /// What a step must at least do.
-    pub fn cost(&self) -> Result<Cost, Error> {
+    pub fn cost(&self) -> Cost {
         Cost::of(&self.specs, &self.hyper)
     }
 

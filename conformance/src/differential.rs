@@ -11,6 +11,7 @@
 //! Where rounding decides whether an eigenvalue is cut off, two correct backends may differ
 //! altogether; such a step is not compared, and counted.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use lora_pro_core::{
@@ -22,8 +23,11 @@ use lora_pro_reference::clip::gradient_clip;
 use lora_pro_reference::factors::{Factors, Pair};
 use lora_pro_reference::storage::{MOMENTS, load_memory, load_moments, matrix, with_master};
 use nalgebra::DMatrix;
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config as Runs, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use crate::explained::{Known, Noise, noise, param_noise};
+use crate::residual::holds;
 use crate::sample::{CaseSpec, uniform};
 use crate::subject::{Member, Subject};
 
@@ -125,6 +129,41 @@ pub fn compare(make: &dyn Fn() -> Box<dyn Backend>, case: &Case) -> Result<Findi
         }
     }
     Ok(finding)
+}
+
+/// Compares random cases, always the same ones, until one is past the threshold: an error then, with
+/// the case made smaller. Else what all of them together have found.
+///
+/// # Errors
+/// The failing case in words.
+pub fn search(
+    make: &dyn Fn() -> Box<dyn Backend>,
+    cases: &impl Strategy<Value = Case>,
+    count: u32,
+) -> Result<Finding, String> {
+    let config = Runs {
+        cases: count,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..Runs::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::default());
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let total = RefCell::new(Finding::default());
+    let outcome = runner.run(cases, |case| {
+        let finding =
+            compare(make, &case).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let mut total = total.borrow_mut();
+        total.compared += finding.compared;
+        total.ill_posed += finding.ill_posed;
+        total.note(finding.ratio, || finding.worst.clone());
+        match holds(finding.ratio) {
+            true => Ok(()),
+            false => Err(TestCaseError::fail(format!("{finding:?}"))),
+        }
+    });
+    outcome.map_err(|failure| failure.to_string())?;
+    Ok(total.into_inner())
 }
 
 fn dimension(spec: &CaseSpec) -> f64 {

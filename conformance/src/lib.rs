@@ -14,15 +14,21 @@
 //! | [`regression`] | failures, kept |
 //! | [`testing`] | the suite as tests of another crate |
 //! | [`remote`] | implementations in any language, behind a protocol of lines and files |
+//! | [`batch`], [`layout`] | adapters stepped together, as bits; tensors as others might have them in memory |
+//! | [`coded`], [`rounding`] | 8-bit moments; how updates reach 16-bit parameters |
+//! | [`wild`] | random cases of any condition, with any options |
 //! | [`differential`], [`explained`] | a backend against the reference, and how far apart rounding puts them |
 
+pub mod batch;
 pub mod case;
 pub mod cases;
 pub mod check;
+pub mod coded;
 pub mod differential;
 pub mod explained;
 mod guard;
 pub mod laws;
+pub mod layout;
 pub mod matrix;
 pub mod options;
 pub mod planted;
@@ -33,6 +39,7 @@ pub mod remote;
 pub mod replay;
 pub mod report;
 pub mod residual;
+pub mod rounding;
 pub mod sample;
 mod shrink;
 pub mod smoke;
@@ -41,3 +48,4 @@ pub mod suite;
 pub mod testing;
 pub mod vectors;
 pub mod verdict;
+pub mod wild;

@@ -7,7 +7,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Batch, METHODS, cpu_variants, cpu_with, hyper, mixed};
+use common::{Batch, METHODS, all_variants, cpu_with, hyper, mixed};
 use lora_pro_core::{Backend, DType, Hyper, PairIo, StepIo};
 use lora_pro_cpu::Options;
 
@@ -49,7 +49,7 @@ fn steps_do_not_allocate() {
     };
     for dtype in DType::PARAMETERS {
         for method in METHODS {
-            for (moment_dtype, rounding) in cpu_variants(dtype) {
+            for (moment_dtype, rounding) in all_variants(dtype) {
                 let hyper = Hyper {
                     moment_dtype,
                     rounding,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Batch, Bits, METHODS, cpu_variants, cpu_with, differing, hyper, mixed};
+use common::{Batch, Bits, METHODS, all_variants, cpu_with, differing, hyper, mixed};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Backend, DType, Hyper};
 use lora_pro_cpu::{Options, Path};
@@ -29,7 +29,7 @@ fn settings() -> impl Iterator<Item = (DType, Hyper)> {
         .into_iter()
         .flat_map(|dtype| METHODS.map(|method| (dtype, method)));
     methods.flat_map(|(dtype, method)| {
-        cpu_variants(dtype)
+        all_variants(dtype)
             .into_iter()
             .map(move |(moment_dtype, rounding)| {
                 let hyper = Hyper {

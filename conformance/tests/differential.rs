@@ -1,53 +1,26 @@
 //! Backends against the reference, step by step from identical bits, over random cases.
 
-use lora_pro_conformance::differential::{Case, Finding, compare};
+use lora_pro_conformance::differential::{self, Case, compare};
 use lora_pro_conformance::planted::{Equations, Matrix, PlantedBackend};
 use lora_pro_conformance::residual::holds;
+use lora_pro_conformance::wild::cases;
 use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, PairSlot, XChoice};
 use lora_pro_cpu::{CpuBackend, Options, Path};
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::Pair;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config as Runs, TestCaseError, TestRng, TestRunner};
-
-#[path = "common/cases.rs"]
-mod generated;
-
-use generated::cases;
+use proptest::test_runner::{Config as Runs, TestRng, TestRunner};
 
 /// Random cases per storage type, unless the environment says otherwise (PROPTEST_CASES).
 const CASES: u32 = 150;
 
-/// Steps compared and steps ill-posed, over all cases.
+/// Panics where a case fails, and where too many steps were not compared.
 fn search(make: &dyn Fn() -> Box<dyn Backend>, cases: impl Strategy<Value = Case>, count: u32) {
     let wanted = std::env::var("PROPTEST_CASES");
     let wanted = wanted.ok().and_then(|n| n.parse().ok());
-    let config = Runs {
-        cases: wanted.unwrap_or(count),
-        failure_persistence: None,
-        max_shrink_iters: 300,
-        ..Runs::default()
-    };
-    let mut runner =
-        TestRunner::new_with_rng(config, TestRng::deterministic_rng(Default::default()));
-    let total = std::cell::RefCell::new(Finding::default());
-    let outcome = runner.run(&cases, |case| {
-        let finding =
-            compare(make, &case).map_err(|error| TestCaseError::fail(error.to_string()))?;
-        let mut total = total.borrow_mut();
-        total.compared += finding.compared;
-        total.ill_posed += finding.ill_posed;
-        total.ratio = total.ratio.max(finding.ratio);
-        match holds(finding.ratio) {
-            true => Ok(()),
-            false => Err(TestCaseError::fail(format!("{finding:?}"))),
-        }
-    });
-    if let Err(failure) = outcome {
-        panic!("{failure}");
-    }
-    let total = total.into_inner();
+    let total = differential::search(make, &cases, wanted.unwrap_or(count));
+    let total = total.unwrap_or_else(|failure| panic!("{failure}"));
     println!("{total:?}");
     assert!(total.ill_posed * 20 <= total.compared, "{total:?}");
 }

@@ -4,6 +4,7 @@ use lora_pro_conformance::differential::Case;
 use lora_pro_conformance::planted::PlantedBackend;
 use lora_pro_conformance::sample::uniform;
 use lora_pro_conformance::subject::{Run, Subject};
+use lora_pro_conformance::wild::cases;
 use lora_pro_core::{
     AdapterReport, Backend, DType, HostTensor, Method, ParamId, ParamIo, ParamSpec, StepIo,
     StepReport, TensorFile,
@@ -12,9 +13,6 @@ use lora_pro_reference::ReferenceBackend;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-
-#[path = "common/cases.rs"]
-mod generated;
 
 /// Random cases per method.
 const CASES: usize = 30;
@@ -95,7 +93,7 @@ fn trajectory(make: fn() -> Box<dyn Backend>, case: &Case) -> Vec<Outcome> {
 fn is_the_reference(method: Method) {
     let mut runner = TestRunner::deterministic();
     let dtypes = prop_oneof![Just(DType::F64), Just(DType::Bf16)];
-    let cases = dtypes.prop_flat_map(generated::cases);
+    let cases = dtypes.prop_flat_map(cases);
     let any = std::iter::from_fn(|| Some(cases.new_tree(&mut runner).expect("a case").current()));
     let own = any.filter(|case| case.config.hyper.method == method);
     for case in own.take(CASES) {

@@ -10,6 +10,7 @@
 //! | [`index`] | `index.json` |
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub mod catalogue;
 pub mod flags;
@@ -21,7 +22,16 @@ pub mod recorded;
 /// Version of the suite: raised whenever a vector is added, withdrawn or changed.
 pub const VERSION: &str = "1";
 
-/// Where the suite is, in a checkout.
+static ELSEWHERE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Where the suite is: in a checkout, or where [`lies_in`] has said.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
+    let elsewhere = ELSEWHERE.get().cloned();
+    elsewhere.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"))
+}
+
+/// Says, once and before anything is read, where the suite is: for programs that carry it along.
+pub fn lies_in(folder: &Path) {
+    // Who comes later is too late.
+    let _ = ELSEWHERE.set(folder.to_path_buf());
 }

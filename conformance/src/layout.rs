@@ -8,7 +8,9 @@ const CANARY: u8 = 0xA5;
 /// How a matrix lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
+    /// Row-major without gaps.
     Rows,
+    /// Column-major without gaps.
     Columns,
     /// Row-major with gaps between rows and between columns.
     Odd,
@@ -20,6 +22,7 @@ pub enum Layout {
     Reversed,
 }
 
+/// All of them.
 pub const LAYOUTS: [Layout; 6] = [
     Layout::Rows,
     Layout::Columns,
@@ -41,6 +44,7 @@ pub struct Laid {
 }
 
 impl Laid {
+    /// Room for a tensor, with its elements in it.
     pub fn new(tensor: &HostTensor, layout: Layout) -> Self {
         let ([rows, cols], size) = (tensor.shape(), tensor.dtype().size());
         let (r, c) = (rows as isize, cols as isize);
@@ -79,6 +83,7 @@ impl Laid {
             .expect("inside of `bytes`")
     }
 
+    /// A view to read.
     pub fn view(&self) -> MatRef<'_> {
         // SAFETY: `new` made room for every element, and any bits are a value of each dtype.
         unsafe {
@@ -87,12 +92,32 @@ impl Laid {
         }
     }
 
+    /// A view to write.
     pub fn view_mut(&mut self) -> MatMut<'_> {
         // SAFETY: as in `view`, borrowed mutably; the strides of `new` reach each element once.
         unsafe {
             let ptr = self.bytes.as_mut_ptr().add(self.origin);
             MatMut::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host)
         }
+    }
+
+    /// All bytes, for a copy of them in memory of another kind.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Puts what became of such a copy in their place.
+    ///
+    /// # Panics
+    /// Where it is not as long.
+    pub fn set_bytes(&mut self, bytes: Vec<u8>) {
+        assert_eq!(bytes.len(), self.bytes.len(), "a copy of these bytes");
+        self.bytes = bytes;
+    }
+
+    /// Byte of element (0, 0).
+    pub fn origin(&self) -> usize {
+        self.origin
     }
 
     /// The elements, row-major.

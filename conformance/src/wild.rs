@@ -1,10 +1,12 @@
-//! Random cases for comparisons with the reference.
+//! Random cases for comparisons with the reference that are wilder than those of the check: any
+//! condition number, longer sides, higher ranks, options that no case's seed draws together.
 
-use lora_pro_conformance::differential::Case;
-use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Config, DType, Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 use proptest::prelude::*;
 use proptest::sample::select;
+
+use crate::differential::Case;
+use crate::sample::CaseSpec;
 
 /// Around the sizes of tiles (6 x 64) and strips (64), and in between.
 const SIZES: [usize; 17] = [

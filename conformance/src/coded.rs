@@ -1,0 +1,158 @@
+//! 8-bit moments: a step from decoded codes is the step of f32 moments, and what is stored again is
+//! one of the two codes beside it, on average the number itself.
+
+use std::path::Path;
+
+use lora_pro_core::{
+    DType, Error, Hyper, MOMENT_BLOCK, Method, MomentDType, Optimizer, TensorData, TensorFile,
+};
+use lora_pro_reference::storage::matrix;
+
+use crate::batch::{Batch, Make, adapter, hyper, name};
+use crate::sample::CaseSpec;
+
+/// Steps of a trajectory.
+const STEPS: u64 = 12;
+
+fn with(moment_dtype: MomentDType, amsgrad: bool) -> Hyper {
+    Hyper {
+        moment_dtype,
+        amsgrad,
+        // Second moments that forget in ten steps show more codes than those that hardly move.
+        beta2: 0.9,
+        update_clip: None,
+        ..hyper(Method::Full)
+    }
+}
+
+/// A code as the table in the book has it: bits `(c + 1023 - top) << 20` of an f32 number.
+fn decoded(code: u8, signed: bool, scale: f32) -> f32 {
+    let (size, top) = if signed {
+        (code & 127, 127)
+    } else {
+        (code, 255)
+    };
+    if size == 0 {
+        return 0.0;
+    }
+    let size = f32::from_bits((u32::from(size) + 1023 - top) << 20) * scale;
+    if signed && code > 127 { -size } else { size }
+}
+
+/// A moment as f32 numbers, from its codes and scales.
+fn moment(file: &TensorFile, spec: &CaseSpec, tensor: &str) -> Vec<f32> {
+    let data = |tensor: &str| &file.tensors[&format!("state.{}.{tensor}", name(spec))];
+    let scales: Vec<f32> = floats(data(&format!("{tensor}_scale")));
+    let across = spec.n.div_ceil(MOMENT_BLOCK[1]);
+    let codes = data(tensor).bytes.iter().enumerate();
+    let decoded = codes.map(|(at, code)| {
+        let (i, j) = (at / spec.n, at % spec.n);
+        let block = i / MOMENT_BLOCK[0] * across + j / MOMENT_BLOCK[1];
+        decoded(*code, tensor == "exp_avg", scales[block])
+    });
+    decoded.collect()
+}
+
+fn floats(data: &TensorData) -> Vec<f32> {
+    let numbers = data.bytes.chunks_exact(4);
+    numbers
+        .map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]))
+        .collect()
+}
+
+/// A run in f32 moments that continues from the 8-bit run's codes.
+fn in_f32(make: Make, coded: &mut Batch, names: &[&str], amsgrad: bool) -> Result<Batch, Error> {
+    let spec = coded.specs[0];
+    let mut long = Batch::start(make, &[spec], with(MomentDType::F32, amsgrad))?;
+    let mut file = coded.saved()?;
+    let decoded: Vec<Vec<f32>> = names
+        .iter()
+        .map(|name| moment(&file, &spec, name))
+        .collect();
+    file.tensors.clear();
+    for (tensor, values) in names.iter().zip(decoded) {
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let data = TensorData {
+            dtype: DType::F32,
+            shape: vec![spec.m, spec.n],
+            bytes,
+        };
+        file.tensors
+            .insert(format!("state.{}.{tensor}", name(&spec)), data);
+    }
+    let text = file.document.to_string().replace("\"8bit\"", "\"f32\"");
+    file.document = serde_json::from_str(&text).map_err(|error| Error::file("the state", error))?;
+    long.optimizer = Optimizer::load_from(make(), &file, Path::new("checkpoint"))?;
+    long.members = coded.members.iter().map(|member| member.copy()).collect();
+    Ok(long)
+}
+
+/// How far 8-bit moments are from f32 ones, over a trajectory of which each step starts from the same
+/// numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The largest distance of a factor from that with f32 moments, over the factor.
+    pub factors: f64,
+    /// The largest distance of a stored moment from the exact one, in steps between neighbouring
+    /// codes: at most 1, and what rounding to f32 adds.
+    pub codes: f64,
+    /// The mean of what rounding did to first moments, in standard errors.
+    pub bias: f64,
+}
+
+/// Follows 8-bit moments with f32 ones.
+///
+/// # Errors
+/// Those of the backend.
+pub fn follow(make: Make, amsgrad: bool) -> Result<Found, Error> {
+    let names: &[&str] = match amsgrad {
+        true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+        false => &["exp_avg", "exp_avg_sq"],
+    };
+    let spec = adapter(45, 150, 3, DType::F32);
+    let mut coded = Batch::start(make, &[spec], with(MomentDType::Bits8, amsgrad))?;
+    let mut found = Found::default();
+    let (mut sum, mut count) = (0.0, 0.0);
+    for t in 1..=STEPS {
+        let mut long = in_f32(make, &mut coded, names, amsgrad)?;
+        let gradients = coded.gradients(t);
+        coded.step_with(&gradients)?;
+        long.step_with(&gradients)?;
+        let (x, y) = (&coded.members[0], &long.members[0]);
+        for (x, y) in [(&x.a, &y.a), (&x.b, &y.b)] {
+            let (x, y) = (matrix(&x.view()), matrix(&y.view()));
+            found.factors = worse(found.factors, (x - &y).norm() / y.norm());
+        }
+        let (codes, exact) = (coded.saved()?, long.saved()?);
+        for tensor in names {
+            let stored = moment(&codes, &spec, tensor);
+            let exact = floats(&exact.tensors[&format!("state.{}.{tensor}", name(&spec))]);
+            for off in offsets(&stored, &exact) {
+                found.codes = worse(found.codes, off.abs());
+                if *tensor == "exp_avg" {
+                    sum += off;
+                    count += 1.0;
+                }
+            }
+        }
+    }
+    // Each is a draw of mean 0 from an interval of length 1 at most.
+    found.bias = (sum / count) / (0.5 / f64::sqrt(count));
+    Ok(found)
+}
+
+/// What rounding did to each number, in steps between neighbouring codes.
+fn offsets(stored: &[f32], exact: &[f32]) -> impl Iterator<Item = f64> {
+    let largest = exact.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    stored.iter().zip(exact).map(move |(stored, exact)| {
+        // Eight codes in an octave: the next one is an eighth away at most. The smallest is far
+        // below 1e-4 of the largest of its block.
+        let step = exact.abs() / 8.0 + largest * 1e-4;
+        f64::from((stored - exact) / step)
+    })
+}
+
+/// The larger one, and NaN where there is one.
+fn worse(x: f64, y: f64) -> f64 {
+    if y.is_nan() || y > x { y } else { x }
+}

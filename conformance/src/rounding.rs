@@ -1,0 +1,152 @@
+//! How updates reach 16-bit parameters: master copies and stochastic rounding.
+
+use lora_pro_core::{DType, Error, HostTensor, Hyper, Method, Rounding};
+use lora_pro_reference::storage::{host, matrix};
+
+use crate::batch::{Batch, Gradients, Make, adapter, hyper, in_memory};
+use crate::sample::{CaseSpec, rounded_pair};
+
+/// Steps of a trajectory.
+const STEPS: u64 = 5;
+
+/// The 16-bit types.
+pub const SHORT: [DType; 2] = [DType::Bf16, DType::F16];
+
+/// The same numbers in f32, where the start and all gradients are representable in `short`.
+struct Twins {
+    short: Batch,
+    long: Batch,
+    spec: CaseSpec,
+}
+
+impl Twins {
+    fn start(make: Make, spec: CaseSpec, hyper: Hyper) -> Result<Self, Error> {
+        let short = Batch::start(make, &[spec], hyper)?;
+        let long = CaseSpec {
+            dtype: DType::F32,
+            ..spec
+        };
+        let mut long = Batch::start(make, &[long], hyper)?;
+        let (to, from) = (&mut long.members[0], &short.members[0]);
+        to.a = host(&matrix(&from.a.view()), DType::F32);
+        to.b = host(&matrix(&from.b.view()), DType::F32);
+        Ok(Twins { short, long, spec })
+    }
+
+    /// Gradients that do not depend on where the factors have come to.
+    fn gradients(&self, t: u64) -> [Gradients; 2] {
+        let pair = rounded_pair(
+            self.spec.dtype,
+            &self.spec.gradients(&self.spec.factors(), t),
+        );
+        [self.spec.dtype, DType::F32].map(|dtype| vec![in_memory(&pair, dtype)])
+    }
+
+    fn step(&mut self, t: u64) -> Result<(), Error> {
+        let [short, long] = self.gradients(t);
+        self.short.step_with(&short)?;
+        self.long.step_with(&long)?;
+        Ok(())
+    }
+
+    /// Short and long A, then B.
+    fn factors(&self) -> [[&HostTensor; 2]; 2] {
+        let (x, y) = (&self.short.members[0], &self.long.members[0]);
+        [[&x.a, &y.a], [&x.b, &y.b]]
+    }
+}
+
+/// bf16 with master copies is f32 seen through bf16, and the copies are f32's factors. What is not so,
+/// where something is not.
+///
+/// # Errors
+/// Those of the backend.
+pub fn master(make: Make, dtype: DType, method: Method) -> Result<Option<String>, Error> {
+    let hyper = Hyper {
+        rounding: Rounding::Master,
+        ..hyper(method)
+    };
+    let mut twins = Twins::start(make, adapter(9, 70, 3, dtype), hyper)?;
+    for t in 1..=STEPS {
+        if t == 3 {
+            // Somebody else changes one entry of A; in f32 to the same value.
+            twins.short.members[0].a.view_mut().set(1, 2, 0.75);
+            twins.long.members[0].a.view_mut().set(1, 2, 0.75);
+        }
+        twins.step(t)?;
+        let saved = twins.short.saved()?;
+        for ([short, long], copy) in twins.factors().into_iter().zip(["a", "b"]) {
+            let ending = format!("master_{copy}");
+            let kept = saved
+                .tensors
+                .iter()
+                .find(|(name, _)| name.ends_with(&ending));
+            let follows = *short == host(&matrix(&long.view()), dtype);
+            if !follows || kept.is_none_or(|(_, data)| data.bytes != long.bytes()) {
+                return Ok(Some(format!("{ending} in step {t}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The neighbours of x in a short type: the largest number below and the smallest above.
+fn neighbours(dtype: DType, x: f64) -> [f64; 2] {
+    let near = dtype.round(x);
+    if near == x {
+        return [x, x];
+    }
+    // More than half the spacing and less than all of it, at whatever exponent x has, down to that
+    // of the smallest normal number.
+    let smallest = if dtype == DType::F16 { -14.0 } else { -126.0 };
+    let exponent = x.abs().log2().floor().max(smallest);
+    let reach = 1.5 * dtype.unit_roundoff() * 2f64.powf(exponent);
+    let other = if near < x {
+        dtype.round(near + reach)
+    } else {
+        dtype.round(near - reach)
+    };
+    [near.min(other), near.max(other)]
+}
+
+/// Up or down at random: each entry is a neighbour of f32's, and the mean is right in itself, outward
+/// from zero and along the update. The largest of these errors in standard errors; infinite where an
+/// entry is no neighbour, or nothing was rounded. The update of the element-wise methods is far below
+/// half a unit in the last place.
+///
+/// # Errors
+/// Those of the backend.
+pub fn stochastic(make: Make, dtype: DType, method: Method) -> Result<f64, Error> {
+    let stochastic = Hyper {
+        rounding: Rounding::Stochastic,
+        // The factors' entries are of order 0.03, where the spacing is u / 32.
+        lr: dtype.unit_roundoff() * 1e-3,
+        weight_decay: 0.0,
+        ..hyper(method)
+    };
+    let mut twins = Twins::start(make, adapter(300, 500, 16, dtype), stochastic)?;
+    let old = twins.factors().map(|[_, long]| matrix(&long.view()));
+    twins.step(1)?;
+    let mut worst = 0.0f64;
+    for ([short, long], old) in twins.factors().into_iter().zip(&old) {
+        let (found, exact) = (matrix(&short.view()), matrix(&long.view()));
+        let (mut sums, mut variance) = ([0.0; 3], 0.0);
+        for ((found, exact), old) in found.iter().zip(&exact).zip(old) {
+            let [below, above] = neighbours(dtype, *exact);
+            if *found != below && *found != above {
+                return Ok(f64::INFINITY);
+            }
+            let error = found - exact;
+            sums[0] += error;
+            sums[1] += error * exact.signum();
+            sums[2] += error * (exact - old).signum();
+            variance += (above - exact) * (exact - below);
+        }
+        if variance == 0.0 {
+            return Ok(f64::INFINITY);
+        }
+        let errors = sums.map(|sum| (sum / f64::sqrt(variance)).abs());
+        worst = errors.into_iter().fold(worst, f64::max);
+    }
+    Ok(worst)
+}
