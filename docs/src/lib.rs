@@ -12,6 +12,7 @@
 #![cfg_attr(doctest, doc = include_str!("../chapters/experiments.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/cpu.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/performance.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/gpu.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/quirks.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/architecture.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/configuration.md"))]

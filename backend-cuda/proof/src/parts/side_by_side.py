@@ -17,8 +17,9 @@ DAMPING = 1e-8
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-def damped(gram):
-    return gram + DAMPING * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+def damped_inverse(gram):
+    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    return torch.linalg.inv(gram + DAMPING * eye)
 
 
 def sylvester(left, right, target):
@@ -37,9 +38,9 @@ class Adapter:
         self.t = 0
 
     def coordinates(self, grad_a, grad_b):
-        """U and V, and the damped Gram matrices."""
-        gram_a, gram_b = damped(self.a @ self.a.T), damped(self.b.T @ self.b)
-        inverse_a, inverse_b = torch.linalg.inv(gram_a), torch.linalg.inv(gram_b)
+        """U and V, and the Gram matrices."""
+        gram_a, gram_b = self.a @ self.a.T, self.b.T @ self.b
+        inverse_a, inverse_b = damped_inverse(gram_a), damped_inverse(gram_b)
         u = inverse_b @ grad_a / self.s**2
         outside = grad_b - self.b @ (inverse_b @ (self.b.T @ grad_b))
         v = outside @ inverse_a / self.s**2

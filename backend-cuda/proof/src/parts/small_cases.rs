@@ -16,7 +16,7 @@ use crate::result::Found;
 const SHAPES: [[usize; 3]; 3] = [[3, 2, 1], [65, 129, 5], [70, 60, 56]];
 
 /// Squares of it are numbers of f32; whether squares of what becomes of it are is not plain.
-const LARGE: f64 = 1e14;
+const LARGE: f64 = 2e16;
 
 /// Squares of these may be infinite in f32.
 const TOO_LARGE: [f64; 2] = [1e17, 1e36];

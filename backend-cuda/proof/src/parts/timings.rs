@@ -164,7 +164,9 @@ impl Clock<'_> {
         let effort = &self.bench.effort;
         self.once(1, work)?;
         let first = self.once(1, work)?;
-        let count = (effort.sample_ms / first).ceil().clamp(1.0, MOST_STEPS) as usize;
+        let count = (effort.sample_ms / first).ceil().min(MOST_STEPS);
+        // Once where the clock saw nothing.
+        let count = (count as usize).max(1);
         let all = (0..effort.samples).map(|_| self.once(count, work));
         Ok(Samples::of(all.collect::<Result<_, _>>()?))
     }
