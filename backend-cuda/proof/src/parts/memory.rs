@@ -86,7 +86,7 @@ struct Outcome {
 /// A tensor on the device, with what lies around it.
 struct OnDevice {
     laid: Laid,
-    view: HostTensor,
+    tensor: HostTensor,
     block: Block,
 }
 
@@ -112,7 +112,7 @@ impl<'t> Trajectory<'t> {
         block.write(self.stream, laid.bytes())?;
         Ok(OnDevice {
             laid,
-            view: tensor,
+            tensor,
             block,
         })
     }
@@ -166,8 +166,8 @@ impl<'t> Trajectory<'t> {
         read: &[OnDevice; 3],
     ) -> Result<(), Error> {
         let ordinal = self.device.about().ordinal;
-        let [a, b, base, value] = written.each_mut().map(|tensor| tensor.to_write(ordinal));
-        let [grad_a, grad_b, grad] = read.each_ref().map(|tensor| tensor.to_read(ordinal));
+        let [a, b, base, value] = written.each_mut().map(|tensor| tensor.view_mut(ordinal));
+        let [grad_a, grad_b, grad] = read.each_ref().map(|tensor| tensor.view(ordinal));
         let pair = PairIo {
             id: AdapterId(0),
             a,
@@ -190,20 +190,20 @@ impl<'t> Trajectory<'t> {
 }
 
 impl OnDevice {
-    fn to_read(&self, ordinal: usize) -> MatRef<'_> {
+    fn view(&self, ordinal: usize) -> MatRef<'_> {
         let at = self.block.at() as usize + self.laid.origin();
         let (strides, memory) = (self.laid.view().strides(), Memory::Cuda(ordinal));
-        let (shape, dtype) = (self.view.shape(), self.view.dtype());
+        let (shape, dtype) = (self.tensor.shape(), self.tensor.dtype());
         // SAFETY: the block is a copy of the bytes of `laid`, in which all elements lie; it is used in
         // the order of the stream.
         unsafe { MatRef::from_raw(at as *const u8, shape, strides, dtype, memory) }
     }
 
-    fn to_write(&mut self, ordinal: usize) -> MatMut<'_> {
+    fn view_mut(&mut self, ordinal: usize) -> MatMut<'_> {
         let at = self.block.at() as usize + self.laid.origin();
         let (strides, memory) = (self.laid.view().strides(), Memory::Cuda(ordinal));
-        let (shape, dtype) = (self.view.shape(), self.view.dtype());
-        // SAFETY: as in `to_read`, borrowed mutably; a layout reaches each element once.
+        let (shape, dtype) = (self.tensor.shape(), self.tensor.dtype());
+        // SAFETY: as in `view`, borrowed mutably; a layout reaches each element once.
         unsafe { MatMut::from_raw(at as *mut u8, shape, strides, dtype, memory) }
     }
 
