@@ -70,25 +70,29 @@ template <class T> DEVICE void average(const Launch& launch) {
         // From here on G's tile is Y's.
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
+            bool inside = at + own.c < side.len;
+            T* own_y = y + i64(own.i) * side.ld + at + own.c;
+            T momentum[OCTET] = {};
+            // All loads first: a store might be to the same place, for all that the compiler knows.
+#pragma unroll
+            for (int a = 0; a < OCTET; ++a)
+                if (inside && own.i + a < r) momentum[a] = own_y[i64(a) * side.ld];
             T upper[OCTET] = {}, lower[OCTET] = {};
             add_product(upper, qs, h, own.i, own.c, r, ld);
             add_product(upper, qm, tiles.f(), own.i, own.c, r, ld);
             add_product(lower, qk, tiles.f(), own.i, own.c, r, ld);
             T square = 0;
-            bool inside = at + own.c < side.len;
 #pragma unroll
             for (int a = 0; a < OCTET && own.i + a < r; ++a) {
                 int in_tile = (own.i + a) * ld + own.c;
-                i64 in_memory = i64(own.i + a) * side.ld + at + own.c;
-                T own_h = h[in_tile], own_f = tiles.f()[in_tile], own_y = 0;
+                T own_h = h[in_tile], own_f = tiles.f()[in_tile];
                 square = fma(own_h, upper[a], square);
                 square = fma(own_f, lower[a], square);
-                if (inside) {
-                    own_y = fma(new1, own_h, beta1 * y[in_memory]);
-                    y[in_memory] = own_y;
-                    old[in_memory] = own_f;
-                }
-                tiles.g()[in_tile] = own_y;
+                T mean = inside ? fma(new1, own_h, beta1 * momentum[a]) : T(0);
+                tiles.g()[in_tile] = mean;
+                if (!inside) continue;
+                own_y[i64(a) * side.ld] = mean;
+                old[i64(own.i + a) * side.ld + at + own.c] = own_f;
             }
             parts[own.i / OCTET * width + own.c] = square;
         }
@@ -108,7 +112,7 @@ template <class T> DEVICE void average(const Launch& launch) {
     if (threadIdx.x == 0) side.squares[task.chunk] = sum;
 }
 
-KERNEL average_f32(const Launch launch) { average<float>(launch); }
+KERNEL_OF(2) average_f32(const Launch launch) { average<float>(launch); }
 KERNEL average_f64(const Launch launch) { average<double>(launch); }
 
 template <class T> DEVICE void advance(const Launch& launch) {
@@ -130,7 +134,7 @@ template <class T> DEVICE void advance(const Launch& launch) {
     for (int at = start; at < end; at += width) {
         load_panel<T>(side.old, side.ld, r, side.len, at, width, tiles.f(), ld);
         load_panel<T>(side.first, side.ld, r, side.len, at, width, tiles.g(), ld);
-        __syncthreads();
+        finish_loads();
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
             T d[OCTET] = {};
@@ -160,7 +164,7 @@ template <class T> DEVICE void advance(const Launch& launch) {
     if (threadIdx.x == 0) side.squares[task.chunk] = square;
 }
 
-KERNEL advance_f32(const Launch launch) { advance<float>(launch); }
+KERNEL_OF(3) advance_f32(const Launch launch) { advance<float>(launch); }
 KERNEL advance_f64(const Launch launch) { advance<double>(launch); }
 
 template <class T> DEVICE void carry(const Launch& launch) {
@@ -179,7 +183,7 @@ template <class T> DEVICE void carry(const Launch& launch) {
         load_panel<T>(side.fresh, side.ld, r, side.len, at, width, tiles.result(), ld);
         load_panel<T>(side.old, side.ld, r, side.len, at, width, tiles.f(), ld);
         load_panel<T>(side.first, side.ld, r, side.len, at, width, tiles.g(), ld);
-        __syncthreads();
+        finish_loads();
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
             T d[OCTET] = {};
@@ -196,5 +200,5 @@ template <class T> DEVICE void carry(const Launch& launch) {
     }
 }
 
-KERNEL carry_f32(const Launch launch) { carry<float>(launch); }
+KERNEL_OF(3) carry_f32(const Launch launch) { carry<float>(launch); }
 KERNEL carry_f64(const Launch launch) { carry<double>(launch); }

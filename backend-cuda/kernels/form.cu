@@ -40,7 +40,7 @@ template <class T> DEVICE void form(const Launch& launch) {
     }
 }
 
-KERNEL form_f32(const Launch launch) { form<float>(launch); }
+KERNEL_OF(3) form_f32(const Launch launch) { form<float>(launch); }
 KERNEL form_f64(const Launch launch) { form<double>(launch); }
 
 template <class T> DEVICE void resurvey(const Launch& launch) {
@@ -71,5 +71,5 @@ template <class T> DEVICE void resurvey(const Launch& launch) {
     }
 }
 
-KERNEL resurvey_f32(const Launch launch) { resurvey<float>(launch); }
+KERNEL_OF(3) resurvey_f32(const Launch launch) { resurvey<float>(launch); }
 KERNEL resurvey_f64(const Launch launch) { resurvey<double>(launch); }

@@ -17,6 +17,24 @@ __device__ __forceinline__ void mma_f64(double (&d)[2], double a, double b) {
         : "d"(a), "d"(b));
 }
 
+// Starts a copy of 4, 8 or 16 bytes from global into shared memory, past the registers; both places
+// are aligned to as many bytes.
+template <int BYTES> __device__ __forceinline__ void copy_async(void* to, const void* from) {
+    unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    if (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(BYTES) : "memory");
+}
+
+// Closes a group: the copies that the thread has started since the last one.
+__device__ __forceinline__ void commit_async() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for the thread's own copies, those of the last `REST` groups excepted.
+template <int REST> __device__ __forceinline__ void wait_async() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(REST) : "memory");
+}
+
 // Between f32 and the bits of f16. The headers that have these are not there at run time.
 __device__ __forceinline__ float half_to_float(unsigned short bits) {
     float x;
@@ -41,7 +59,9 @@ __device__ __forceinline__ unsigned short float_to_half(float x) {
 #endif
 // A function that is called from very many places and calls nothing.
 #define DEVICE_LEAF __device__ __noinline__
-#define KERNEL extern "C" __global__ void __launch_bounds__(256, 1)
+// A kernel, of which a multiprocessor has room for so many blocks at least.
+#define KERNEL_OF(blocks) extern "C" __global__ void __launch_bounds__(256, blocks)
+#define KERNEL KERNEL_OF(1)
 
 constexpr int BLOCK = 256;
 constexpr int WARPS = BLOCK / 32;

@@ -22,5 +22,5 @@ template <class T> DEVICE void survey(const Launch& launch) {
     }
 }
 
-KERNEL survey_f32(const Launch launch) { survey<float>(launch); }
+KERNEL_OF(3) survey_f32(const Launch launch) { survey<float>(launch); }
 KERNEL survey_f64(const Launch launch) { survey<double>(launch); }

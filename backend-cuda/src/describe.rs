@@ -39,14 +39,16 @@ pub(crate) fn pair_in_f64(slot: &PairSlot) -> bool {
     slot.spec.dtype == DType::F64 || moments
 }
 
-/// Columns of a tile: what lets three tiles of r rows fit into shared memory.
-pub(crate) fn width(r: usize) -> usize {
-    2048 / r.max(8).next_power_of_two()
+/// Columns of a tile: what lets five tiles of r rows fit into shared memory.
+fn width(r: usize, in_f64: bool) -> usize {
+    let numbers = if in_f64 { 1024 } else { 2048 };
+    numbers / r.max(8).next_power_of_two()
 }
 
-/// Columns that a block visits: more for larger ranks, whose products are larger.
+/// Columns that a block visits: more for larger ranks, whose products are larger. A multiple of
+/// every width.
 fn chunk(r: usize) -> usize {
-    (32 * r.max(16)).next_multiple_of(width(r))
+    (32 * r.max(16)).next_multiple_of(256)
 }
 
 /// Rows that a block of the wide pass goes down: a multiple of what its warps have at once in each
@@ -196,7 +198,7 @@ pub(crate) fn pair(
         report: board.report,
         counter: board.counter,
         r: r as i32,
-        width: width(r) as i32,
+        width: width(r, in_f64) as i32,
         wide_ld: leading(spec.n) as i32,
         wide_rows: WIDE_ROWS as i32,
         name: hash(&spec.name),

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "arithmetic.h"
+#include "async.h"
 #include "atomics.h"
 #include "barriers.h"
 #include "bits.h"
