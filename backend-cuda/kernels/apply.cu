@@ -12,28 +12,32 @@
 #include "block.cuh"
 #include "product.cuh"
 
-// What D becomes before it is subtracted: its momentum, or Adam's N of it. `in_tile` and `at` are the
-// number's places in the tiles of moments and in memory.
-template <class T>
-DEVICE T follow(const Pair& pair, const Side& side, const Tiles<T>& tiles, const Adam<T>& adam, int in_tile,
-                i64 at, bool commit, T d) {
-    T *first = static_cast<T*>(side.first), *second = static_cast<T*>(side.second);
-    T* largest = static_cast<T*>(side.largest);
-    if (first == nullptr) return d;
-    if (second == nullptr) {
-        d = fma(T(pair.hyper.momentum), tiles.moment(0)[in_tile], d);
-        if (commit) first[at] = d;
-        return d;
+// A side's moments in memory; null where there is none.
+template <class T> struct Moments {
+    T *first, *second, *largest;
+    DEVICE Moments(const Side& side)
+        : first(global(static_cast<T*>(side.first))), second(global(static_cast<T*>(side.second))),
+          largest(global(static_cast<T*>(side.largest))) {}
+
+    // What D becomes before it is subtracted: its momentum, or Adam's N of it. `m` and `v` are the
+    // old moments, `at` is their place.
+    DEVICE T follow(const Adam<T>& adam, T momentum, T m, T v, int at, bool commit, T d) const {
+        if (second == nullptr) {
+            d = fma(momentum, m, d);
+            if (commit) first[at] = d;
+            return d;
+        }
+        m = adam.mean(m, d);
+        v = adam.square(v, d);
+        T top = largest == nullptr ? v : larger(largest[at], v);
+        if (commit) {
+            first[at] = m;
+            second[at] = v;
+            if (largest != nullptr) largest[at] = top;
+        }
+        return adam.direction(m, top);
     }
-    T m = adam.mean(tiles.moment(0)[in_tile], d), v = adam.square(tiles.moment(1)[in_tile], d), top = v;
-    if (largest != nullptr) top = larger(largest[at], v);
-    if (commit) {
-        first[at] = m;
-        second[at] = v;
-        if (largest != nullptr) largest[at] = top;
-    }
-    return adam.direction(m, top);
-}
+};
 
 // Starts to load the moments that there are.
 template <class T> DEVICE void start_moments(const Side& side, const Tiles<T>& tiles, int start) {
@@ -60,6 +64,9 @@ template <class T> DEVICE void apply(const Launch& launch) {
     Adam<T> adam(pair.hyper, pair.step.k, pair.step.eps);
     T gamma = T(pair.step.gamma), decay = T(pair.step.decay[task.side]);
     T lr = T(pair.step.lr[task.side] * pair.step.clip);
+    T momentum = T(pair.hyper.momentum);
+    Moments<T> moments(side);
+    int panel_ld = side.ld, len = side.len;
     View g = pair.hyper.method == FULL ? panel_view<T>(side.gradient, side.ld) : side.g;
     double square = 0.0;
     int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
@@ -75,14 +82,16 @@ template <class T> DEVICE void apply(const Launch& launch) {
                 add_product(d, p, tiles.g(), own.i, own.c, r, ld);
                 add_product(d, t, tiles.f(), own.i, own.c, r, ld);
             }
-            if (at + own.c >= side.len) continue;
+            if (at + own.c >= len) continue;
 #pragma unroll
             for (int a = 0; a < OCTET; ++a) {
                 int i = own.i + a;
                 if (i >= r) continue;
                 int in_tile = i * ld + own.c;
                 if (raw) d[a] = gamma * tiles.g()[in_tile];
-                d[a] = follow(pair, side, tiles, adam, in_tile, i64(i) * side.ld + at + own.c, commit, d[a]);
+                if (moments.first != nullptr)
+                    d[a] = moments.follow(adam, momentum, tiles.moment(0)[in_tile], tiles.moment(1)[in_tile],
+                                          i * panel_ld + at + own.c, commit, d[a]);
                 T update = lr * d[a];
                 square = fma(double(update), double(update), square);
                 tiles.result()[in_tile] = fma(decay, tiles.f()[in_tile], -update);

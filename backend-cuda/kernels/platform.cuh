@@ -9,6 +9,12 @@
 extern __shared__ double2 shared_memory[];
 #define SHARED(T, name) T* name = reinterpret_cast<T*>(shared_memory)
 
+// A pointer into global memory, which the compiler cannot know of one that was read from memory.
+template <class T> __device__ __forceinline__ T* global(T* at) {
+    __builtin_assume(__isGlobal(at));
+    return at;
+}
+
 // D += A B by a warp, on the f64 tensor cores: A is 8 x 4, B is 4 x 8, D is 8 x 8.
 // Lane l holds A[l / 4][l % 4], B[l % 4][l / 4] and D[l / 4][2 (l % 4) + {0, 1}].
 __device__ __forceinline__ void mma_f64(double (&d)[2], double a, double b) {

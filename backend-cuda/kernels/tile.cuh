@@ -93,7 +93,7 @@ template <class T, class S>
 DEVICE void load_vectors(const View& view, int r, int start, int count, int width, T* tile, int ld) {
     typedef typename S::Bytes Bytes;
     typedef Vector<Bytes> V;
-    const Bytes* base = reinterpret_cast<const Bytes*>(view.at);
+    const Bytes* base = global(reinterpret_cast<const Bytes*>(view.at));
     if (view.run == BY_ROWS) {
         for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
             Place place = by_rows(e, width);
@@ -216,7 +216,7 @@ DEVICE_LARGE void store_factor(const Side& side, const T* tile, int r, int start
     bool vectors = side.f.dtype == F32 && sizeof(T) == 4;
     typedef Vector<float> V;
     if (vectors && side.f.run == BY_COLUMNS) {
-        float* to = reinterpret_cast<float*>(side.f.at) + i64(start) * r;
+        float* to = global(reinterpret_cast<float*>(side.f.at)) + i64(start) * r;
         for (int e = threadIdx.x * V::COUNT; e < r * count; e += BLOCK * V::COUNT) {
             V v;
             Place place = by_columns(e, r);
@@ -235,7 +235,7 @@ DEVICE_LARGE void store_factor(const Side& side, const T* tile, int r, int start
     if (vectors && side.f.run == BY_ROWS && count == width) {
         for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
             Place place = by_rows(e, width);
-            float* to = reinterpret_cast<float*>(side.f.at) + place.i * side.f.row + start + place.c;
+            float* to = global(reinterpret_cast<float*>(side.f.at)) + place.i * side.f.row + start + place.c;
             *reinterpret_cast<V*>(to) = *reinterpret_cast<const V*>(tile + place.i * ld + place.c);
         }
         return;

@@ -85,7 +85,7 @@ template <class T, int ROWS> struct Numbers {
     int dtype, ld, size, pieces;  // bytes of a number; pieces of sixteen bytes of eight numbers
 
     DEVICE Numbers(const Pair& pair, int which)
-        : at(static_cast<char*>(pair.wide[which])), dtype(pair.wide_dtype), ld(pair.wide_ld),
+        : at(global(static_cast<char*>(pair.wide[which]))), dtype(pair.wide_dtype), ld(pair.wide_ld),
           size(dtype == F64 ? 8 : dtype == F32 ? 4 : 2), pieces(LANE * size / VECTOR) {}
     DEVICE int stage_bytes() const { return ROWS * pieces * BLOCK * VECTOR; }
     DEVICE char* place(Own own, int a) const { return at + (i64(own.row + a) * ld + own.column) * size; }
@@ -124,7 +124,7 @@ template <class T, int ROWS> struct Coded {
     Seed seed;
 
     DEVICE Coded(const Pair& pair, int which)
-        : at(static_cast<u8*>(pair.wide[which])), scales(pair.scales[which]), ld(pair.wide_ld),
+        : at(global(static_cast<u8*>(pair.wide[which]))), scales(global(pair.scales[which])), ld(pair.wide_ld),
           across((pair.side[0].len + CODE_COLUMNS - 1) / CODE_COLUMNS), code(Code{which > 0}),
           seed(seed_of(pair.name, 8 + which, pair.step.t)) {}
     DEVICE int stage_bytes() const { return ROWS * BLOCK * LANE; }
@@ -256,22 +256,24 @@ DEVICE void wide(const Launch& launch) {
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
     const Side &columns = pair.side[0], &rows = pair.side[1];
+    const int columns_ld = columns.ld, rows_ld = rows.ld, columns_len = columns.len;
     int r = pair.r, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const T* left = static_cast<const T*>(rows.panel);
-    const T* right = static_cast<const T*>(columns.panel);
+    const T* left = global(static_cast<const T*>(rows.panel));
+    const T* right = global(static_cast<const T*>(columns.panel));
     int sum_column = task.chunk * STRIP + threadIdx.x;  // of the thread, for B'N
-    T* down = static_cast<T*>(columns.parts) + i64(task.other) * r * columns.ld;
-    T* across = static_cast<T*>(rows.parts) + i64(task.chunk) * r * rows.ld;
+    T* down = global(static_cast<T*>(columns.parts)) + i64(task.other) * r * columns_ld;
+    T* across = global(static_cast<T*>(rows.parts)) + i64(task.chunk) * r * rows_ld;
     int start = task.other * pair.wide_rows, end = min(rows.len, start + pair.wide_rows);
 
     Adam<T> adam(pair.hyper, pair.step.k, pair.step.eps);
     Moment<T, ROWS> first(pair, 0), second(pair, 1);
     char* stages[2] = {shared, shared + first.stage_bytes()};
-    T* n_tile = reinterpret_cast<T*>(shared + 2 * first.stage_bytes());
+    T* b_tile = reinterpret_cast<T*>(shared + 2 * first.stage_bytes());  // B of the block's rows
+    T* n_tile = b_tile + HEIGHT * RANKS;                                  // N of them
     auto own_from = [&](int at) {
         int row = at + warp * ROWS, column = task.chunk * STRIP + lane * LANE;
         // Memory of ours reaches to the next multiple of eight columns, and is zero there.
-        return Own{row, column, min(ROWS, end - row), column < columns.len};
+        return Own{row, column, min(ROWS, end - row), column < columns_len};
     };
     auto start_copies_from = [&](int at) {
         if (at < end) {
@@ -290,33 +292,39 @@ DEVICE void wide(const Launch& launch) {
         first.load(stages[0], own, m);
         second.load(stages[1], own, v);
         start_copies_from(at + HEIGHT);
-        form_e(left + own.row, right + own.column, rows.ld, columns.ld, 2 * r, own, n);
+        form_e(left + own.row, right + own.column, rows_ld, columns_ld, 2 * r, own, n);
         normalize(pair, adam, first, second, own, m, v, n);
-        across_strip(n, right + i64(r) * columns.ld + own.column, columns.ld, r, own, across + own.row, rows.ld);
-        __syncthreads();
-#pragma unroll
-        for (int a = 0; a < ROWS; ++a)
-#pragma unroll
-            for (int c = 0; c < LANE; ++c) n_tile[(warp * ROWS + a) * STRIP + lane * LANE + c] = n[a][c];
-        __syncthreads();
+        across_strip(n, right + i64(r) * columns_ld + own.column, columns_ld, r, own, across + own.row, rows_ld);
         int height = min(HEIGHT, end - at);
-        for (int k0 = 0; k0 < r && sum_column < columns.len; k0 += RANKS) {
+        for (int k0 = 0; k0 < r; k0 += RANKS) {
+            __syncthreads();
+            if (k0 == 0) {
+#pragma unroll
+                for (int a = 0; a < ROWS; ++a)
+#pragma unroll
+                    for (int c = 0; c < LANE; ++c) n_tile[(warp * ROWS + a) * STRIP + lane * LANE + c] = n[a][c];
+            }
+            for (int e = threadIdx.x; e < HEIGHT * RANKS; e += BLOCK) {
+                int i = e % HEIGHT, k = k0 + e / HEIGHT;
+                b_tile[i * RANKS + k - k0] = i < height && k < r ? left[i64(k) * rows_ld + at + i] : T(0);
+            }
+            __syncthreads();
+            if (sum_column >= columns_len) continue;
             bool kept = r <= RANKS;
-            T* to = down + i64(k0) * columns.ld + sum_column;
+            T* to = down + i64(k0) * columns_ld + sum_column;
 #pragma unroll
             for (int k = 0; k < RANKS; ++k)
-                if (!kept) sums[k] = at > start && k0 + k < r ? to[i64(k) * columns.ld] : T(0);
+                if (!kept) sums[k] = at > start && k0 + k < r ? to[i64(k) * columns_ld] : T(0);
 #pragma unroll 2
             for (int i = 0; i < height; ++i) {
                 T x = n_tile[i * STRIP + threadIdx.x];
 #pragma unroll
-                for (int k = 0; k < RANKS; ++k)
-                    if (k0 + k < r) sums[k] = fma(left[i64(k0 + k) * rows.ld + at + i], x, sums[k]);
+                for (int k = 0; k < RANKS; ++k) sums[k] = fma(b_tile[i * RANKS + k], x, sums[k]);
             }
             bool leave = !kept || at + HEIGHT >= end;
 #pragma unroll
             for (int k = 0; k < RANKS; ++k)
-                if (leave && k0 + k < r) to[i64(k) * columns.ld] = sums[k];
+                if (leave && k0 + k < r) to[i64(k) * columns_ld] = sums[k];
         }
     }
 }

@@ -124,20 +124,19 @@ fn sum(_: &Pair) -> usize {
     ROOM * 8
 }
 
-/// The kernel of the wide pass, and its shared memory: the next moments, and N of the rows that a
-/// block has at once.
+/// The kernel of the wide pass, and its shared memory: the next moments, and of the rows that a block
+/// has at once N and so many numbers of B.
 fn wide_kernel(pair: &Pair) -> (&'static str, usize) {
-    let (kernel, rows) = match (Type::of(pair.hyper.in_f64), pair.wide_dtype) {
-        (Type::F32, CODES) => ("wide_f32_coded", 48),
-        (Type::F32, _) if pair.r <= 8 => ("wide_f32_r8", 16),
-        (Type::F32, _) => ("wide_f32_r32", 32),
-        (Type::F64, _) => ("wide_f64_r16", 16),
+    let (kernel, rows, ranks) = match (Type::of(pair.hyper.in_f64), pair.wide_dtype) {
+        (Type::F32, CODES) => ("wide_f32_coded", 48, 8),
+        (Type::F32, _) if pair.r <= 8 => ("wide_f32_r8", 16, 8),
+        (Type::F32, _) => ("wide_f32_r32", 32, 32),
+        (Type::F64, _) => ("wide_f64_r16", 16, 16),
     };
     // f64, f32, bf16, f16, codes.
     let moments = 2 * [8, 4, 2, 2, 1][pair.wide_dtype as usize];
-    let numbers = rows * STRIP;
-    let n = Type::of(pair.hyper.in_f64).size();
-    (kernel, numbers * (moments + n))
+    let number = Type::of(pair.hyper.in_f64).size();
+    (kernel, rows * (STRIP * (moments + number) + ranks * number))
 }
 
 /// Collects passes.

@@ -31,6 +31,11 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 
+template <class T>
+inline T* global(T* at) {
+    return at;
+}
+
 #define SHARED(T, name) T* const name = reinterpret_cast<T*>(shim::machine->shared.start())
 
 #define threadIdx (shim::self->index)
