@@ -29,15 +29,22 @@ pub const LAYOUTS: [Layout; 6] = [
     Layout::Reversed,
 ];
 
+impl Layout {
+    /// Whether elements are at addresses that no machine instruction reads them from.
+    pub fn is_misaligned(self) -> bool {
+        matches!(self, Layout::Unaligned | Layout::OddColumns)
+    }
+}
+
 /// Bytes that hold a matrix and canaries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Laid {
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// Byte of element (0, 0).
-    origin: usize,
-    strides: [isize; 2],
-    shape: [usize; 2],
-    dtype: DType,
+    pub origin: usize,
+    pub strides: [isize; 2],
+    pub shape: [usize; 2],
+    pub dtype: DType,
 }
 
 impl Laid {
@@ -53,8 +60,7 @@ impl Laid {
         };
         let span = (r - 1) * strides[0].abs() + (c - 1) * strides[1].abs();
         let margin = 64 * size;
-        let odd = matches!(layout, Layout::Unaligned | Layout::OddColumns);
-        let start = margin + usize::from(odd);
+        let start = margin + usize::from(layout.is_misaligned());
         let back = (r - 1) * strides[0].min(0) + (c - 1) * strides[1].min(0);
         let mut laid = Laid {
             bytes: vec![CANARY; start + (span as usize + 1) * size + margin],
@@ -63,11 +69,17 @@ impl Laid {
             shape: tensor.shape(),
             dtype: tensor.dtype(),
         };
-        for (k, element) in tensor.bytes().chunks(size).enumerate() {
-            let at = laid.at(k / cols, k % cols);
-            laid.bytes[at..at + size].copy_from_slice(element);
-        }
+        laid.put(tensor);
         laid
+    }
+
+    /// Replaces the elements.
+    pub fn put(&mut self, tensor: &HostTensor) {
+        let (cols, size) = (self.shape[1], self.dtype.size());
+        for (k, element) in tensor.bytes().chunks(size).enumerate() {
+            let at = self.at(k / cols, k % cols);
+            self.bytes[at..at + size].copy_from_slice(element);
+        }
     }
 
     /// First byte of an element.
