@@ -5,6 +5,7 @@ use lora_pro_conformance::differential::{Finding, compare};
 use lora_pro_conformance::options::drawn;
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
+use lora_pro_conformance::testing::{CASES, wanted_cases};
 use lora_pro_core::{DType, Method};
 
 use crate::common::{METHODS, adapter, cuda};
@@ -28,7 +29,9 @@ const WIDE: [(usize, usize, usize); 2] = [(970, 520, 8), (500, 270, 40)];
 
 fn holds_at(dtype: DType, method: Method, shapes: &[(usize, usize, usize)]) {
     let mut total = Finding::default();
-    for (k, (m, n, r)) in shapes.iter().enumerate() {
+    // One case of each shape, and more for those who ask for more.
+    let cases = wanted_cases().div_ceil(CASES) as usize;
+    for (k, (m, n, r)) in shapes.iter().cycle().take(cases * shapes.len()).enumerate() {
         let spec = CaseSpec {
             steps: 2,
             seed: k as u64,
@@ -65,7 +68,7 @@ macro_rules! dtypes {
 
             #[test]
             fn full() {
-                holds_at(DType::$dtype, Method::Full, &SHAPES[2..]);
+                holds_at(DType::$dtype, Method::Full, &SHAPES);
                 holds_at(DType::$dtype, Method::Full, &WIDE);
             }
         }
