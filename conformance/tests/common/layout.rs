@@ -10,6 +10,14 @@ const CANARY: u8 = 0xA5;
 pub enum Layout {
     Rows,
     Columns,
+    /// Row-major as a part of longer rows.
+    LongRows,
+    /// Column-major as a part of longer columns.
+    LongColumns,
+    /// Row-major from the second element of aligned memory.
+    ShiftedRows,
+    /// Column-major from there.
+    ShiftedColumns,
     /// Row-major with gaps between rows and between columns.
     Odd,
     /// Row-major from an odd address.
@@ -20,9 +28,13 @@ pub enum Layout {
     Reversed,
 }
 
-pub const LAYOUTS: [Layout; 6] = [
+pub const LAYOUTS: [Layout; 10] = [
     Layout::Rows,
     Layout::Columns,
+    Layout::ShiftedRows,
+    Layout::ShiftedColumns,
+    Layout::LongRows,
+    Layout::LongColumns,
     Layout::Odd,
     Layout::Unaligned,
     Layout::OddColumns,
@@ -52,15 +64,20 @@ impl Laid {
         let ([rows, cols], size) = (tensor.shape(), tensor.dtype().size());
         let (r, c) = (rows as isize, cols as isize);
         let strides = match layout {
-            Layout::Rows | Layout::Unaligned => [c, 1],
-            Layout::Columns => [1, r],
+            Layout::Rows | Layout::ShiftedRows | Layout::Unaligned => [c, 1],
+            Layout::Columns | Layout::ShiftedColumns => [1, r],
+            Layout::LongRows => [c + 16, 1],
+            Layout::LongColumns => [1, r + 16],
             Layout::Odd => [3 * c + 5, 3],
             Layout::OddColumns => [2, 2 * r + 3],
             Layout::Reversed => [-c, -1],
         };
         let span = (r - 1) * strides[0].abs() + (c - 1) * strides[1].abs();
         let margin = 64 * size;
-        let start = margin + usize::from(layout.is_misaligned());
+        let start = match layout {
+            Layout::ShiftedRows | Layout::ShiftedColumns => margin + size,
+            _ => margin + usize::from(layout.is_misaligned()),
+        };
         let back = (r - 1) * strides[0].min(0) + (c - 1) * strides[1].min(0);
         let mut laid = Laid {
             bytes: vec![CANARY; start + (span as usize + 1) * size + margin],

@@ -76,6 +76,14 @@ fn what_comes_home_is_what_the_other_mode_says() {
     }
     let differ = differing(&deferred.bits(), &waiting.bits());
     assert!(differ.is_empty(), "{differ:?}");
+
+    deferred.device.asked();
+    deferred.step_lent(&deferred.all()).expect("a step");
+    let others = deferred.device.asked().others;
+    assert!(
+        others.is_empty(),
+        "what came home is not uploaded again: {others:?}"
+    );
 }
 
 /// Reports of adapters that the last steps left out.
