@@ -79,6 +79,32 @@ fn dtype_number(dtype: DType) -> i32 {
     }
 }
 
+/// Refuses elements that no load instruction of a GPU reaches.
+fn check_aligned(of: &MatRef<'_>, subject: impl Fn() -> String, tensor: &str) -> Result<(), Error> {
+    let (at, size) = (of.as_ptr() as usize, of.dtype().size());
+    if at.is_multiple_of(size) {
+        return Ok(());
+    }
+    let what = format!("{tensor} at the address {at:#x}, which is not aligned to {size} bytes");
+    Err(Error::Unsupported {
+        subject: subject(),
+        backend: NAME.into(),
+        what,
+    })
+}
+
+fn check_pair_aligned(slot: &PairSlot, io: &PairIo<'_>) -> Result<(), Error> {
+    let subject = || slot.spec.subject();
+    check_aligned(&io.a.as_ref(), subject, "A")?;
+    check_aligned(&io.b.as_ref(), subject, "B")?;
+    check_aligned(&io.grad_a, subject, "grad A")?;
+    check_aligned(&io.grad_b, subject, "grad B")?;
+    match &io.base {
+        Some(base) if slot.hyper.decay_base => check_aligned(&base.as_ref(), subject, "W0"),
+        _ => Ok(()),
+    }
+}
+
 /// A borrowed matrix, perhaps transposed.
 fn view(of: &MatRef<'_>, transposed: bool) -> model::View {
     let ([mut rows, mut cols], [mut row, mut col]) = (of.shape(), of.strides());
@@ -176,8 +202,9 @@ const SCALES: [&str; 3] = ["exp_avg_scale", "exp_avg_sq_scale", "max_exp_avg_sq_
 /// An adapter.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a rank above [`MAX_RANK`], for dimensions of more than 2^30 and for
-/// 8-bit moments of f64 parameters, [`Error::Backend`] for state that is not ours.
+/// [`Error::Unsupported`] for a rank above [`MAX_RANK`], for dimensions of more than 2^30, for
+/// 8-bit moments of f64 parameters and for tensors that are not aligned, [`Error::Backend`] for
+/// state that is not ours.
 pub(crate) fn pair(
     slot: &PairSlot,
     io: &PairIo<'_>,
@@ -186,6 +213,8 @@ pub(crate) fn pair(
 ) -> Result<model::Pair, Error> {
     let (spec, method, r) = (&slot.spec, slot.hyper.method, slot.spec.r);
     check_supported(slot)?;
+    check_pair_aligned(slot, io)?;
+    let address = |name| address(&slot.state, &spec.name, name);
     let in_f64 = pair_in_f64(slot);
     let size = if in_f64 { 8 } else { 4 };
     let lens = [spec.n, spec.m];
@@ -220,10 +249,10 @@ pub(crate) fn pair(
         pair.side[k] = model::Side {
             f: view(&factors[k], k == 1),
             g: view(gradients[k], k == 1),
-            first: address(&slot.state, first)?,
-            second: address(&slot.state, second)?,
-            largest: address(&slot.state, largest)?,
-            master: address(&slot.state, ["master_a", "master_b"][k])?,
+            first: address(first)?,
+            second: address(second)?,
+            largest: address(largest)?,
+            master: address(["master_a", "master_b"][k])?,
             old: take(factored, r * ld, size),
             fresh: take(factored, r * ld, size),
             weights: take(factored, ld, size),
@@ -243,8 +272,8 @@ pub(crate) fn pair(
     }
     if method == Method::Full {
         for k in 0..3 {
-            pair.wide[k] = address(&slot.state, MOMENTS[k])?;
-            pair.scales[k] = address(&slot.state, SCALES[k])?;
+            pair.wide[k] = address(MOMENTS[k])?;
+            pair.scales[k] = address(SCALES[k])?;
         }
         let stored = slot.state.dtype(MOMENTS[0]).unwrap_or(DType::F32);
         pair.wide_dtype = dtype_number(stored);
@@ -280,7 +309,8 @@ fn check_supported(slot: &PairSlot) -> Result<(), Error> {
 /// A parameter without a pair.
 ///
 /// # Errors
-/// [`Error::Backend`] for state that is not ours.
+/// [`Error::Unsupported`] for tensors that are not aligned, [`Error::Backend`] for state that is not
+/// ours.
 pub(crate) fn param(
     slot: &ParamSlot,
     io: &ParamIo<'_>,
@@ -288,16 +318,20 @@ pub(crate) fn param(
     arena: &mut Arena,
 ) -> Result<model::Param, Error> {
     let [rows, cols] = slot.spec.shape();
+    let value = io.value.as_ref();
+    check_aligned(&value, || slot.spec.subject(), "value")?;
+    check_aligned(&io.grad, || slot.spec.subject(), "grad")?;
+    let address = |name| address(&slot.state, &slot.spec.name, name);
     let chunk_count = (rows * cols).div_ceil(ENTRIES);
-    let [first, second, largest] = MOMENTS.map(|name| address(&slot.state, name));
+    let [first, second, largest] = MOMENTS.map(address);
     Ok(model::Param {
-        value: view(&io.value.as_ref(), false),
+        value: view(&value, false),
         grad: view(&io.grad, false),
         hyper: hyper(&slot.hyper, slot.spec.dtype == DType::F64),
         first: first?,
         second: second?,
         largest: largest?,
-        master: address(&slot.state, "master")?,
+        master: address("master")?,
         squares: arena.take(2 * chunk_count, 8),
         backup: 0,
         report: board.report,

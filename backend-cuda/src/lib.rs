@@ -36,6 +36,8 @@ mod views;
 
 pub use backend::{CudaBackend, Options};
 pub use driver::Driver;
+#[doc(hidden)]
+pub use model::sizes;
 pub use staged::HostTensors;
 
 /// The backend's name.

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Batch, adapter, cpu, hyper, name};
+use common::{Batch, Make, adapter, cpu, cuda, hyper, name};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{
     DType, Hyper, MOMENT_BLOCK, Method, MomentDType, Optimizer, TensorData, TensorFile,
@@ -61,9 +61,9 @@ fn floats(data: &TensorData) -> Vec<f32> {
 }
 
 /// A run in f32 moments that continues from the 8-bit run's codes.
-fn in_f32(coded: &mut Batch, names: &[&str], amsgrad: bool) -> Batch {
+fn in_f32(make: Make, coded: &mut Batch, names: &[&str], amsgrad: bool) -> Batch {
     let spec = coded.specs[0];
-    let mut long = Batch::start(&cpu, &[spec], with(MomentDType::F32, amsgrad)).expect("valid");
+    let mut long = Batch::start(make, &[spec], with(MomentDType::F32, amsgrad)).expect("valid");
     let mut file = coded.saved().expect("saves");
     let decoded: Vec<Vec<f32>> = names
         .iter()
@@ -82,22 +82,21 @@ fn in_f32(coded: &mut Batch, names: &[&str], amsgrad: bool) -> Batch {
     }
     let text = file.document.to_string().replace("\"8bit\"", "\"f32\"");
     file.document = serde_json::from_str(&text).expect("a document");
-    long.optimizer = Optimizer::load_from(cpu(), &file, Path::new("checkpoint")).expect("loads");
+    long.optimizer = Optimizer::load_from(make(), &file, Path::new("checkpoint")).expect("loads");
     long.members = coded.members.iter().map(|member| member.copy()).collect();
     long
 }
 
-fn follows(amsgrad: bool) {
+fn follows(make: Make, spec: CaseSpec, amsgrad: bool) {
     let names: &[&str] = match amsgrad {
         true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
         false => &["exp_avg", "exp_avg_sq"],
     };
-    let spec = adapter(45, 150, 3, DType::F32);
-    let mut coded = Batch::start(&cpu, &[spec], with(MomentDType::Bits8, amsgrad)).expect("valid");
+    let mut coded = Batch::start(make, &[spec], with(MomentDType::Bits8, amsgrad)).expect("valid");
     // Sums of what rounding did to first moments, in steps between neighbouring codes.
     let (mut sum, mut count) = (0.0, 0.0);
     for t in 1..=STEPS {
-        let mut long = in_f32(&mut coded, names, amsgrad);
+        let mut long = in_f32(make, &mut coded, names, amsgrad);
         let gradients = coded.gradients(t);
         coded.step_with(&gradients).expect("a step");
         long.step_with(&gradients).expect("a step");
@@ -127,12 +126,26 @@ fn follows(amsgrad: bool) {
     assert!((sum / count).abs() < limit, "{} of {limit}", sum / count);
 }
 
-#[test]
-fn eight_bit_moments_follow_f32_ones() {
-    follows(false);
+/// The smaller one has blocks that are cut off; the larger one several tasks on a GPU besides.
+fn specs() -> [CaseSpec; 2] {
+    [
+        adapter(45, 150, 3, DType::F32),
+        adapter(490, 270, 3, DType::F32),
+    ]
 }
 
 #[test]
-fn eight_bit_moments_follow_f32_ones_with_amsgrad() {
-    follows(true);
+fn eight_bit_moments_follow_f32_ones() {
+    for amsgrad in [false, true] {
+        follows(&cpu, specs()[0], amsgrad);
+    }
+}
+
+#[test]
+fn eight_bit_moments_follow_f32_ones_on_the_cuda_backend() {
+    for amsgrad in [false, true] {
+        for spec in specs() {
+            follows(&cuda, spec, amsgrad);
+        }
+    }
 }

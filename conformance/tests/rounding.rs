@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Batch, Gradients, METHODS, Make, adapter, cpu, hyper, in_memory, reference};
+use common::{Batch, Gradients, METHODS, Make, adapter, cpu, cuda, hyper, in_memory, reference};
 use lora_pro_conformance::sample::{CaseSpec, rounded_pair};
 use lora_pro_core::{DType, HostTensor, Hyper, Method, Rounding};
 use lora_pro_reference::storage::{host, matrix};
@@ -97,9 +97,20 @@ fn master_copies_on_the_cpu_backend() {
     master(&cpu);
 }
 
+#[test]
+fn master_copies_on_the_cuda_backend() {
+    master(&cuda);
+}
+
 /// In f32 the choice of rounding changes nothing.
 #[test]
 fn long_parameters_are_rounded_to_nearest() {
+    for make in [&cpu as Make, &cuda] {
+        rounded_to_nearest(make);
+    }
+}
+
+fn rounded_to_nearest(make: Make) {
     for rounding in [Rounding::Stochastic, Rounding::Master] {
         let spec = adapter(9, 70, 3, DType::F32);
         let finish = |rounding| {
@@ -107,7 +118,7 @@ fn long_parameters_are_rounded_to_nearest() {
                 rounding,
                 ..hyper(Method::Full)
             };
-            let batch = Batch::start(&cpu, &[spec], hyper).expect("valid");
+            let batch = Batch::start(make, &[spec], hyper).expect("valid");
             batch.finish(STEPS).expect("steps")
         };
         assert!(finish(rounding) == finish(Rounding::Nearest));
@@ -136,8 +147,7 @@ fn neighbours(dtype: DType, x: f64) -> [f64; 2] {
 /// Up or down at random: each entry is a neighbour of f32's, and the mean is right within five
 /// standard errors, in itself, outward from zero and along the update. The update of the
 /// element-wise methods is far below half a unit in the last place.
-#[test]
-fn stochastic_rounding_is_unbiased() {
+fn unbiased(make: Make) {
     for dtype in SHORT {
         for method in METHODS {
             let stochastic = Hyper {
@@ -147,7 +157,7 @@ fn stochastic_rounding_is_unbiased() {
                 weight_decay: 0.0,
                 ..hyper(method)
             };
-            let mut twins = Twins::start(&cpu, adapter(300, 500, 16, dtype), stochastic);
+            let mut twins = Twins::start(make, adapter(300, 500, 16, dtype), stochastic);
             let old = twins.factors().map(|[_, long]| matrix(&long.view()));
             twins.step(1);
             for ([short, long], old) in twins.factors().into_iter().zip(&old) {
@@ -173,6 +183,16 @@ fn stochastic_rounding_is_unbiased() {
     }
 }
 
+#[test]
+fn stochastic_rounding_on_the_cpu_backend() {
+    unbiased(&cpu);
+}
+
+#[test]
+fn stochastic_rounding_on_the_cuda_backend() {
+    unbiased(&cuda);
+}
+
 /// Which entries moved in a step, for constant factors and gradients.
 fn moved(batch: &mut Batch, member: usize) -> Vec<bool> {
     let before = matrix(&batch.members[member].a.view());
@@ -191,6 +211,12 @@ fn moved(batch: &mut Batch, member: usize) -> Vec<bool> {
 /// same ones again.
 #[test]
 fn stochastic_rounding_differs_between_steps_and_adapters() {
+    for make in [&cpu as Make, &cuda] {
+        differs_between_steps_and_adapters(make);
+    }
+}
+
+fn differs_between_steps_and_adapters(make: Make) {
     let spec = adapter(16, 4000, 8, DType::Bf16);
     let specs = [spec, CaseSpec { seed: 7, ..spec }];
     let hyper = Hyper {
@@ -201,7 +227,7 @@ fn stochastic_rounding_differs_between_steps_and_adapters() {
         ..hyper(Method::Lora)
     };
     let start = || {
-        let mut batch = Batch::start(&cpu, &specs, hyper).expect("valid");
+        let mut batch = Batch::start(make, &specs, hyper).expect("valid");
         for member in &mut batch.members {
             member.a = HostTensor::from_fn(DType::Bf16, [8, 4000], |_, _| 1.5);
         }

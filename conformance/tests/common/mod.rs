@@ -7,6 +7,7 @@ pub mod layout;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::subject::Member;
@@ -15,6 +16,8 @@ use lora_pro_core::{
     Optimizer, PairIo, Preset, Rounding, Scale, StepIo, StepReport, TensorFile,
 };
 use lora_pro_cpu::{CpuBackend, Options};
+use lora_pro_cuda::HostTensors;
+use lora_pro_cuda_shim::ShimDevice;
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::host;
@@ -32,6 +35,12 @@ pub fn cpu() -> Box<dyn Backend> {
 
 pub fn cpu_with(options: Options) -> Box<dyn Backend> {
     Box::new(CpuBackend::with(options).expect("options that this machine can do"))
+}
+
+/// The CUDA backend, its kernels on the CPU.
+pub fn cuda() -> Box<dyn Backend> {
+    let device = ShimDevice::new().unwrap_or_else(|error| panic!("{error}"));
+    Box::new(HostTensors::on(Arc::new(device)))
 }
 
 pub use lora_pro_conformance::laws::METHODS;
