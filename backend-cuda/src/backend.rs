@@ -10,6 +10,7 @@ use lora_pro_core::{
 
 use crate::NAME;
 use crate::device::Device;
+use crate::dial::Dial;
 use crate::driver::Driver;
 use crate::memory::Memory;
 use crate::model::{DOUBTFUL, NOT_FINITE, Report, Status};
@@ -61,6 +62,12 @@ impl CudaBackend {
             stream: 0,
             on_non_finite: NonFinite::Error,
         }
+    }
+
+    /// What sets the factors of the learning rate and of gradients between replays of a captured
+    /// step.
+    pub fn dial(&self) -> Dial {
+        self.session.dial().clone()
     }
 
     /// The device.

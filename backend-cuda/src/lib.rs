@@ -9,7 +9,7 @@
 //! | module | what |
 //! |---|---|
 //! | `backend`, `staged` | the contract, for tensors on the device and on the host |
-//! | `session` | what stays on the device from step to step |
+//! | `session`, `dial` | what stays on the device from step to step; what a replayed graph may change |
 //! | `describe`, `model` | from slots and tensors to what the kernels read |
 //! | `plan` | the launches of a step |
 //! | `memory`, `views`, `snapshot`, `refusal` | state, borrowed tensors, the way back, errors |
@@ -23,6 +23,7 @@
 mod backend;
 mod describe;
 pub mod device;
+mod dial;
 pub mod driver;
 mod image;
 mod memory;
@@ -35,6 +36,7 @@ mod staged;
 mod views;
 
 pub use backend::{CudaBackend, Options};
+pub use dial::Dial;
 pub use driver::Driver;
 #[doc(hidden)]
 pub use model::sizes;

@@ -10,6 +10,7 @@ use lora_pro_core::{Control, Error, Slots, StepIo};
 use crate::NAME;
 use crate::describe::{self, Arena, Board};
 use crate::device::{Device, Launch};
+use crate::dial::Dial;
 use crate::memory::Block;
 use crate::model::{self, Model, Pair, Param, Report, Status, Task};
 use crate::plan::{Pass, backup_passes, passes};
@@ -20,8 +21,8 @@ const UNKNOWN: u64 = u64::MAX;
 /// Memory that grows with the set, or with what is registered.
 #[derive(Default)]
 struct Blocks {
-    /// The model, and what concerns the whole step.
-    head: Option<Block>,
+    /// The model, and what concerns the whole step. A dial may keep it.
+    head: Option<Arc<Block>>,
     /// Status and reports of everything registered: what is read after a step.
     board: Option<Block>,
     /// Adapters and parameters.
@@ -66,10 +67,11 @@ pub(crate) struct Session {
     /// Counters as the host last saw them, of all adapters and then of all parameters.
     counters: [Vec<u64>; 2],
     grad_scale: f64,
+    dial: Dial,
 }
 
 /// Where the control stands behind the model.
-const CONTROL: usize = 64;
+pub(crate) const CONTROL: usize = 64;
 const HEAD: usize = CONTROL + size_of::<model::Control>();
 
 /// Makes sure that a block has so many bytes; whether it is a new one.
@@ -104,9 +106,15 @@ fn at(block: &Option<Block>) -> u64 {
     block.as_ref().map_or(0, Block::at)
 }
 
+/// The same of the head.
+fn head(blocks: &Blocks) -> u64 {
+    blocks.head.as_ref().map_or(0, |block| block.at())
+}
+
 impl Session {
     pub(crate) fn new(device: Arc<dyn Device>) -> Self {
         Session {
+            dial: Dial::new(device.clone()),
             device,
             blocks: Blocks::default(),
             described: Described::default(),
@@ -129,6 +137,11 @@ impl Session {
             all.filter(|id| counters[*id] != UNKNOWN).collect()
         };
         [known(&self.counters[0]), known(&self.counters[1])]
+    }
+
+    /// What sets the factors of captured steps.
+    pub(crate) fn dial(&self) -> &Dial {
+        &self.dial
     }
 
     /// The factor on gradients of the last step.
@@ -187,7 +200,11 @@ impl Session {
         let count = counts[0] + counts[1];
         let board = size_of::<Status>() + count * size_of::<Report>();
         (self.blocks.counters, self.blocks.board) = (None, None);
-        reserve(&self.device, &mut self.blocks.head, HEAD)?;
+        if self.blocks.head.is_none() {
+            let head = Arc::new(Block::zeros(&self.device, HEAD)?);
+            self.dial.point_to(&head);
+            self.blocks.head = Some(head);
+        }
         let counters = (count * size_of::<u64>()).max(1);
         reserve(&self.device, &mut self.blocks.counters, counters)?;
         reserve(&self.device, &mut self.blocks.board, board)?;
@@ -263,19 +280,16 @@ impl Session {
         let model = Model {
             pairs: descriptors,
             params: descriptors + cast_slice::<_, u8>(pairs).len() as u64,
-            control: at(&self.blocks.head) + CONTROL as u64,
+            control: head(&self.blocks) + CONTROL as u64,
             status: at(&self.blocks.board),
             pair_count: pairs.len() as i32,
             param_count: params.len() as i32,
         };
-        let blocks = [
-            (&self.blocks.descriptors, &bytes[..]),
-            (&self.blocks.head, bytes_of(&model)),
-        ];
-        for (block, bytes) in blocks {
-            if let Some(block) = block {
-                block.write(stream, bytes)?;
-            }
+        if let Some(block) = &self.blocks.descriptors {
+            block.write(stream, &bytes)?;
+        }
+        if let Some(block) = &self.blocks.head {
+            block.write(stream, bytes_of(&model))?;
         }
         self.described = described;
         Ok(())
@@ -334,7 +348,7 @@ impl Session {
     /// Starts a step: sets the control, or leaves it as it is.
     fn begin(&self, control: &Control, set: bool, insist: bool) -> Result<(), Error> {
         let argument = Launch {
-            model: at(&self.blocks.head),
+            model: head(&self.blocks),
             tasks: 0,
             numbers: [
                 control.lr_factor,
@@ -353,7 +367,7 @@ impl Session {
         let mut first = skip;
         for pass in passes {
             let argument = Launch {
-                model: at(&self.blocks.head),
+                model: head(&self.blocks),
                 tasks: at(&self.blocks.tasks) + (first * size_of::<Task>()) as u64,
                 numbers: [0.0; 4],
                 words: pass.words,
