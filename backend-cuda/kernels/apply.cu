@@ -12,26 +12,41 @@
 #include "block.cuh"
 #include "product.cuh"
 
-// What D becomes before it is subtracted.
-template <class T>
-DEVICE void follow(const Pair& pair, const Side& side, const Adam<T>& adam, i64 at, bool commit, T& d) {
-    T* first = static_cast<T*>(side.first);
-    if (pair.hyper.method == SGD) {
-        if (first == nullptr) return;
-        d = fma(T(pair.hyper.momentum), first[at], d);
-        if (commit) first[at] = d;
-        return;
+// A side's moments in memory; null where there is none.
+template <class T> struct Moments {
+    T *first, *second, *largest;
+    DEVICE Moments(const Side& side)
+        : first(global(static_cast<T*>(side.first))), second(global(static_cast<T*>(side.second))),
+          largest(global(static_cast<T*>(side.largest))) {}
+
+    // What D becomes before it is subtracted: its momentum, or Adam's N of it. `m` and `v` are the
+    // old moments, `at` is their place.
+    DEVICE T follow(const Adam<T>& adam, T momentum, T m, T v, int at, bool commit, T d) const {
+        if (second == nullptr) {
+            d = fma(momentum, m, d);
+            if (commit) first[at] = d;
+            return d;
+        }
+        m = adam.mean(m, d);
+        v = adam.square(v, d);
+        T top = largest == nullptr ? v : larger(largest[at], v);
+        if (commit) {
+            first[at] = m;
+            second[at] = v;
+            if (largest != nullptr) largest[at] = top;
+        }
+        return adam.direction(m, top);
     }
-    T* second = static_cast<T*>(side.second);
-    T* largest = static_cast<T*>(side.largest);
-    T m = adam.mean(first[at], d), v = adam.square(second[at], d), top = v;
-    if (largest != nullptr) top = larger(largest[at], v);
-    if (commit) {
-        first[at] = m;
-        second[at] = v;
-        if (largest != nullptr) largest[at] = top;
+};
+
+// Starts to load the moments that there are.
+template <class T> DEVICE void start_moments(const Side& side, const Tiles<T>& tiles, int start) {
+#pragma unroll 1
+    for (int k = 0; k < 2; ++k) {
+        const void* panel = k == 0 ? side.first : side.second;
+        if (panel != nullptr)
+            load_panel<T>(panel, side.ld, tiles.r, side.len, start, tiles.width, tiles.moment(k), tiles.ld);
     }
-    d = adam.direction(m, top);
 }
 
 template <class T> DEVICE void apply(const Launch& launch) {
@@ -40,7 +55,7 @@ template <class T> DEVICE void apply(const Launch& launch) {
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
     const Side& side = pair.side[task.side];
-    bool commit = launch.words[0] == 0, full = pair.hyper.method == FULL;
+    bool commit = launch.words[0] == 0;
     bool raw = pair.hyper.method == LORA;
     Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld;
@@ -49,41 +64,46 @@ template <class T> DEVICE void apply(const Launch& launch) {
     Adam<T> adam(pair.hyper, pair.step.k, pair.step.eps);
     T gamma = T(pair.step.gamma), decay = T(pair.step.decay[task.side]);
     T lr = T(pair.step.lr[task.side] * pair.step.clip);
-    View g = full ? panel_view<T>(side.gradient, side.ld) : side.g;
+    T momentum = T(pair.hyper.momentum);
+    Moments<T> moments(side);
+    int panel_ld = side.ld, len = side.len;
+    View g = pair.hyper.method == FULL ? panel_view<T>(side.gradient, side.ld) : side.g;
     double square = 0.0;
     int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += tiles.width) {
-        load_side(side, g, tiles, at);
+        start_side(side, g, tiles, at);
+        start_moments(side, tiles, at);
+        finish_loads();
+        merge_master(side, tiles, at);
         for (int k = threadIdx.x; k < octet_count(r, tiles.width); k += BLOCK) {
             Octet own(k, tiles.width);
             T d[OCTET] = {};
-            if (raw) {
-#pragma unroll
-                for (int a = 0; a < OCTET && own.i + a < r; ++a)
-                    d[a] = gamma * tiles.g()[(own.i + a) * ld + own.c];
-            } else {
+            if (!raw) {
                 add_product(d, p, tiles.g(), own.i, own.c, r, ld);
                 add_product(d, t, tiles.f(), own.i, own.c, r, ld);
             }
-            if (at + own.c >= side.len) continue;
+            if (at + own.c >= len) continue;
 #pragma unroll
- #pragma unroll
-           for (int a = 0; a < OCTET; ++a) {
+            for (int a = 0; a < OCTET; ++a) {
                 int i = own.i + a;
                 if (i >= r) continue;
-                if (!full) follow(pair, side, adam, i64(i) * side.ld + at + own.c, commit, d[a]);
+                int in_tile = i * ld + own.c;
+                if (raw) d[a] = gamma * tiles.g()[in_tile];
+                if (moments.first != nullptr)
+                    d[a] = moments.follow(adam, momentum, tiles.moment(0)[in_tile], tiles.moment(1)[in_tile],
+                                          i * panel_ld + at + own.c, commit, d[a]);
                 T update = lr * d[a];
                 square = fma(double(update), double(update), square);
-                tiles.result()[i * ld + own.c] = fma(decay, tiles.f()[i * ld + own.c], -update);
+                tiles.result()[in_tile] = fma(decay, tiles.f()[in_tile], -update);
             }
         }
         __syncthreads();
         if (commit)
             store_factor(side, tiles.result(), r, at, tiles.width, ld, round_of(pair, task.side));
     }
-    square = block_sum(square, static_cast<double*>(tiles.rest()));
+    square = block_sum(square, static_cast<double*>(tiles.rest(5)));
     if (threadIdx.x == 0) side.squares[task.chunk] = square;
 }
 
-KERNEL apply_f32(const Launch launch) { apply<float>(launch); }
+KERNEL_OF(2) apply_f32(const Launch launch) { apply<float>(launch); }
 KERNEL apply_f64(const Launch launch) { apply<double>(launch); }

@@ -34,12 +34,22 @@ DEVICE T weigh(const Pair& pair, const Side& side, int other_len, const T* parts
     return mean;
 }
 
+// sum + the products of an octet with the same rows of a tile.
+template <class T>
+DEVICE T with_rows(T sum, const T (&d)[OCTET], const T* x, Octet own, int r, int ld) {
+#pragma unroll
+    for (int a = 0; a < OCTET; ++a)
+        if (own.i + a < r) sum = fma(x[(own.i + a) * ld + own.c], d[a], sum);
+    return sum;
+}
+
 template <class T> DEVICE void average(const Launch& launch) {
     SHARED(T, shared);
     if (!may_go(*launch.model)) return;
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
     const Side& side = pair.side[task.side];
+    int panel_ld = side.ld, len = side.len;
     Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld, width = tiles.width;
     // Shared memory: the tiles; the squares that octets leave; weights; room for a sum.
@@ -49,12 +59,10 @@ template <class T> DEVICE void average(const Launch& launch) {
     const T *hg = coefficients<T>(pair, task.side, 0), *hf = coefficients<T>(pair, task.side, 1);
     const T *qs = coefficients<T>(pair, task.side, 2), *qm = coefficients<T>(pair, task.side, 3);
     const T* qk = coefficients<T>(pair, task.side, 4);
-    T beta1 = T(pair.hyper.beta1), new1 = T(1.0 - pair.hyper.beta1);
-    T* y = static_cast<T*>(side.first);
-    T* old = static_cast<T*>(side.old);
-    double* out = side.products + task.chunk * products_of(squares_of(r, 2 * r));
+    T* y = global(static_cast<T*>(side.first));
+    T* old = global(static_cast<T*>(side.old));
     double sum = 0.0;
-    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
+    int start = task.chunk * side.chunk, end = min(len, start + side.chunk);
     for (int at = start; at < end; at += width) {
         load_side(side, side.g, tiles, at);
         T* h = tiles.result();
@@ -70,37 +78,41 @@ template <class T> DEVICE void average(const Launch& launch) {
         // From here on G's tile is Y's.
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
-            T upper[OCTET] = {}, lower[OCTET] = {};
-            add_product(upper, qs, h, own.i, own.c, r, ld);
-            add_product(upper, qm, tiles.f(), own.i, own.c, r, ld);
-            add_product(lower, qk, tiles.f(), own.i, own.c, r, ld);
-            T square = 0;
-            bool inside = at + own.c < side.len;
+            bool inside = at + own.c < len;
+            T* own_y = y + own.i * panel_ld + at + own.c;
+            T square = 0, d[OCTET] = {};
+            add_product(d, qs, h, own.i, own.c, r, ld);
+            add_product(d, qm, tiles.f(), own.i, own.c, r, ld);
+            square = with_rows(square, d, h, own, r, ld);
+#pragma unroll
+            for (int a = 0; a < OCTET; ++a) d[a] = 0;
+            add_product(d, qk, tiles.f(), own.i, own.c, r, ld);
+            square = with_rows(square, d, tiles.f(), own, r, ld);
+            T beta1 = T(pair.hyper.beta1), new1 = T(1.0 - pair.hyper.beta1);
+            // All loads first: a store might be to the same place, for all that the compiler knows.
+#pragma unroll
+            for (int a = 0; a < OCTET; ++a) d[a] = inside && own.i + a < r ? own_y[a * panel_ld] : T(0);
 #pragma unroll
             for (int a = 0; a < OCTET && own.i + a < r; ++a) {
                 int in_tile = (own.i + a) * ld + own.c;
-                i64 in_memory = i64(own.i + a) * side.ld + at + own.c;
-                T own_h = h[in_tile], own_f = tiles.f()[in_tile], own_y = 0;
-                square = fma(own_h, upper[a], square);
-                square = fma(own_f, lower[a], square);
-                if (inside) {
-                    own_y = fma(new1, own_h, beta1 * y[in_memory]);
-                    y[in_memory] = own_y;
-                    old[in_memory] = own_f;
-                }
-                tiles.g()[in_tile] = own_y;
+                T mean = inside ? fma(new1, h[in_tile], beta1 * d[a]) : T(0);
+                tiles.g()[in_tile] = mean;
+                if (!inside) continue;
+                own_y[a * panel_ld] = mean;
+                old[(own.i + a) * panel_ld + at + own.c] = tiles.f()[in_tile];
             }
             parts[own.i / OCTET * width + own.c] = square;
         }
         __syncthreads();
         for (int c = threadIdx.x; c < width; c += BLOCK) {
             weights[c] = 0;
-            if (at + c >= side.len) continue;
+            if (at + c >= len) continue;
             int other_len = pair.side[1 - task.side].len;
             sum += double(weigh(pair, side, other_len, parts, width, c, at + c, &weights[c]));
             static_cast<T*>(side.weights)[at + c] = weights[c];
         }
         __syncthreads();
+        double* out = side.products + task.chunk * products_of(squares_of(r, 2 * r));
         gram(tiles.f(), r, tiles.f(), 2 * r, weights, false, width, ld, out, at == start);
         __syncthreads();
     }
@@ -108,7 +120,7 @@ template <class T> DEVICE void average(const Launch& launch) {
     if (threadIdx.x == 0) side.squares[task.chunk] = sum;
 }
 
-KERNEL average_f32(const Launch launch) { average<float>(launch); }
+KERNEL_OF(2) average_f32(const Launch launch) { average<float>(launch); }
 KERNEL average_f64(const Launch launch) { average<double>(launch); }
 
 template <class T> DEVICE void advance(const Launch& launch) {
@@ -116,13 +128,13 @@ template <class T> DEVICE void advance(const Launch& launch) {
     if (!may_go(*launch.model)) return;
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const Side side = pair.side[task.side];
     Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld, width = tiles.width;
     const T *t1 = coefficients<T>(pair, task.side, 0), *t2 = coefficients<T>(pair, task.side, 1);
     const T* t3 = coefficients<T>(pair, task.side, 2);
-    const T* weights = static_cast<const T*>(side.weights);
-    T* fresh = static_cast<T*>(side.fresh);
+    const T* weights = global(static_cast<const T*>(side.weights));
+    T* fresh = global(static_cast<T*>(side.fresh));
     T decay = T(pair.step.decay[task.side]), lr = T(pair.step.lr[task.side] * pair.step.clip);
     double* out = side.products + task.chunk * products_of(squares_of(r, 3 * r));
     double square = 0.0;
@@ -130,7 +142,7 @@ template <class T> DEVICE void advance(const Launch& launch) {
     for (int at = start; at < end; at += width) {
         load_panel<T>(side.old, side.ld, r, side.len, at, width, tiles.f(), ld);
         load_panel<T>(side.first, side.ld, r, side.len, at, width, tiles.g(), ld);
-        __syncthreads();
+        finish_loads();
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
             T d[OCTET] = {};
@@ -160,7 +172,7 @@ template <class T> DEVICE void advance(const Launch& launch) {
     if (threadIdx.x == 0) side.squares[task.chunk] = square;
 }
 
-KERNEL advance_f32(const Launch launch) { advance<float>(launch); }
+KERNEL_OF(2) advance_f32(const Launch launch) { advance<float>(launch); }
 KERNEL advance_f64(const Launch launch) { advance<double>(launch); }
 
 template <class T> DEVICE void carry(const Launch& launch) {
@@ -168,18 +180,18 @@ template <class T> DEVICE void carry(const Launch& launch) {
     if (!may_go(*launch.model)) return;
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const Side side = pair.side[task.side];
     Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld, width = tiles.width;
     const T *t1 = coefficients<T>(pair, task.side, 0), *t2 = coefficients<T>(pair, task.side, 1);
     const T* t3 = coefficients<T>(pair, task.side, 2);
-    T* y = static_cast<T*>(side.first);
+    T* y = global(static_cast<T*>(side.first));
     int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += width) {
         load_panel<T>(side.fresh, side.ld, r, side.len, at, width, tiles.result(), ld);
         load_panel<T>(side.old, side.ld, r, side.len, at, width, tiles.f(), ld);
         load_panel<T>(side.first, side.ld, r, side.len, at, width, tiles.g(), ld);
-        __syncthreads();
+        finish_loads();
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
             T d[OCTET] = {};
@@ -196,5 +208,5 @@ template <class T> DEVICE void carry(const Launch& launch) {
     }
 }
 
-KERNEL carry_f32(const Launch launch) { carry<float>(launch); }
+KERNEL_OF(3) carry_f32(const Launch launch) { carry<float>(launch); }
 KERNEL carry_f64(const Launch launch) { carry<double>(launch); }

@@ -14,12 +14,12 @@ template <class T> DEVICE void form(const Launch& launch) {
     if (!may_go(*launch.model)) return;
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const Side side = pair.side[task.side];
     Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld;
     const T *hg = coefficients<T>(pair, task.side, 0), *hf = coefficients<T>(pair, task.side, 1);
-    T* h = static_cast<T*>(side.panel) + (task.side == 0 ? 0 : i64(r) * side.ld);
-    T* f = static_cast<T*>(side.panel) + (task.side == 0 ? i64(r) * side.ld : 0);
+    T* h = global(static_cast<T*>(side.panel)) + (task.side == 0 ? 0 : i64(r) * side.ld);
+    T* f = global(static_cast<T*>(side.panel)) + (task.side == 0 ? i64(r) * side.ld : 0);
     int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += tiles.width) {
         load_side(side, side.g, tiles, at);
@@ -40,7 +40,7 @@ template <class T> DEVICE void form(const Launch& launch) {
     }
 }
 
-KERNEL form_f32(const Launch launch) { form<float>(launch); }
+KERNEL_OF(2) form_f32(const Launch launch) { form<float>(launch); }
 KERNEL form_f64(const Launch launch) { form<double>(launch); }
 
 template <class T> DEVICE void resurvey(const Launch& launch) {
@@ -48,10 +48,10 @@ template <class T> DEVICE void resurvey(const Launch& launch) {
     if (!may_go(*launch.model)) return;
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const Side side = pair.side[task.side];
     Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld;
-    const T* parts = static_cast<const T*>(side.parts);
+    const T* parts = global(static_cast<const T*>(side.parts));
     double* out = side.products + task.chunk * products_of(squares_of(r, r));
     int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += tiles.width) {
@@ -71,5 +71,5 @@ template <class T> DEVICE void resurvey(const Launch& launch) {
     }
 }
 
-KERNEL resurvey_f32(const Launch launch) { resurvey<float>(launch); }
+KERNEL_OF(3) resurvey_f32(const Launch launch) { resurvey<float>(launch); }
 KERNEL resurvey_f64(const Launch launch) { resurvey<double>(launch); }

@@ -46,7 +46,7 @@ DEVICE_LARGE void gram(const T* x, int rows, const T* y, int cols, const T* weig
             if (weights != nullptr) a *= weights[c];
             mma_f64(sums, double(a), double(b));
         }
-        double* to = out + i64(at) * 64 + row * 8 + column * 2;
+        double* to = global(out) + i64(at) * 64 + row * 8 + column * 2;
         to[0] = fresh ? sums[0] : to[0] + sums[0];
         to[1] = fresh ? sums[1] : to[1] + sums[1];
     }
@@ -60,7 +60,7 @@ DEVICE double gathered(const double* products, const Squares& squares, int chunk
         i = j;
         j = other;
     }
-    const double* from = products + (i / 8 * squares.across + j / 8) * 64 + i % 8 * 8 + j % 8;
+    const double* from = global(products) + (i / 8 * squares.across + j / 8) * 64 + i % 8 * 8 + j % 8;
     double sum = 0.0;
     for (int k = 0; k < chunks * squares.sharers; ++k) sum += from[i64(k) * squares.count * 64];
     return sum;

@@ -20,7 +20,7 @@ struct Smalls {
     double* base;
     int r;
     DEVICE Smalls(const Pair& pair) : base(pair.small), r(pair.r) {}
-    DEVICE double* operator()(int which) const { return base + i64(which) * r * r; }
+    DEVICE double* operator()(int which) const { return global(base) + i64(which) * r * r; }
     DEVICE double get(Operand x, int i, int j) const {
         return x.transposed ? (*this)(x.which)[j * r + i] : (*this)(x.which)[i * r + j];
     }

@@ -74,6 +74,7 @@ struct Round {
 
 // x as `dtype` stores it, at element `at` of memory.
 template <class T> DEVICE void store(char* base, i64 at, int dtype, T x, Round round, u64 entry) {
+    base = global(base);
     switch (dtype) {
     case F64: reinterpret_cast<double*>(base)[at] = double(x); break;
     case F32: reinterpret_cast<float*>(base)[at] = float(x); break;
@@ -88,6 +89,7 @@ template <class T> DEVICE void store(char* base, i64 at, int dtype, T x, Round r
 }
 
 template <class T> DEVICE T load(const char* base, i64 at, int dtype) {
+    base = global(base);
     switch (dtype) {
     case F64: return T(reinterpret_cast<const double*>(base)[at]);
     case F32: return T(reinterpret_cast<const float*>(base)[at]);

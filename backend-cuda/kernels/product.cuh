@@ -21,18 +21,24 @@ struct Octet {
 
 template <class T> DEVICE T* coefficients(const Pair& pair, int side, int which) {
     int ld = coefficient_ld(pair.r);
-    return static_cast<T*>(pair.coefficients) + i64(side * COEFFICIENTS + which) * pair.r * ld;
+    return global(static_cast<T*>(pair.coefficients)) + i64(side * COEFFICIENTS + which) * pair.r * ld;
 }
 
 // d += C x, for rows `i` to `i + 7` of C and column `c` of the tile x.
 template <class T>
 DEVICE void add_product(T (&d)[OCTET], const T* matrix, const T* x, int i, int c, int r, int ld) {
+    typedef Vector<T> V;
     int across = coefficient_ld(r);
-#pragma unroll 4
+#pragma unroll 2
     for (int k = 0; k < r; ++k) {
         T value = x[k * ld + c];
-        const T* row = matrix + k * across + i;
+        const V* row = reinterpret_cast<const V*>(matrix + k * across + i);
 #pragma unroll
-        for (int a = 0; a < OCTET; ++a) d[a] = fma(row[a], value, d[a]);
+        for (int part = 0; part < OCTET / V::COUNT; ++part) {
+            V by = row[part];
+#pragma unroll
+            for (int a = 0; a < V::COUNT; ++a)
+                d[part * V::COUNT + a] = fma(by.x[a], value, d[part * V::COUNT + a]);
+        }
     }
 }

@@ -10,7 +10,7 @@ template <class T> DEVICE void survey(const Launch& launch) {
     SHARED(T, shared);
     Task task = launch.tasks[blockIdx.x];
     const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const Side side = pair.side[task.side];
     Tiles<T> tiles = tiles_of<T>(pair, shared);
     double* out = side.products + task.chunk * products_of(squares_of(2 * pair.r, 2 * pair.r));
     int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
@@ -22,5 +22,5 @@ template <class T> DEVICE void survey(const Launch& launch) {
     }
 }
 
-KERNEL survey_f32(const Launch launch) { survey<float>(launch); }
+KERNEL_OF(3) survey_f32(const Launch launch) { survey<float>(launch); }
 KERNEL survey_f64(const Launch launch) { survey<double>(launch); }

@@ -2,10 +2,11 @@
 // reaches past the last column is zero. Strides and storage types are dealt with on the way in and
 // out, and nowhere else.
 //
-// Every block has three tiles of r rows, one below the other:
+// Every block has tiles of r rows, one below the other:
 //     0  a result
 //     1  F
 //     2  G, or the momentum
+//     3, 4  moments, in the pass that needs them
 #pragma once
 #include "number.cuh"
 #include "platform.cuh"
@@ -17,13 +18,14 @@ DEVICE int tile_ld(const Pair& pair) { return pair.width + 4; }
 template <class T> struct Tiles {
     T* at;
     int r, width, ld;
-    // Row i of all three.
+    // Row i of all of them.
     DEVICE T* row(int i) const { return at + i * ld; }
     DEVICE T* result() const { return row(0); }
     DEVICE T* f() const { return row(r); }
     DEVICE T* g() const { return row(2 * r); }
-    // What is left of shared memory.
-    DEVICE void* rest() const { return row(3 * r); }
+    DEVICE T* moment(int k) const { return row((3 + k) * r); }
+    // What is left of shared memory behind so many tiles.
+    DEVICE void* rest(int tiles = 3) const { return row(tiles * r); }
 };
 
 template <class T> DEVICE Tiles<T> tiles_of(const Pair& pair, void* shared) {
@@ -57,11 +59,41 @@ DEVICE bool rows_are_dense(const View& view) { return llabs(view.col) <= llabs(v
 // Columns of the tile that exist.
 DEVICE int columns_of(int start, int width, int len) { return max(0, min(width, len - start)); }
 
+// f32 into a tile of f32: asynchronous, so that all of a block's loads are on their way at once.
+DEVICE void start_copies(const View& view, int r, int start, int count, int width, float* tile, int ld) {
+    const float* base = reinterpret_cast<const float*>(view.at);
+    if (view.run == BY_ROWS) {
+#pragma unroll 1
+        for (int e = threadIdx.x * 4; e < r * width; e += BLOCK * 4) {
+            Place place = by_rows(e, width);
+            const float* from = base + place.i * view.row + start + place.c;
+            float* to = tile + place.i * ld + place.c;
+            if (place.c + 4 <= count) {
+                copy_async<16>(to, from);
+                continue;
+            }
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                if (place.c + k < count) copy_async<4>(to + k, from + k);
+                else to[k] = 0.0f;
+            }
+        }
+        return;
+    }
+#pragma unroll 4
+    for (int e = threadIdx.x; e < r * width; e += BLOCK) {
+        Place place = by_columns(e, r);
+        float* to = tile + place.i * ld + place.c;
+        if (place.c < count) copy_async<4>(to, base + i64(start) * r + e);
+        else *to = 0.0f;
+    }
+}
+
 template <class T, class S>
 DEVICE void load_vectors(const View& view, int r, int start, int count, int width, T* tile, int ld) {
     typedef typename S::Bytes Bytes;
     typedef Vector<Bytes> V;
-    const Bytes* base = reinterpret_cast<const Bytes*>(view.at);
+    const Bytes* base = global(reinterpret_cast<const Bytes*>(view.at));
     if (view.run == BY_ROWS) {
         for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
             Place place = by_rows(e, width);
@@ -96,14 +128,16 @@ DEVICE void load_vectors(const View& view, int r, int start, int count, int widt
     }
 }
 
-// Columns `start` and on of a matrix of r rows and `len` columns. What is computed in f64 is read
-// number by number.
+DEVICE void start_copies(const View&, int, int, int, int, double*, int) {}
+
+// Columns `start` and on of a matrix of r rows and `len` columns; complete for the thread itself after
+// `wait_async<0>`. What is computed in f64 is read number by number.
 template <class T>
 DEVICE_LARGE void load_tile(View view, int r, int len, int start, int width, T* tile, int ld) {
     int count = columns_of(start, width, len);
     if (sizeof(T) == 4 && view.run != SCATTERED) {
         switch (view.dtype) {
-        case F32: load_vectors<T, Stored32>(view, r, start, count, width, tile, ld); return;
+        case F32: start_copies(view, r, start, count, width, tile, ld); return;
         case BF16: load_vectors<T, Stored16b>(view, r, start, count, width, tile, ld); return;
         case F16: load_vectors<T, Stored16h>(view, r, start, count, width, tile, ld); return;
         }
@@ -131,10 +165,9 @@ DEVICE_LARGE void load_panel(const void* panel, int from_ld, int r, int len, int
 #pragma unroll 1
     for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
         Place place = by_rows(e, width);
-        V v = {};
-        if (place.c < count)
-            v = *reinterpret_cast<const V*>(static_cast<const T*>(panel) + i64(place.i) * from_ld + start + place.c);
-        *reinterpret_cast<V*>(tile + place.i * ld + place.c) = v;
+        V* to = reinterpret_cast<V*>(tile + place.i * ld + place.c);
+        if (place.c < count) copy_async<VECTOR>(to, static_cast<const T*>(panel) + i64(place.i) * from_ld + start + place.c);
+        else *to = V{};
     }
 }
 
@@ -151,14 +184,26 @@ template <class T> DEVICE_LARGE void merge_master(const Side& side, const Tiles<
     __syncthreads();
 }
 
-// F, through its master copy where there is one, and g, unless it is nowhere. Ends in a barrier.
+// Waits until all that the block has started to load is there.
+DEVICE void finish_loads() {
+    commit_async();
+    wait_async<0>();
+    __syncthreads();
+}
+
+// Starts to load F and g; only F, where g is nowhere.
 template <class T>
-DEVICE_LARGE void load_side(const Side& side, View g, const Tiles<T>& tiles, int start) {
+DEVICE_LARGE void start_side(const Side& side, View g, const Tiles<T>& tiles, int start) {
 #pragma unroll 1
     for (int k = 0; k < (g.at == nullptr ? 1 : 2); ++k)
         load_tile(k == 0 ? side.f : g, tiles.r, side.len, start, tiles.width, tiles.row((1 + k) * tiles.r),
                   tiles.ld);
-    __syncthreads();
+}
+
+// Loads F and g; F through its master copy, where there is one. Ends in a barrier.
+template <class T> DEVICE void load_side(const Side& side, View g, const Tiles<T>& tiles, int start) {
+    start_side(side, g, tiles, start);
+    finish_loads();
     merge_master(side, tiles, start);
 }
 
@@ -171,7 +216,7 @@ DEVICE_LARGE void store_factor(const Side& side, const T* tile, int r, int start
     bool vectors = side.f.dtype == F32 && sizeof(T) == 4;
     typedef Vector<float> V;
     if (vectors && side.f.run == BY_COLUMNS) {
-        float* to = reinterpret_cast<float*>(side.f.at) + i64(start) * r;
+        float* to = global(reinterpret_cast<float*>(side.f.at)) + i64(start) * r;
         for (int e = threadIdx.x * V::COUNT; e < r * count; e += BLOCK * V::COUNT) {
             V v;
             Place place = by_columns(e, r);
@@ -190,7 +235,7 @@ DEVICE_LARGE void store_factor(const Side& side, const T* tile, int r, int start
     if (vectors && side.f.run == BY_ROWS && count == width) {
         for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
             Place place = by_rows(e, width);
-            float* to = reinterpret_cast<float*>(side.f.at) + place.i * side.f.row + start + place.c;
+            float* to = global(reinterpret_cast<float*>(side.f.at)) + place.i * side.f.row + start + place.c;
             *reinterpret_cast<V*>(to) = *reinterpret_cast<const V*>(tile + place.i * ld + place.c);
         }
         return;

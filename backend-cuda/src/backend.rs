@@ -10,6 +10,7 @@ use lora_pro_core::{
 
 use crate::NAME;
 use crate::device::Device;
+use crate::dial::Dial;
 use crate::driver::Driver;
 use crate::memory::Memory;
 use crate::model::{DOUBTFUL, NOT_FINITE, Report, Status};
@@ -63,6 +64,12 @@ impl CudaBackend {
         }
     }
 
+    /// What sets the factors of the learning rate and of gradients between replays of a captured
+    /// step.
+    pub fn dial(&self) -> Dial {
+        self.session.dial().clone()
+    }
+
     /// The device.
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
@@ -85,7 +92,8 @@ impl CudaBackend {
         if refused != 0 {
             return self.refuse(slots, io, control, &board);
         }
-        self.bring_home(slots, &board);
+        let ids = self.session.ids().clone();
+        self.bring_home(slots, &ids, &board);
         let Status {
             grad_norm,
             grad_clip,
@@ -131,16 +139,21 @@ impl CudaBackend {
 
     /// What the first report of a refusal is about.
     fn at_fault(&self, slots: &Slots<'_>, board: &[u8]) -> String {
-        let at = reports(board).iter().position(|report| report.refused != 0);
-        at.map_or("the model".into(), |at| self.session.subject(slots, at))
+        let [pairs, params] = self.session.split(reports(board));
+        let refused = |report: &Report| report.refused != 0;
+        let pair = pairs.iter().position(refused);
+        let pair = pair.map(|id| slots.pairs[id].spec.subject());
+        let param = || params.iter().position(refused);
+        let param = || param().map(|id| slots.params[id].spec.subject());
+        pair.or_else(param).unwrap_or("the model".into())
     }
 
-    /// Counters and reports of what the last step stepped.
-    fn bring_home(&mut self, slots: &mut Slots<'_>, board: &[u8]) {
+    /// Counters and reports of these adapters and parameters.
+    fn bring_home(&mut self, slots: &mut Slots<'_>, ids: &[Vec<usize>; 2], board: &[u8]) {
         let grad_scale = self.session.grad_scale();
-        let mut reports = reports(board).iter();
-        for (id, report) in self.session.pair_ids().iter().zip(&mut reports) {
-            let slot = &mut slots.pairs[*id];
+        let [of_pairs, of_params] = self.session.split(reports(board));
+        for id in &ids[0] {
+            let (slot, report) = (&mut slots.pairs[*id], &of_pairs[*id]);
             slot.state.step = report.step;
             let factors = report.factor_square.map(f64::sqrt);
             let out = &mut slot.report;
@@ -151,8 +164,8 @@ impl CudaBackend {
             out.equivalent_norm = report.equivalent_norm;
             out.clip = report.clip;
         }
-        for (id, report) in self.session.param_ids().iter().zip(&mut reports) {
-            slots.params[*id].state.step = report.step;
+        for id in &ids[1] {
+            slots.params[*id].state.step = of_params[*id].step;
         }
         self.session.note_counters(slots);
     }
@@ -217,6 +230,13 @@ impl Backend for CudaBackend {
         control: &Control,
     ) -> Result<StepReport, Error> {
         let capturing = self.device.is_capturing(control.stream)?;
+        if self.session.is_outgrown_by(&slots) && !capturing {
+            // What only the device knows goes with the memory that it stands in.
+            self.sync(Slots {
+                pairs: slots.pairs,
+                params: slots.params,
+            })?;
+        }
         self.stream = control.stream;
         self.on_non_finite = control.on_non_finite;
         self.session.prepare(&slots, &io, control, capturing)?;
@@ -238,7 +258,8 @@ impl Backend for CudaBackend {
             return Ok(());
         }
         let board = self.session.board(self.stream)?;
-        self.bring_home(&mut slots, &board);
+        let known = self.session.known();
+        self.bring_home(&mut slots, &known, &board);
         self.session.bring_counters_home(self.stream, &mut slots)?;
         let Status {
             refused,

@@ -39,14 +39,16 @@ pub(crate) fn pair_in_f64(slot: &PairSlot) -> bool {
     slot.spec.dtype == DType::F64 || moments
 }
 
-/// Columns of a tile: what lets three tiles of r rows fit into shared memory.
-pub(crate) fn width(r: usize) -> usize {
-    2048 / r.max(8).next_power_of_two()
+/// Columns of a tile: what lets five tiles of r rows fit into shared memory.
+fn width(r: usize, in_f64: bool) -> usize {
+    let numbers = if in_f64 { 1024 } else { 2048 };
+    numbers / r.max(8).next_power_of_two()
 }
 
-/// Columns that a block visits: more for larger ranks, whose products are larger.
+/// Columns that a block visits: more for larger ranks, whose products are larger. A multiple of
+/// every width.
 fn chunk(r: usize) -> usize {
-    (32 * r.max(16)).next_multiple_of(width(r))
+    (32 * r.max(16)).next_multiple_of(256)
 }
 
 /// Rows that a block of the wide pass goes down: a multiple of what its warps have at once in each
@@ -74,6 +76,32 @@ fn dtype_number(dtype: DType) -> i32 {
         DType::Bf16 => 2,
         DType::F16 => 3,
         DType::U8 => 4,
+    }
+}
+
+/// Refuses elements that no load instruction of a GPU reaches.
+fn check_aligned(of: &MatRef<'_>, subject: impl Fn() -> String, tensor: &str) -> Result<(), Error> {
+    let (at, size) = (of.as_ptr() as usize, of.dtype().size());
+    if at.is_multiple_of(size) {
+        return Ok(());
+    }
+    let what = format!("{tensor} at the address {at:#x}, which is not aligned to {size} bytes");
+    Err(Error::Unsupported {
+        subject: subject(),
+        backend: NAME.into(),
+        what,
+    })
+}
+
+fn check_pair_aligned(slot: &PairSlot, io: &PairIo<'_>) -> Result<(), Error> {
+    let subject = || slot.spec.subject();
+    check_aligned(&io.a.as_ref(), subject, "A")?;
+    check_aligned(&io.b.as_ref(), subject, "B")?;
+    check_aligned(&io.grad_a, subject, "grad A")?;
+    check_aligned(&io.grad_b, subject, "grad B")?;
+    match &io.base {
+        Some(base) if slot.hyper.decay_base => check_aligned(&base.as_ref(), subject, "W0"),
+        _ => Ok(()),
     }
 }
 
@@ -174,8 +202,9 @@ const SCALES: [&str; 3] = ["exp_avg_scale", "exp_avg_sq_scale", "max_exp_avg_sq_
 /// An adapter.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a rank above [`MAX_RANK`], for dimensions of more than 2^30 and for
-/// 8-bit moments of f64 parameters, [`Error::Backend`] for state that is not ours.
+/// [`Error::Unsupported`] for a rank above [`MAX_RANK`], for dimensions of more than 2^30, for
+/// 8-bit moments of f64 parameters and for tensors that are not aligned, [`Error::Backend`] for
+/// state that is not ours.
 pub(crate) fn pair(
     slot: &PairSlot,
     io: &PairIo<'_>,
@@ -184,6 +213,8 @@ pub(crate) fn pair(
 ) -> Result<model::Pair, Error> {
     let (spec, method, r) = (&slot.spec, slot.hyper.method, slot.spec.r);
     check_supported(slot)?;
+    check_pair_aligned(slot, io)?;
+    let address = |name| address(&slot.state, &spec.name, name);
     let in_f64 = pair_in_f64(slot);
     let size = if in_f64 { 8 } else { 4 };
     let lens = [spec.n, spec.m];
@@ -196,7 +227,7 @@ pub(crate) fn pair(
         report: board.report,
         counter: board.counter,
         r: r as i32,
-        width: width(r) as i32,
+        width: width(r, in_f64) as i32,
         wide_ld: leading(spec.n) as i32,
         wide_rows: WIDE_ROWS as i32,
         name: hash(&spec.name),
@@ -218,10 +249,10 @@ pub(crate) fn pair(
         pair.side[k] = model::Side {
             f: view(&factors[k], k == 1),
             g: view(gradients[k], k == 1),
-            first: address(&slot.state, first)?,
-            second: address(&slot.state, second)?,
-            largest: address(&slot.state, largest)?,
-            master: address(&slot.state, ["master_a", "master_b"][k])?,
+            first: address(first)?,
+            second: address(second)?,
+            largest: address(largest)?,
+            master: address(["master_a", "master_b"][k])?,
             old: take(factored, r * ld, size),
             fresh: take(factored, r * ld, size),
             weights: take(factored, ld, size),
@@ -241,8 +272,8 @@ pub(crate) fn pair(
     }
     if method == Method::Full {
         for k in 0..3 {
-            pair.wide[k] = address(&slot.state, MOMENTS[k])?;
-            pair.scales[k] = address(&slot.state, SCALES[k])?;
+            pair.wide[k] = address(MOMENTS[k])?;
+            pair.scales[k] = address(SCALES[k])?;
         }
         let stored = slot.state.dtype(MOMENTS[0]).unwrap_or(DType::F32);
         pair.wide_dtype = dtype_number(stored);
@@ -278,7 +309,8 @@ fn check_supported(slot: &PairSlot) -> Result<(), Error> {
 /// A parameter without a pair.
 ///
 /// # Errors
-/// [`Error::Backend`] for state that is not ours.
+/// [`Error::Unsupported`] for tensors that are not aligned, [`Error::Backend`] for state that is not
+/// ours.
 pub(crate) fn param(
     slot: &ParamSlot,
     io: &ParamIo<'_>,
@@ -286,16 +318,20 @@ pub(crate) fn param(
     arena: &mut Arena,
 ) -> Result<model::Param, Error> {
     let [rows, cols] = slot.spec.shape();
+    let value = io.value.as_ref();
+    check_aligned(&value, || slot.spec.subject(), "value")?;
+    check_aligned(&io.grad, || slot.spec.subject(), "grad")?;
+    let address = |name| address(&slot.state, &slot.spec.name, name);
     let chunk_count = (rows * cols).div_ceil(ENTRIES);
-    let [first, second, largest] = MOMENTS.map(|name| address(&slot.state, name));
+    let [first, second, largest] = MOMENTS.map(address);
     Ok(model::Param {
-        value: view(&io.value.as_ref(), false),
+        value: view(&value, false),
         grad: view(&io.grad, false),
         hyper: hyper(&slot.hyper, slot.spec.dtype == DType::F64),
         first: first?,
         second: second?,
         largest: largest?,
-        master: address(&slot.state, "master")?,
+        master: address("master")?,
         squares: arena.take(2 * chunk_count, 8),
         backup: 0,
         report: board.report,

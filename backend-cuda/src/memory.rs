@@ -207,13 +207,13 @@ impl Memory {
     }
 }
 
-/// Address of the state tensor called `name`; 0 where the layout has none.
-pub(crate) fn address(state: &State, name: &'static str) -> Result<u64, Error> {
-    match state.buffer(name) {
-        None => Ok(0),
-        Some(buffer) => {
-            let memory = buffer.get::<Memory>();
-            Ok(memory.ok_or_else(|| foreign_buffer(NAME, name))?.block.at())
-        }
+/// Address of `owner`'s state tensor called `name`; 0 where the layout has none.
+pub(crate) fn address(state: &State, owner: &str, name: &'static str) -> Result<u64, Error> {
+    let Some(buffer) = state.buffer(name) else {
+        return Ok(0);
+    };
+    match buffer.get::<Memory>() {
+        Some(memory) => Ok(memory.block.at()),
+        None => Err(foreign_buffer(NAME, &format!("{owner}.{name}"))),
     }
 }

@@ -3,6 +3,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::device::Launch;
+
 macro_rules! twins {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),+ $(,)? })+) => {$(
         $(#[$doc])*
@@ -73,6 +75,26 @@ twins! {
 
     /// What one block does.
     Task { item: u32, side: u32, chunk: u32, other: u32 }
+}
+
+/// Sizes of the structures, in the order in which the kernel `sizes` has them: for the test that
+/// compares both.
+#[must_use]
+pub fn sizes() -> [usize; 12] {
+    [
+        size_of::<Launch>(),
+        size_of::<Task>(),
+        size_of::<Model>(),
+        size_of::<Status>(),
+        size_of::<Control>(),
+        size_of::<Param>(),
+        size_of::<Pair>(),
+        size_of::<Side>(),
+        size_of::<Report>(),
+        size_of::<Step>(),
+        size_of::<Hyper>(),
+        size_of::<View>(),
+    ]
 }
 
 /// Bits of [`Report::refused`].

@@ -17,6 +17,9 @@ pub(crate) struct Pass {
 const FACTORED: i32 = 3;
 const FULL: i32 = 4;
 
+/// The number of the type of codes.
+const CODES: i32 = 4;
+
 /// Room for block sums, in numbers of f64 (`ROOM` of `kernels/solve.cu`).
 const ROOM: usize = 32;
 
@@ -92,11 +95,22 @@ fn cut(cut: Cut, item: u32, pair: &Pair) -> Vec<Task> {
     }
 }
 
+/// Bytes of shared memory of so many tiles of r rows.
+fn tile_bytes(pair: &Pair, count: usize) -> usize {
+    let (r, width) = (pair.r as usize, pair.width as usize);
+    count * r * (width + 4) * Type::of(pair.hyper.in_f64).size()
+}
+
 /// Bytes of shared memory of a thin pass: three tiles, the squares of octets, weights, a sum.
 fn tiles(pair: &Pair) -> usize {
     let (r, width) = (pair.r as usize, pair.width as usize);
-    let numbers = 3 * r * (width + 4) + (r.div_ceil(8) + 1) * width;
-    numbers * Type::of(pair.hyper.in_f64).size() + ROOM * 8
+    let numbers = (r.div_ceil(8) + 1) * width;
+    tile_bytes(pair, 3) + numbers * Type::of(pair.hyper.in_f64).size() + ROOM * 8
+}
+
+/// The same of the pass that steps a factor: two more tiles for moments.
+fn moment_tiles(pair: &Pair) -> usize {
+    tile_bytes(pair, 5) + ROOM * 8
 }
 
 /// Bytes of shared memory of the r x r kernels that decompose.
@@ -110,16 +124,19 @@ fn sum(_: &Pair) -> usize {
     ROOM * 8
 }
 
-/// The kernel of the wide pass, and its shared memory: N of what the warps have at once.
+/// The kernel of the wide pass, and its shared memory: the next moments, and of the rows that a block
+/// has at once N and so many numbers of B.
 fn wide_kernel(pair: &Pair) -> (&'static str, usize) {
-    let (kernel, rows) = match (Type::of(pair.hyper.in_f64), pair.wide_dtype == 4) {
-        (Type::F32, false) if pair.r <= 8 => ("wide_f32_r8", 32),
-        (Type::F32, false) => ("wide_f32_r32", 32),
-        (Type::F64, _) => ("wide_f64_r16", 16),
-        (Type::F32, true) => ("wide_f32_coded", 48),
+    let (kernel, rows, ranks) = match (Type::of(pair.hyper.in_f64), pair.wide_dtype) {
+        (Type::F32, CODES) => ("wide_f32_coded", 48, 8),
+        (Type::F32, _) if pair.r <= 8 => ("wide_f32_r8", 16, 8),
+        (Type::F32, _) => ("wide_f32_r32", 32, 32),
+        (Type::F64, _) => ("wide_f64_r16", 16, 16),
     };
-    let size = Type::of(pair.hyper.in_f64).size();
-    (kernel, rows * STRIP * size)
+    // f64, f32, bf16, f16, codes.
+    let moments = 2 * [8, 4, 2, 2, 1][pair.wide_dtype as usize];
+    let number = Type::of(pair.hyper.in_f64).size();
+    (kernel, rows * (STRIP * (moments + number) + ranks * number))
 }
 
 /// Collects passes.
@@ -243,9 +260,9 @@ impl Planner<'_> {
         let ours = |pair: &Pair| pair.hyper.method != FACTORED;
         let clipped = |pair: &Pair| ours(pair) && pair.hyper.update_clip > 0.0;
         let apply = ["apply_f32", "apply_f64"];
-        self.typed(apply, Cut::Chunks, tiles, [1, 0], clipped);
+        self.typed(apply, Cut::Chunks, moment_tiles, [1, 0], clipped);
         self.add("measure", Cut::Whole, sum, [1, 0], clipped);
-        self.typed(apply, Cut::Chunks, tiles, [0; 2], ours);
+        self.typed(apply, Cut::Chunks, moment_tiles, [0; 2], ours);
     }
 }
 

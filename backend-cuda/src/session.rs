@@ -10,6 +10,7 @@ use lora_pro_core::{Control, Error, Slots, StepIo};
 use crate::NAME;
 use crate::describe::{self, Arena, Board};
 use crate::device::{Device, Launch};
+use crate::dial::Dial;
 use crate::memory::Block;
 use crate::model::{self, Model, Pair, Param, Report, Status, Task};
 use crate::plan::{Pass, backup_passes, passes};
@@ -17,16 +18,17 @@ use crate::plan::{Pass, backup_passes, passes};
 /// A counter that no adapter has: it has not been uploaded.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Memory that grows with the set.
+/// Memory that grows with the set, or with what is registered.
 #[derive(Default)]
 struct Blocks {
-    /// The model, and what concerns the whole step.
-    head: Option<Block>,
-    /// Status and reports: what is read after a step.
+    /// The model, and what concerns the whole step. A dial may keep it.
+    head: Option<Arc<Block>>,
+    /// Status and reports of everything registered: what is read after a step.
     board: Option<Block>,
     /// Adapters and parameters.
     descriptors: Option<Block>,
     tasks: Option<Block>,
+    /// Of everything registered.
     counters: Option<Block>,
     scratch: Option<Block>,
 }
@@ -45,6 +47,13 @@ impl Described {
             && cast_slice::<_, u8>(&self.pairs) == cast_slice::<_, u8>(&other.pairs)
             && cast_slice::<_, u8>(&self.params) == cast_slice::<_, u8>(&other.params)
     }
+
+    /// Whether everything in scratch memory is where it was, of the same shape. (Types of numbers
+    /// show in the kernels.)
+    fn lies_as(&self, other: &Described) -> bool {
+        let shape = |pair: &Pair| (pair.r, pair.side.map(|side| side.len), pair.small);
+        (self.pairs.iter().map(shape)).eq(other.pairs.iter().map(shape))
+    }
 }
 
 /// See the module's head.
@@ -58,10 +67,11 @@ pub(crate) struct Session {
     /// Counters as the host last saw them, of all adapters and then of all parameters.
     counters: [Vec<u64>; 2],
     grad_scale: f64,
+    dial: Dial,
 }
 
 /// Where the control stands behind the model.
-const CONTROL: usize = 64;
+pub(crate) const CONTROL: usize = 64;
 const HEAD: usize = CONTROL + size_of::<model::Control>();
 
 /// Makes sure that a block has so many bytes; whether it is a new one.
@@ -79,14 +89,32 @@ fn reserve(
     Ok(true)
 }
 
+/// How many adapters and parameters are registered.
+fn counts(slots: &Slots<'_>) -> [usize; 2] {
+    [slots.pairs.len(), slots.params.len()]
+}
+
+/// Numbers in their order, each with its place in a list.
+fn in_order(ids: impl Iterator<Item = usize>) -> Vec<(usize, usize)> {
+    let mut all: Vec<_> = ids.enumerate().map(|(place, id)| (id, place)).collect();
+    all.sort_unstable();
+    all
+}
+
 /// Address of a block that may not be there.
 fn at(block: &Option<Block>) -> u64 {
     block.as_ref().map_or(0, Block::at)
 }
 
+/// The same of the head.
+fn head(blocks: &Blocks) -> u64 {
+    blocks.head.as_ref().map_or(0, |block| block.at())
+}
+
 impl Session {
     pub(crate) fn new(device: Arc<dyn Device>) -> Self {
         Session {
+            dial: Dial::new(device.clone()),
             device,
             blocks: Blocks::default(),
             described: Described::default(),
@@ -97,14 +125,23 @@ impl Session {
         }
     }
 
-    /// Numbers of the adapters of the last step, in the order of the reports.
-    pub(crate) fn pair_ids(&self) -> &[usize] {
-        &self.ids[0]
+    /// Numbers of the adapters and parameters of the last step.
+    pub(crate) fn ids(&self) -> &[Vec<usize>; 2] {
+        &self.ids
     }
 
-    /// The same of parameters.
-    pub(crate) fn param_ids(&self) -> &[usize] {
-        &self.ids[1]
+    /// Numbers of all whose counters and reports are on the device.
+    pub(crate) fn known(&self) -> [Vec<usize>; 2] {
+        let known = |counters: &Vec<u64>| {
+            let all = 0..counters.len();
+            all.filter(|id| counters[*id] != UNKNOWN).collect()
+        };
+        [known(&self.counters[0]), known(&self.counters[1])]
+    }
+
+    /// What sets the factors of captured steps.
+    pub(crate) fn dial(&self) -> &Dial {
+        &self.dial
     }
 
     /// The factor on gradients of the last step.
@@ -114,17 +151,18 @@ impl Session {
 
     /// Whether there was a step.
     pub(crate) fn has_run(&self) -> bool {
-        !self.passes.is_empty()
+        self.blocks.board.is_some()
     }
 
-    /// How errors call what the report at this place is about.
-    pub(crate) fn subject(&self, slots: &Slots<'_>, at: usize) -> String {
-        match self.ids[0].get(at) {
-            Some(id) => slots.pairs[*id].spec.subject(),
-            None => slots.params[self.ids[1][at - self.ids[0].len()]]
-                .spec
-                .subject(),
-        }
+    /// Whether more is registered than when counters and reports were laid out.
+    pub(crate) fn is_outgrown_by(&self, slots: &Slots<'_>) -> bool {
+        counts(slots) != [0, 1].map(|k| self.counters[k].len())
+    }
+
+    /// Splits what is there for everything registered: for adapters, for parameters.
+    pub(crate) fn split<'b, T>(&self, all: &'b [T]) -> [&'b [T]; 2] {
+        let (pairs, params) = all.split_at(self.counters[0].len());
+        [pairs, params]
     }
 
     /// Brings what is on the device up to date for a step.
@@ -139,41 +177,38 @@ impl Session {
         control: &Control,
         capturing: bool,
     ) -> Result<(), Error> {
-        self.grad_scale = control.grad_scale;
-        let changed = self.place(slots, io, capturing)?;
-        let described = self.describe(slots, io, capturing)?;
+        let changed = self.place(slots, capturing)?;
+        let of_pairs = in_order(io.pairs.iter().map(|pair| pair.id.0));
+        let of_params = in_order(io.params.iter().map(|param| param.id.0));
+        let described = self.describe(slots, io, [&of_pairs, &of_params], capturing)?;
         if changed || !self.described.is(&described) {
             refuse_capture(capturing)?;
             self.upload(control.stream, described)?;
         }
+        self.grad_scale = control.grad_scale;
+        self.ids = [of_pairs, of_params].map(|all| all.into_iter().map(|(id, _)| id).collect());
         self.upload_counters(control.stream, slots, capturing)
     }
 
     /// Room for counters and reports, whose addresses the description holds.
-    fn place(
-        &mut self,
-        slots: &Slots<'_>,
-        io: &StepIo<'_, '_>,
-        capturing: bool,
-    ) -> Result<bool, Error> {
-        let counts = [slots.pairs.len(), slots.params.len()];
-        let reports = io.pairs.len() + io.params.len();
-        let board = size_of::<Status>() + reports * size_of::<Report>();
-        let fits =
-            |block: &Option<Block>, bytes| block.as_ref().is_some_and(|x| x.bytes() >= bytes);
-        let same_counters = counts == [0, 1].map(|k| self.counters[k].len());
-        if same_counters && fits(&self.blocks.board, board) && self.blocks.head.is_some() {
+    fn place(&mut self, slots: &Slots<'_>, capturing: bool) -> Result<bool, Error> {
+        if self.has_run() && !self.is_outgrown_by(slots) {
             return Ok(false);
         }
         refuse_capture(capturing)?;
-        reserve(&self.device, &mut self.blocks.head, HEAD)?;
-        reserve(&self.device, &mut self.blocks.board, board)?;
-        if !same_counters {
-            self.blocks.counters = None;
-            let bytes = (counts[0] + counts[1]) * size_of::<u64>();
-            reserve(&self.device, &mut self.blocks.counters, bytes)?;
-            self.counters = counts.map(|count| vec![UNKNOWN; count]);
+        let counts = counts(slots);
+        let count = counts[0] + counts[1];
+        let board = size_of::<Status>() + count * size_of::<Report>();
+        (self.blocks.counters, self.blocks.board) = (None, None);
+        if self.blocks.head.is_none() {
+            let head = Arc::new(Block::zeros(&self.device, HEAD)?);
+            self.dial.point_to(&head);
+            self.blocks.head = Some(head);
         }
+        let counters = (count * size_of::<u64>()).max(1);
+        reserve(&self.device, &mut self.blocks.counters, counters)?;
+        reserve(&self.device, &mut self.blocks.board, board)?;
+        self.counters = counts.map(|count| vec![UNKNOWN; count]);
         Ok(true)
     }
 
@@ -182,29 +217,21 @@ impl Session {
         &mut self,
         slots: &Slots<'_>,
         io: &StepIo<'_, '_>,
+        [of_pairs, of_params]: [&[(usize, usize)]; 2],
         capturing: bool,
     ) -> Result<Described, Error> {
-        let mut pairs: Vec<usize> = (0..io.pairs.len()).collect();
-        pairs.sort_by_key(|k| io.pairs[*k].id.0);
-        let mut params: Vec<usize> = (0..io.params.len()).collect();
-        params.sort_by_key(|k| io.params[*k].id.0);
-        self.ids = [
-            pairs.iter().map(|k| io.pairs[*k].id.0).collect(),
-            params.iter().map(|k| io.params[*k].id.0).collect(),
-        ];
         loop {
             let mut arena = Arena::new(at(&self.blocks.scratch));
             let mut described = Described::default();
-            for (place, k) in pairs.iter().enumerate() {
-                let id = io.pairs[*k].id.0;
-                let board = self.whereabouts(id, place);
-                let pair = describe::pair(&slots.pairs[id], &io.pairs[*k], board, &mut arena)?;
+            for (id, k) in of_pairs {
+                let board = self.whereabouts(*id);
+                let pair = describe::pair(&slots.pairs[*id], &io.pairs[*k], board, &mut arena)?;
                 described.pairs.push(pair);
             }
-            for (place, k) in params.iter().enumerate() {
-                let id = io.params[*k].id.0;
-                let board = self.whereabouts(slots.pairs.len() + id, pairs.len() + place);
-                let param = describe::param(&slots.params[id], &io.params[*k], board, &mut arena)?;
+            for (id, k) in of_params {
+                let board = self.whereabouts(slots.pairs.len() + id);
+                let slot = &slots.params[*id];
+                let param = describe::param(slot, &io.params[*k], board, &mut arena)?;
                 described.params.push(param);
             }
             let short = self
@@ -220,11 +247,11 @@ impl Session {
         }
     }
 
-    fn whereabouts(&self, counter: usize, report: usize) -> Board {
+    fn whereabouts(&self, place: usize) -> Board {
         let reports = at(&self.blocks.board) + size_of::<Status>() as u64;
         Board {
-            counter: at(&self.blocks.counters) + (counter * size_of::<u64>()) as u64,
-            report: reports + (report * size_of::<Report>()) as u64,
+            counter: at(&self.blocks.counters) + (place * size_of::<u64>()) as u64,
+            report: reports + (place * size_of::<Report>()) as u64,
         }
     }
 
@@ -238,12 +265,14 @@ impl Session {
             bytes.len().max(1),
         )?;
         let new = passes(pairs, params);
-        if new != self.passes {
+        if new != self.passes || !described.lies_as(&self.described) {
             // Scratch memory is laid out anew, and kernels count on zeros beyond the last column.
             if let Some(scratch) = &self.blocks.scratch {
                 // SAFETY: the block has as many bytes, and is ours.
                 unsafe { self.device.fill(stream, scratch.at(), 0, scratch.bytes())? };
             }
+        }
+        if new != self.passes {
             self.passes = new;
             self.upload_tasks(stream, &[])?;
         }
@@ -251,19 +280,16 @@ impl Session {
         let model = Model {
             pairs: descriptors,
             params: descriptors + cast_slice::<_, u8>(pairs).len() as u64,
-            control: at(&self.blocks.head) + CONTROL as u64,
+            control: head(&self.blocks) + CONTROL as u64,
             status: at(&self.blocks.board),
             pair_count: pairs.len() as i32,
             param_count: params.len() as i32,
         };
-        let blocks = [
-            (&self.blocks.descriptors, &bytes[..]),
-            (&self.blocks.head, bytes_of(&model)),
-        ];
-        for (block, bytes) in blocks {
-            if let Some(block) = block {
-                block.write(stream, bytes)?;
-            }
+        if let Some(block) = &self.blocks.descriptors {
+            block.write(stream, &bytes)?;
+        }
+        if let Some(block) = &self.blocks.head {
+            block.write(stream, bytes_of(&model))?;
         }
         self.described = described;
         Ok(())
@@ -322,7 +348,7 @@ impl Session {
     /// Starts a step: sets the control, or leaves it as it is.
     fn begin(&self, control: &Control, set: bool, insist: bool) -> Result<(), Error> {
         let argument = Launch {
-            model: at(&self.blocks.head),
+            model: head(&self.blocks),
             tasks: 0,
             numbers: [
                 control.lr_factor,
@@ -341,7 +367,7 @@ impl Session {
         let mut first = skip;
         for pass in passes {
             let argument = Launch {
-                model: at(&self.blocks.head),
+                model: head(&self.blocks),
                 tasks: at(&self.blocks.tasks) + (first * size_of::<Task>()) as u64,
                 numbers: [0.0; 4],
                 words: pass.words,
@@ -361,9 +387,9 @@ impl Session {
 
     /// Status and reports, after all work on the stream.
     pub(crate) fn board(&self, stream: u64) -> Result<Vec<u8>, Error> {
-        let count = self.ids[0].len() + self.ids[1].len();
+        let count = self.counters[0].len() + self.counters[1].len();
         let mut bytes = vec![0; size_of::<Status>() + count * size_of::<Report>()];
-        // SAFETY: the board has room for the reports of the set.
+        // SAFETY: the board has room for the reports of everything registered.
         unsafe {
             self.device
                 .read(stream, at(&self.blocks.board), &mut bytes)?
@@ -407,7 +433,8 @@ impl Session {
         };
         let bytes = block.read(stream)?;
         let steps: &[u64] = cast_slice(&bytes);
-        let (of_pairs, of_params) = steps.split_at(self.counters[0].len());
+        let count = self.counters[0].len() + self.counters[1].len();
+        let (of_pairs, of_params) = steps[..count].split_at(self.counters[0].len());
         let pairs = slots.pairs.iter_mut().map(|slot| &mut slot.state);
         let params = slots.params.iter_mut().map(|slot| &mut slot.state);
         let [known_pairs, known_params] = &mut self.counters;

@@ -2,6 +2,7 @@
 
 use lora_pro_core::{Backend, Error, Manifest};
 use lora_pro_cpu::{CpuBackend, Options};
+use lora_pro_cuda::HostTensors;
 use lora_pro_reference::ReferenceBackend;
 
 use crate::failure::Failure;
@@ -24,8 +25,13 @@ pub struct Entry {
 /// All backends, the one that `auto` likes best first.
 pub const BACKENDS: &[Entry] = &[
     Entry {
+        name: lora_pro_cuda::NAME,
+        why: "a GPU is here",
+        make: |_| Ok(Box::new(HostTensors::new(0)?)),
+    },
+    Entry {
         name: lora_pro_cpu::NAME,
-        why: "it is the fastest that is here",
+        why: "it is the fastest that works here",
         make: |threads| {
             let options = Options {
                 threads,
@@ -42,10 +48,11 @@ pub const BACKENDS: &[Entry] = &[
 ];
 
 /// A backend that was asked for, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Choice {
     entry: &'static Entry,
-    automatic: bool,
+    /// Why `auto` took it, where it did.
+    automatic: Option<String>,
 }
 
 impl Choice {
@@ -53,14 +60,14 @@ impl Choice {
     pub fn of(name: &str) -> Result<Self, Failure> {
         if name == "auto" {
             let choice = Self::automatic()?;
-            let Entry { name, why, .. } = choice.entry;
-            note(&format!("backend: auto chose {name}: {why}"));
+            let why = choice.automatic.as_deref().unwrap_or_default();
+            note(&format!("backend: auto chose {}: {why}", choice.entry.name));
             return Ok(choice);
         }
         match BACKENDS.iter().find(|entry| entry.name == name) {
             Some(entry) => Ok(Choice {
                 entry,
-                automatic: false,
+                automatic: None,
             }),
             None => Err(Failure::Input(format!(
                 "there is no backend `{name}`: use one of auto {}",
@@ -71,13 +78,26 @@ impl Choice {
 
     /// The first backend of the table that works here.
     pub fn automatic() -> Result<Self, Failure> {
-        match BACKENDS.iter().find(|entry| (entry.make)(None).is_ok()) {
-            Some(entry) => Ok(Choice {
-                entry,
-                automatic: true,
-            }),
-            None => Err(Failure::Run("no backend of this build works here".into())),
+        let mut why_not = String::new();
+        for entry in BACKENDS {
+            match (entry.make)(None) {
+                Ok(_) => {
+                    let why = entry.why;
+                    let automatic = match &why_not[..] {
+                        "" => why.to_string(),
+                        why_not => format!("{why} ({why_not})"),
+                    };
+                    return Ok(Choice {
+                        entry,
+                        automatic: Some(automatic),
+                    });
+                }
+                Err(error) => why_not = error.to_string(),
+            }
         }
+        Err(Failure::Run(format!(
+            "no backend of this build works here: {why_not}"
+        )))
     }
 
     /// A new backend of this kind.
@@ -98,9 +118,9 @@ impl Choice {
     /// What it says about itself, and how it was chosen.
     pub fn manifest(&self) -> Result<Manifest, Error> {
         let manifest = self.make()?.manifest();
-        let chosen = match self.automatic {
-            true => format!("auto: {}", self.entry.why),
-            false => "asked for".into(),
+        let chosen = match &self.automatic {
+            Some(why) => format!("auto: {why}"),
+            None => "asked for".into(),
         };
         Ok(Manifest { chosen, ..manifest })
     }

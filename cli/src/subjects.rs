@@ -9,6 +9,7 @@ use lora_pro_conformance::subject::Subject;
 use lora_pro_conformance::suite::Entry;
 use lora_pro_core::{Backend, DType};
 use lora_pro_cpu::{CpuBackend, Options, Path};
+use lora_pro_cuda::HostTensors;
 use lora_pro_reference::ReferenceBackend;
 
 use crate::failure::Failure;
@@ -16,9 +17,11 @@ use crate::failure::Failure;
 /// Subjects that are built in, the planted bugs aside.
 pub fn names() -> Vec<String> {
     let paths = Path::available().into_iter().map(path_name);
+    let gpu = HostTensors::new(0).is_ok().then(|| "cuda".to_string());
     ["reference".to_string(), "cpu".to_string()]
         .into_iter()
         .chain(paths)
+        .chain(gpu)
         .collect()
 }
 
@@ -45,6 +48,15 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
     }
     if name == "cpu" {
         let make = || Box::new(CpuBackend::new()) as Box<dyn Backend>;
+        return Ok(entry(name, Stability::KappaSquared, make));
+    }
+    if name == "cuda" {
+        HostTensors::new(0)?;
+        let make = || {
+            // Another backend in its place would be a lie, and the GPU was there a line ago.
+            let backend = HostTensors::new(0).expect("a GPU that was there");
+            Box::new(backend) as Box<dyn Backend>
+        };
         return Ok(entry(name, Stability::KappaSquared, make));
     }
     match Path::available()

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::process::Stdio;
 
-use common::{command, folder, refusal, succeeds};
+use common::{command, folder, lora_pro, refusal, succeeds, vector};
 use insta::assert_snapshot;
 
 #[test]
@@ -47,7 +47,7 @@ fn info_names_versions_and_backends() {
 #[test]
 fn an_unknown_backend_is_named_with_the_known_ones() {
     let folder = folder();
-    let known = "error: there is no backend `gpu`: use one of auto cpu reference";
+    let known = "error: there is no backend `gpu`: use one of auto cuda cpu reference";
     for arguments in [
         &["compare", "--backend", "gpu"][..],
         &["train", "--backend", "gpu", "--out", "run"],
@@ -132,11 +132,11 @@ fn words_that_are_not_known_are_refused() {
         "train", "--out", "run", "--method", "lora", "--mode", "full",
     ];
     assert_snapshot!(refusal(folder.path(), &arguments), @r"
-    backend: auto chose cpu: it is the fastest that is here
+    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
     error: mode is for method lora-pro only, not for lora
     ");
     assert_snapshot!(refusal(folder.path(), &["gap", "--method", "full-ft"]), @r"
-    backend: auto chose cpu: it is the fastest that is here
+    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
     error: full fine-tuning has no gap: its E is g
     ");
 }
@@ -156,7 +156,7 @@ fn data_that_cannot_be_used_is_refused() {
     assert_snapshot!(compare("empty.csv", ""), @"error: empty.csv: it has no rows");
     assert_snapshot!(compare("short.csv", "1,2,0\n3,4,1\n"), @"error: short.csv: rows is 2, but it must be such that every part has a row");
     assert_snapshot!(refusal(folder.path(), &["compare", "--data", "no.csv"]), @r"
-    backend: auto chose cpu: it is the fastest that is here
+    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
     error: no.csv: No such file or directory (os error 2)
     ");
     assert!(!folder.path().join("report.html").exists());
@@ -220,5 +220,19 @@ fn a_reader_that_leaves_is_no_failure() {
         output.stderr.is_empty(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_gpu_that_is_asked_for_and_not_there_is_an_error() {
+    let folder = folder();
+    let case = vector("00-full.safetensors");
+    let case = case.to_str().expect("a path in UTF-8");
+    let said = lora_pro(folder.path(), &["replay", case, "--backend", "cuda"]);
+    assert_eq!(said.code, Some(1), "{said:#?}");
+    assert!(said.stdout.is_empty(), "{said:#?}");
+    assert!(
+        said.stderr.starts_with("error: the cuda backend: "),
+        "{said:#?}"
     );
 }

@@ -87,6 +87,14 @@ fn in_f32(make: Make, coded: &mut Batch, names: &[&str], amsgrad: bool) -> Resul
     Ok(long)
 }
 
+/// The smaller one has blocks that are cut off; the larger one several tasks on a GPU besides.
+pub fn specs() -> [CaseSpec; 2] {
+    [
+        adapter(45, 150, 3, DType::F32),
+        adapter(490, 270, 3, DType::F32),
+    ]
+}
+
 /// How far 8-bit moments are from f32 ones, over a trajectory of which each step starts from the same
 /// numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -104,12 +112,11 @@ pub struct Found {
 ///
 /// # Errors
 /// Those of the backend.
-pub fn follow(make: Make, amsgrad: bool) -> Result<Found, Error> {
+pub fn follow(make: Make, spec: CaseSpec, amsgrad: bool) -> Result<Found, Error> {
     let names: &[&str] = match amsgrad {
         true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
         false => &["exp_avg", "exp_avg_sq"],
     };
-    let spec = adapter(45, 150, 3, DType::F32);
     let mut coded = Batch::start(make, &[spec], with(MomentDType::Bits8, amsgrad))?;
     let mut found = Found::default();
     let (mut sum, mut count) = (0.0, 0.0);

@@ -12,6 +12,14 @@ pub enum Layout {
     Rows,
     /// Column-major without gaps.
     Columns,
+    /// Row-major as a part of longer rows.
+    LongRows,
+    /// Column-major as a part of longer columns.
+    LongColumns,
+    /// Row-major from the second element of aligned memory.
+    ShiftedRows,
+    /// Column-major from there.
+    ShiftedColumns,
     /// Row-major with gaps between rows and between columns.
     Odd,
     /// Row-major from an odd address.
@@ -23,24 +31,39 @@ pub enum Layout {
 }
 
 /// All of them.
-pub const LAYOUTS: [Layout; 6] = [
+pub const LAYOUTS: [Layout; 10] = [
     Layout::Rows,
     Layout::Columns,
+    Layout::ShiftedRows,
+    Layout::ShiftedColumns,
+    Layout::LongRows,
+    Layout::LongColumns,
     Layout::Odd,
     Layout::Unaligned,
     Layout::OddColumns,
     Layout::Reversed,
 ];
 
+impl Layout {
+    /// Whether elements are at addresses that no machine instruction reads them from.
+    pub fn is_misaligned(self) -> bool {
+        matches!(self, Layout::Unaligned | Layout::OddColumns)
+    }
+}
+
 /// Bytes that hold a matrix and canaries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Laid {
-    bytes: Vec<u8>,
+    /// All of them: also for copies in memory of another kind.
+    pub bytes: Vec<u8>,
     /// Byte of element (0, 0).
-    origin: usize,
-    strides: [isize; 2],
-    shape: [usize; 2],
-    dtype: DType,
+    pub origin: usize,
+    /// In elements.
+    pub strides: [isize; 2],
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// Storage type.
+    pub dtype: DType,
 }
 
 impl Laid {
@@ -49,16 +72,20 @@ impl Laid {
         let ([rows, cols], size) = (tensor.shape(), tensor.dtype().size());
         let (r, c) = (rows as isize, cols as isize);
         let strides = match layout {
-            Layout::Rows | Layout::Unaligned => [c, 1],
-            Layout::Columns => [1, r],
+            Layout::Rows | Layout::ShiftedRows | Layout::Unaligned => [c, 1],
+            Layout::Columns | Layout::ShiftedColumns => [1, r],
+            Layout::LongRows => [c + 16, 1],
+            Layout::LongColumns => [1, r + 16],
             Layout::Odd => [3 * c + 5, 3],
             Layout::OddColumns => [2, 2 * r + 3],
             Layout::Reversed => [-c, -1],
         };
         let span = (r - 1) * strides[0].abs() + (c - 1) * strides[1].abs();
         let margin = 64 * size;
-        let odd = matches!(layout, Layout::Unaligned | Layout::OddColumns);
-        let start = margin + usize::from(odd);
+        let start = match layout {
+            Layout::ShiftedRows | Layout::ShiftedColumns => margin + size,
+            _ => margin + usize::from(layout.is_misaligned()),
+        };
         let back = (r - 1) * strides[0].min(0) + (c - 1) * strides[1].min(0);
         let mut laid = Laid {
             bytes: vec![CANARY; start + (span as usize + 1) * size + margin],
@@ -67,11 +94,17 @@ impl Laid {
             shape: tensor.shape(),
             dtype: tensor.dtype(),
         };
-        for (k, element) in tensor.bytes().chunks(size).enumerate() {
-            let at = laid.at(k / cols, k % cols);
-            laid.bytes[at..at + size].copy_from_slice(element);
-        }
+        laid.put(tensor);
         laid
+    }
+
+    /// Replaces the elements.
+    pub fn put(&mut self, tensor: &HostTensor) {
+        let (cols, size) = (self.shape[1], self.dtype.size());
+        for (k, element) in tensor.bytes().chunks(size).enumerate() {
+            let at = self.at(k / cols, k % cols);
+            self.bytes[at..at + size].copy_from_slice(element);
+        }
     }
 
     /// First byte of an element.
@@ -99,25 +132,6 @@ impl Laid {
             let ptr = self.bytes.as_mut_ptr().add(self.origin);
             MatMut::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host)
         }
-    }
-
-    /// All bytes, for a copy of them in memory of another kind.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Puts what became of such a copy in their place.
-    ///
-    /// # Panics
-    /// Where it is not as long.
-    pub fn set_bytes(&mut self, bytes: Vec<u8>) {
-        assert_eq!(bytes.len(), self.bytes.len(), "a copy of these bytes");
-        self.bytes = bytes;
-    }
-
-    /// Byte of element (0, 0).
-    pub fn origin(&self) -> usize {
-        self.origin
     }
 
     /// The elements, row-major.

@@ -9,21 +9,21 @@ use crate::subject::Subject;
 use crate::suite::{Entry, Plan};
 use crate::verdict::Verdict;
 
-/// Random cases per test, unless the environment says otherwise (`LORA_PRO_CASES`, thousands for a
-/// thorough run).
+/// Random cases per test, unless the test or the environment says otherwise (`LORA_PRO_CASES`,
+/// thousands for a thorough run).
 pub const CASES: u32 = 48;
 
-/// Cases per test: [`CASES`], or what `LORA_PRO_CASES` says.
-pub fn wanted_cases() -> u32 {
+/// Cases per test: `usual`, or what `LORA_PRO_CASES` says.
+pub fn wanted_cases(usual: u32) -> u32 {
     let wanted = std::env::var("LORA_PRO_CASES");
-    wanted.ok().and_then(|n| n.parse().ok()).unwrap_or(CASES)
+    wanted.ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
 /// Runs one check; panics with the smallest failing case where it does not hold.
 ///
 /// # Panics
 /// Where the verdict is not fine: this is what a test is for.
-pub fn run(check: &str, dtype: DType, method: Method, make: fn() -> Box<dyn Backend>) {
+pub fn run(check: &str, dtype: DType, method: Method, make: fn() -> Box<dyn Backend>, cases: u32) {
     let subject = Subject::new("the backend", dtype, make);
     let entry = Entry {
         name: subject.name,
@@ -37,7 +37,7 @@ pub fn run(check: &str, dtype: DType, method: Method, make: fn() -> Box<dyn Back
     if !check.takes(dtype) {
         return;
     }
-    let mut plan = Plan::new(0, wanted_cases());
+    let mut plan = Plan::new(0, wanted_cases(cases));
     plan.regressions = known();
     let cell = plan.cell(&entry, check, dtype, method);
     assert!(
@@ -77,10 +77,14 @@ fn known() -> Vec<Regression> {
 /// lora_pro_conformance::conformance_tests!(reference: make, [f64, f32]);
 /// # fn main() {}
 /// ```
-/// makes `reference::f64::law_01_orthogonality::sgd` and some three hundred others.
+/// makes `reference::f64::law_01_orthogonality::sgd` and some three hundred others. A slow backend
+/// may have fewer random cases in each: `conformance_tests!(slow: make, [f64], cases = 8)`.
 #[macro_export]
 macro_rules! conformance_tests {
     ($name:ident: $make:path, [$($dtype:ident),+ $(,)?]) => {
+        $crate::conformance_tests!($name: $make, [$($dtype),+], cases = $crate::testing::CASES);
+    };
+    ($name:ident: $make:path, [$($dtype:ident),+ $(,)?], cases = $cases:expr) => {
         pub(crate) mod $name {
             #[allow(unused_imports)]
             use super::*;
@@ -88,7 +92,7 @@ macro_rules! conformance_tests {
                 pub(crate) mod $dtype {
                     #[allow(unused_imports)]
                     use super::*;
-                    $crate::conformance_checks!($dtype, $make);
+                    $crate::conformance_checks!($dtype, $make, $cases);
                 }
             )+
         }
@@ -99,8 +103,8 @@ macro_rules! conformance_tests {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_checks {
-    ($dtype:ident, $make:path) => {
-        $crate::conformance_checks! { @each $dtype, $make,
+    ($dtype:ident, $make:path, $cases:expr) => {
+        $crate::conformance_checks! { @each $dtype, $make, $cases,
             smoke_answers = "smoke-answers": all;
             smoke_moves = "smoke-moves": all;
             smoke_listens = "smoke-listens": all;
@@ -140,11 +144,11 @@ macro_rules! conformance_checks {
             differential = "differential": all;
         }
     };
-    (@each $dtype:ident, $make:path, $($check:ident = $id:literal: $methods:ident;)+) => {$(
+    (@each $dtype:ident, $make:path, $cases:expr, $($check:ident = $id:literal: $methods:ident;)+) => {$(
         pub(crate) mod $check {
             #[allow(unused_imports)]
             use super::*;
-            $crate::conformance_methods!($methods, $id, $dtype, $make);
+            $crate::conformance_methods!($methods, $id, $dtype, $make, $cases);
         }
     )+
         /// Checks and methods of this list, to be compared with the kit's.
@@ -172,14 +176,14 @@ macro_rules! conformance_methods {
     (sgd, $($rest:tt)+) => {
         $crate::conformance_methods!(@ [sgd] $($rest)+);
     };
-    (@ [$($method:ident)+] $id:literal, $dtype:ident, $make:path) => {
+    (@ [$($method:ident)+] $id:literal, $dtype:ident, $make:path, $cases:expr) => {
         #[allow(dead_code)]
         pub(super) const LISTED: (&str, &[&str]) = ($id, &[$(stringify!($method)),+]);
         $(
             #[test]
             fn $method() {
                 let (dtype, method) = (stringify!($dtype), stringify!($method));
-                $crate::testing::named($id, dtype, method, $make);
+                $crate::testing::named($id, dtype, method, $make, $cases);
             }
         )+
     };
@@ -190,8 +194,8 @@ macro_rules! conformance_methods {
 /// # Panics
 /// As [`run`], and for a name that means nothing.
 #[doc(hidden)]
-pub fn named(check: &str, dtype: &str, method: &str, make: fn() -> Box<dyn Backend>) {
+pub fn named(check: &str, dtype: &str, method: &str, make: fn() -> Box<dyn Backend>, cases: u32) {
     let dtype = dtype.parse().unwrap_or_else(|error| panic!("{error}"));
     let method = method.parse().unwrap_or_else(|error| panic!("{error}"));
-    run(check, dtype, method, make);
+    run(check, dtype, method, make, cases);
 }

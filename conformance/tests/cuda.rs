@@ -16,4 +16,4 @@ fn cuda_backend() -> Box<dyn Backend> {
     Box::new(HostTensors::on(Arc::new(device)))
 }
 
-lora_pro_conformance::conformance_tests!(cuda: cuda_backend, [f64, f32]);
+lora_pro_conformance::conformance_tests!(cuda: cuda_backend, [f64, f32], cases = 8);

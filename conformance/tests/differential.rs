@@ -6,11 +6,14 @@ use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::wild::cases;
 use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, PairSlot, XChoice};
 use lora_pro_cpu::{CpuBackend, Options, Path};
-use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::Pair;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as Runs, TestRng, TestRunner};
+
+mod common;
+
+use common::{cpu, cuda, reference};
 
 /// Random cases per storage type, unless the environment says otherwise (PROPTEST_CASES).
 const CASES: u32 = 150;
@@ -23,14 +26,6 @@ fn search(make: &dyn Fn() -> Box<dyn Backend>, cases: impl Strategy<Value = Case
     let total = total.unwrap_or_else(|failure| panic!("{failure}"));
     println!("{total:?}");
     assert!(total.ill_posed * 20 <= total.compared, "{total:?}");
-}
-
-fn reference() -> Box<dyn Backend> {
-    Box::new(ReferenceBackend::new())
-}
-
-fn cpu() -> Box<dyn Backend> {
-    Box::new(CpuBackend::new())
 }
 
 macro_rules! searches {
@@ -47,6 +42,10 @@ searches! {
     cpu_in_f32: cpu, F32;
     cpu_in_bf16: cpu, Bf16;
     cpu_in_f16: cpu, F16;
+    cuda_in_f64: cuda, F64;
+    cuda_in_f32: cuda, F32;
+    cuda_in_bf16: cuda, Bf16;
+    cuda_in_f16: cuda, F16;
     reference_in_f32: reference, F32;
 }
 

@@ -100,7 +100,7 @@ fn every_layout(make: Make, shapes: &[(usize, usize, usize)]) {
                 let spec = adapter(m, n, r, dtype);
                 let expected = run(make, &spec, method, &[Layout::Rows]);
                 let together = LAYOUTS.iter().map(|layout| vec![*layout]);
-                // Seven tensors a step against six layouts: each tensor meets many.
+                // Seven tensors a step against ten layouts: each tensor meets many.
                 for layouts in together.chain([LAYOUTS.to_vec()]) {
                     let found = run(make, &spec, method, &layouts);
                     assert!(

@@ -1,12 +1,14 @@
-//! 8-bit moments of the CPU backend.
+//! 8-bit moments: a step from decoded codes is the step of f32 moments, and what is stored again is
+//! one of the two codes beside it, on average the number itself.
 
 mod common;
 
-use common::cpu;
-use lora_pro_conformance::coded::follow;
+use common::{Make, cpu, cuda};
+use lora_pro_conformance::coded::{follow, specs};
+use lora_pro_conformance::sample::CaseSpec;
 
-fn follows(amsgrad: bool) {
-    let found = follow(&cpu, amsgrad).expect("steps");
+fn follows(make: Make, spec: CaseSpec, amsgrad: bool) {
+    let found = follow(make, spec, amsgrad).expect("steps");
     assert_eq!(found.factors, 0.0, "to the last bit");
     assert!(found.codes <= 1.001, "{found:?}");
     assert!(found.bias.abs() < 5.0, "{found:?}");
@@ -14,10 +16,16 @@ fn follows(amsgrad: bool) {
 
 #[test]
 fn eight_bit_moments_follow_f32_ones() {
-    follows(false);
+    for amsgrad in [false, true] {
+        follows(&cpu, specs()[0], amsgrad);
+    }
 }
 
 #[test]
-fn eight_bit_moments_follow_f32_ones_with_amsgrad() {
-    follows(true);
+fn eight_bit_moments_follow_f32_ones_on_the_cuda_backend() {
+    for amsgrad in [false, true] {
+        for spec in specs() {
+            follows(&cuda, spec, amsgrad);
+        }
+    }
 }

@@ -4,7 +4,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Batch, Gradients, METHODS, Make, adapter, cpu, differing, hyper, name, reference};
+use common::{
+    Batch, Gradients, METHODS, Make, adapter, cpu, cuda, differing, hyper, name, reference,
+};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Config, DType, Hyper, Method, NonFinite};
 
@@ -69,6 +71,11 @@ fn cpu_refuses_overflowing_factors() {
     overflowing_factors(&cpu);
 }
 
+#[test]
+fn cuda_refuses_overflowing_factors() {
+    overflowing_factors(&cuda);
+}
+
 /// Finite gradients whose squares f32 does not hold.
 fn overflowing_moments(make: Make) {
     for method in [
@@ -100,6 +107,11 @@ fn reference_refuses_overflowing_moments() {
 #[test]
 fn cpu_refuses_overflowing_moments() {
     overflowing_moments(&cpu);
+}
+
+#[test]
+fn cuda_refuses_overflowing_moments() {
+    overflowing_moments(&cuda);
 }
 
 /// NaN and infinity at the first and the last entry of every tensor of every adapter.
@@ -148,6 +160,13 @@ fn cpu_refuses_broken_entries() {
     }
 }
 
+#[test]
+fn cuda_refuses_broken_entries() {
+    for dtype in DType::PARAMETERS {
+        broken_entries(&cuda, dtype);
+    }
+}
+
 /// Where broken gradients are to be skipped, the whole batch is, and then goes on.
 fn skips(make: Make) {
     for method in METHODS {
@@ -190,4 +209,9 @@ fn reference_skips() {
 #[test]
 fn cpu_skips() {
     skips(&cpu);
+}
+
+#[test]
+fn cuda_skips() {
+    skips(&cuda);
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Batch, METHODS, Make, adapter, cpu, differing, hyper, reference, variants};
+use common::{Batch, METHODS, Make, adapter, cpu, cuda, differing, hyper, reference, variants};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{DType, Hyper, MOMENT_BLOCK, Method, MomentDType, Rounding};
 
@@ -54,30 +54,53 @@ fn cpu_continues_to_the_last_bit() {
 }
 
 #[test]
-fn cpu_continues_stochastic_rounding() {
+fn cuda_continues_to_the_last_bit() {
+    continues_everywhere(&cuda);
+}
+
+fn continues_stochastic_rounding(make: Make) {
     for dtype in [DType::Bf16, DType::F16] {
         for method in METHODS {
             let hyper = Hyper {
                 rounding: Rounding::Stochastic,
                 ..hyper(method)
             };
-            continues(&cpu, dtype, hyper);
+            continues(make, dtype, hyper);
         }
     }
 }
 
 #[test]
-fn cpu_continues_8_bit_moments() {
-    for dtype in DType::PARAMETERS {
+fn cpu_continues_stochastic_rounding() {
+    continues_stochastic_rounding(&cpu);
+}
+
+#[test]
+fn cuda_continues_stochastic_rounding() {
+    continues_stochastic_rounding(&cuda);
+}
+
+fn continues_8_bit_moments(make: Make, dtypes: &[DType]) {
+    for dtype in dtypes {
         for amsgrad in [false, true] {
             let hyper = Hyper {
                 moment_dtype: MomentDType::Bits8,
                 amsgrad,
                 ..hyper(Method::Full)
             };
-            continues(&cpu, dtype, hyper);
+            continues(make, *dtype, hyper);
         }
     }
+}
+
+#[test]
+fn cpu_continues_8_bit_moments() {
+    continues_8_bit_moments(&cpu, &DType::PARAMETERS);
+}
+
+#[test]
+fn cuda_continues_8_bit_moments() {
+    continues_8_bit_moments(&cuda, &[DType::F32, DType::Bf16, DType::F16]);
 }
 
 /// The tensors of 8-bit moments are what core says: codes of W's shape, one scale per block.
@@ -111,9 +134,11 @@ fn tensors_of_8_bit_moments() {
     }
 }
 
-/// A checkpoint of one loads on the other, in both directions, without a bit changed.
+/// A checkpoint of one loads on every other without a bit changed.
 #[test]
 fn checkpoints_move_between_backends() {
+    let there: [Make; 3] = [&reference, &cpu, &cuda];
+    let routes = [[0, 1], [1, 0], [1, 2], [2, 1], [2, 0], [0, 2]];
     for dtype in DType::PARAMETERS {
         for method in METHODS {
             for (moment_dtype, rounding) in variants(dtype) {
@@ -122,8 +147,7 @@ fn checkpoints_move_between_backends() {
                     rounding,
                     ..hyper(method)
                 };
-                let there: [Make; 2] = [&reference, &cpu];
-                for [from, to] in [there, [there[1], there[0]]] {
+                for [from, to] in routes.map(|route| route.map(|k| there[k])) {
                     let mut batch = Batch::start(from, &specs(dtype), hyper).expect("valid");
                     batch.step(1).expect("a step");
                     let mut moved = batch.moved_to(to).expect("loads");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Batch, METHODS, Make, adapter, cpu, hyper, reference};
+use common::{Batch, METHODS, Make, adapter, cpu, cuda, hyper, reference};
 use lora_pro_conformance::rounding::{SHORT, master, stochastic};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{DType, HostTensor, Hyper, Method, Rounding};
@@ -30,9 +30,20 @@ fn master_copies_on_the_cpu_backend() {
     master_copies(&cpu);
 }
 
+#[test]
+fn master_copies_on_the_cuda_backend() {
+    master_copies(&cuda);
+}
+
 /// In f32 the choice of rounding changes nothing.
 #[test]
 fn long_parameters_are_rounded_to_nearest() {
+    for make in [&cpu as Make, &cuda] {
+        rounded_to_nearest(make);
+    }
+}
+
+fn rounded_to_nearest(make: Make) {
     for rounding in [Rounding::Stochastic, Rounding::Master] {
         let spec = adapter(9, 70, 3, DType::F32);
         let finish = |rounding| {
@@ -40,21 +51,30 @@ fn long_parameters_are_rounded_to_nearest() {
                 rounding,
                 ..hyper(Method::Full)
             };
-            let batch = Batch::start(&cpu, &[spec], hyper).expect("valid");
+            let batch = Batch::start(make, &[spec], hyper).expect("valid");
             batch.finish(STEPS).expect("steps")
         };
         assert!(finish(rounding) == finish(Rounding::Nearest));
     }
 }
 
-#[test]
-fn stochastic_rounding_is_unbiased() {
+fn unbiased(make: Make) {
     for dtype in SHORT {
         for method in METHODS {
-            let errors = stochastic(&cpu, dtype, method).expect("a step");
+            let errors = stochastic(make, dtype, method).expect("a step");
             assert!(errors < 5.0, "{method} {dtype}: {errors} standard errors");
         }
     }
+}
+
+#[test]
+fn stochastic_rounding_on_the_cpu_backend() {
+    unbiased(&cpu);
+}
+
+#[test]
+fn stochastic_rounding_on_the_cuda_backend() {
+    unbiased(&cuda);
 }
 
 /// Which entries moved in a step, for constant factors and gradients.
@@ -75,6 +95,12 @@ fn moved(batch: &mut Batch, member: usize) -> Vec<bool> {
 /// same ones again.
 #[test]
 fn stochastic_rounding_differs_between_steps_and_adapters() {
+    for make in [&cpu as Make, &cuda] {
+        differs_between_steps_and_adapters(make);
+    }
+}
+
+fn differs_between_steps_and_adapters(make: Make) {
     let spec = adapter(16, 4000, 8, DType::Bf16);
     let specs = [spec, CaseSpec { seed: 7, ..spec }];
     let hyper = Hyper {
@@ -85,7 +111,7 @@ fn stochastic_rounding_differs_between_steps_and_adapters() {
         ..hyper(Method::Lora)
     };
     let start = || {
-        let mut batch = Batch::start(&cpu, &specs, hyper).expect("valid");
+        let mut batch = Batch::start(make, &specs, hyper).expect("valid");
         for member in &mut batch.members {
             member.a = HostTensor::from_fn(DType::Bf16, [8, 4000], |_, _| 1.5);
         }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string>
 
+#include "async.h"
 #include "fiber.h"
 #include "machine.h"
 #include "report.h"
@@ -15,6 +16,7 @@ namespace shim {
 // What every fiber runs.
 inline void thread_body() {
     machine->body(machine->kernel);
+    if (!own_copies().pending.empty()) fail("returns before its asynchronous copies have arrived");
     Warp& warp = *self->warp;
     const unsigned bit = 1u << self->lane;
     warp.ready &= ~bit;
@@ -80,6 +82,7 @@ inline bool pass_barrier() {
 // Runs one block, up to its end or the first error.
 inline bool run_block(size_t shared_bytes) {
     machine->shared.poison(shared_bytes);
+    forget_copies();
     start_threads();
     for (;;) {
         if (run_warps()) continue;

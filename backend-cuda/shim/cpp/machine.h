@@ -15,8 +15,21 @@ namespace shim {
 // Calls the kernel: the body of every thread.
 using Body = void (*)(const void* kernel);
 
+// A copy that a thread has started, and the group that it belongs to.
+struct Copy {
+    void* to;
+    const void* from;
+    unsigned bytes, group;
+};
+
+struct Copies {
+    std::vector<Copy> pending;
+    unsigned groups = 0;  // that were closed
+};
+
 struct Machine {
     Warp warps[WARPS];
+    Copies copies[THREADS];
     std::vector<unsigned> warp_order, lane_order;
     uint3 block, grid;
     Body body;

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "arithmetic.h"
+#include "async.h"
 #include "atomics.h"
 #include "barriers.h"
 #include "bits.h"
@@ -29,6 +30,11 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+
+template <class T>
+inline T* global(T* at) {
+    return at;
+}
 
 #define SHARED(T, name) T* const name = reinterpret_cast<T*>(shim::machine->shared.start())
 

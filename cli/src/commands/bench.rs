@@ -13,7 +13,7 @@ use lora_pro_core::{Error, write_atomically};
 use crate::backends::Choice;
 use crate::bench_text;
 use crate::failure::Failure;
-use crate::output::{check_place, say};
+use crate::output::{check_place, note, say};
 use crate::progress::Progress;
 
 /// Measure how fast a backend steps, against what this machine could do at best
@@ -89,9 +89,15 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
     args.json.as_deref().map_or(Ok(()), check_place)?;
     let choice = Choice::of(&args.backend)?;
+    if choice.name() == lora_pro_cuda::NAME {
+        note(
+            "note: rows hold host tensors, which the cuda backend copies over and back in every step; \
+             lora-pro-gpu-proof measures a GPU",
+        );
+    }
     let size = if args.quick { Size::Quick } else { Size::Full };
     let progress = Progress::new();
-    let process = |row: &Row| process(row, args, choice);
+    let process = |row: &Row| process(row, args, &choice);
     let bench = Bench {
         rows,
         size,
@@ -116,7 +122,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
 }
 
 /// This program once more, for one row's memory.
-fn process(row: &Row, args: &BenchArgs, choice: Choice) -> Command {
+fn process(row: &Row, args: &BenchArgs, choice: &Choice) -> Command {
     // Where the system does not know this program's path, starting the name fails and says so.
     let program = std::env::current_exe().unwrap_or_else(|_| "lora-pro".into());
     let mut command = Command::new(program);

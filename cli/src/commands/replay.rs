@@ -54,7 +54,7 @@ pub struct ReplayArgs {
 pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
     let case = Case::read(&args.case)?;
-    let trajectory = replay(&case, backend(choice, &case)?, args.dtype)?;
+    let trajectory = replay(&case, backend(&choice, &case)?, args.dtype)?;
     if let Some(out) = &args.out {
         let added = [
             ("backend", choice.name().to_string()),
@@ -76,7 +76,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
 }
 
 /// The backend, with the case's quirk where it has one.
-fn backend(choice: Choice, case: &Case) -> Result<Box<dyn Backend>, Failure> {
+fn backend(choice: &Choice, case: &Case) -> Result<Box<dyn Backend>, Failure> {
     match case.quirk {
         None => Ok(choice.make()?),
         Some(Quirk::Bf16Square) if choice.name() == lora_pro_reference::NAME => {

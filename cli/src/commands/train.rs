@@ -73,7 +73,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let [known, train_rows, validation, test] = Problem::split(&plan.experiment, &plan.data)?;
     let mut trainer = match saved {
-        true => resumed(&plan, &train_rows, &checkpoint, choice)?,
+        true => resumed(&plan, &train_rows, &checkpoint, &choice)?,
         false => {
             let base = pretrain(&plan.experiment, &known, choice.make()?)?;
             Trainer::new(&base, &train_rows, plan.run, choice.make()?)?
@@ -90,7 +90,7 @@ fn resumed(
     plan: &Plan,
     rows: &Dataset,
     checkpoint: &Path,
-    choice: Choice,
+    choice: &Choice,
 ) -> Result<Trainer, Failure> {
     let trainer = Trainer::load(checkpoint, rows, choice.make()?)?;
     if !plan.by_default && *trainer.run() != plan.run {

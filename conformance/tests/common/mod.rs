@@ -3,8 +3,12 @@
 // Each test binary uses a part of this.
 #![allow(dead_code, unused_imports)]
 
+use std::sync::Arc;
+
 use lora_pro_core::Backend;
 use lora_pro_cpu::{CpuBackend, Options};
+use lora_pro_cuda::HostTensors;
+use lora_pro_cuda_shim::ShimDevice;
 use lora_pro_reference::ReferenceBackend;
 
 pub use lora_pro_conformance::batch::{
@@ -24,4 +28,10 @@ pub fn cpu() -> Box<dyn Backend> {
 
 pub fn cpu_with(options: Options) -> Box<dyn Backend> {
     Box::new(CpuBackend::with(options).expect("options that this machine can do"))
+}
+
+/// The CUDA backend, its kernels on the CPU.
+pub fn cuda() -> Box<dyn Backend> {
+    let device = ShimDevice::new().unwrap_or_else(|error| panic!("{error}"));
+    Box::new(HostTensors::on(Arc::new(device)))
 }

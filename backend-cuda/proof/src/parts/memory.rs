@@ -41,7 +41,7 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
             });
             let wrong: Result<Vec<_>, _> = wrong.into_iter().collect();
             let wrong = wrong?.concat();
-            let count = METHODS.len() * (LAYOUTS.len() + 1);
+            let count = METHODS.len() * (aligned().len() + 1);
             found.check(
                 format!("{m} x {n}, r = {r}, {dtype}, on a stream that waits for no other"),
                 wrong.is_empty(),
@@ -50,6 +50,12 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Layouts that a GPU can read.
+fn aligned() -> Vec<Layout> {
+    let aligned = LAYOUTS.into_iter().filter(|layout| !layout.is_misaligned());
+    aligned.collect()
 }
 
 /// Compares with rows on the default stream.
@@ -62,9 +68,15 @@ fn every_layout(
     let run =
         |stream, layouts: &[Layout]| Trajectory::new(device, stream, layouts).run(spec, method);
     let expected = run(0, &[Layout::Rows])?;
-    let together = LAYOUTS.iter().map(|layout| vec![*layout]);
     let mut wrong = Vec::new();
-    for layouts in together.chain([LAYOUTS.to_vec()]) {
+    if run(stream, &[Layout::Unaligned]).is_ok() {
+        wrong.push(format!(
+            "{method}: elements at odd addresses are not refused"
+        ));
+    }
+    let all = aligned();
+    let together = all.iter().map(|layout| vec![*layout]);
+    for layouts in together.chain([all.clone()]) {
         let found = run(stream, &layouts)?;
         let what = match &found {
             _ if found == expected && found.unharmed => continue,
@@ -86,7 +98,6 @@ struct Outcome {
 /// A tensor on the device, with what lies around it.
 struct OnDevice {
     laid: Laid,
-    tensor: HostTensor,
     block: Block,
 }
 
@@ -108,13 +119,9 @@ impl<'t> Trajectory<'t> {
     fn lay(&mut self, tensor: HostTensor) -> Result<OnDevice, Error> {
         let layout = self.layouts.next().copied().unwrap_or(Layout::Rows);
         let laid = Laid::new(&tensor, layout);
-        let block = Block::zeros(self.device, laid.bytes().len())?;
-        block.write(self.stream, laid.bytes())?;
-        Ok(OnDevice {
-            laid,
-            tensor,
-            block,
-        })
+        let block = Block::zeros(self.device, laid.bytes.len())?;
+        block.write(self.stream, &laid.bytes)?;
+        Ok(OnDevice { laid, block })
     }
 
     /// A, B, W0 and the parameter at the end.
@@ -191,25 +198,25 @@ impl<'t> Trajectory<'t> {
 
 impl OnDevice {
     fn view(&self, ordinal: usize) -> MatRef<'_> {
-        let at = self.block.at() as usize + self.laid.origin();
-        let (strides, memory) = (self.laid.view().strides(), Memory::Cuda(ordinal));
-        let (shape, dtype) = (self.tensor.shape(), self.tensor.dtype());
+        let at = self.block.at() as usize + self.laid.origin;
+        let (strides, memory) = (self.laid.strides, Memory::Cuda(ordinal));
+        let (shape, dtype) = (self.laid.shape, self.laid.dtype);
         // SAFETY: the block is a copy of the bytes of `laid`, in which all elements lie; it is used in
         // the order of the stream.
         unsafe { MatRef::from_raw(at as *const u8, shape, strides, dtype, memory) }
     }
 
     fn view_mut(&mut self, ordinal: usize) -> MatMut<'_> {
-        let at = self.block.at() as usize + self.laid.origin();
-        let (strides, memory) = (self.laid.view().strides(), Memory::Cuda(ordinal));
-        let (shape, dtype) = (self.tensor.shape(), self.tensor.dtype());
+        let at = self.block.at() as usize + self.laid.origin;
+        let (strides, memory) = (self.laid.strides, Memory::Cuda(ordinal));
+        let (shape, dtype) = (self.laid.shape, self.laid.dtype);
         // SAFETY: as in `view`, borrowed mutably; a layout reaches each element once.
         unsafe { MatMut::from_raw(at as *mut u8, shape, strides, dtype, memory) }
     }
 
     /// Brings home what became of the bytes.
     fn fetch(&mut self, stream: u64) -> Result<(), Error> {
-        self.laid.set_bytes(self.block.read(stream)?);
+        self.laid.bytes = self.block.read(stream)?;
         Ok(())
     }
 }

@@ -1,0 +1,140 @@
+//! A step that numbers might overflow in: made where none does, taken back whole where one does.
+
+use lora_pro_conformance::differential::{Case, compare};
+use lora_pro_conformance::residual::holds;
+use lora_pro_conformance::sample::CaseSpec;
+use lora_pro_core::{Config, DType, Error, Hyper, Method};
+use lora_pro_cuda::Options;
+
+use crate::common::layout::{LAYOUTS, Layout};
+use crate::common::{METHODS, adapter, cuda, differing, hyper, name};
+use crate::counting::Counting;
+use crate::model::{Model, Part, config, settings};
+
+/// A learning rate whose first step might leave f16, which ends at 65504, and does not.
+fn long(method: Method) -> f64 {
+    match method {
+        // N is about 1, and known to be no larger than 10.
+        Method::Lora | Method::Efficient => 1e4,
+        Method::Sgd => 2e4,
+        // What is known of (dA, dB) is far more than what they are.
+        Method::Factored | Method::Full => 1.0,
+    }
+}
+
+/// One at which it does.
+const TOO_LONG: f64 = 1e6;
+
+fn with_rate(hyper: Hyper, lr: f64) -> Hyper {
+    Hyper {
+        lr,
+        weight_decay: 0.0,
+        ..hyper
+    }
+}
+
+fn has_tried(device: &Counting) -> bool {
+    device.asked().launches.contains(&"back_up")
+}
+
+/// As the reference's, and as if there had been no doubt.
+#[test]
+fn made_where_nothing_overflows() {
+    for method in METHODS {
+        let hyper = Hyper {
+            decay_base: true,
+            ..with_rate(hyper(method), long(method))
+        };
+        let spec = CaseSpec {
+            size_a: 30.0,
+            ..adapter(40, 50, 3, DType::F16)
+        };
+        let part = Part {
+            spec,
+            hyper,
+            unpaired: true,
+        };
+        let device = Counting::new(0);
+        let mut model = Model::start(&device, Options::default(), &[part]);
+        device.asked();
+        model
+            .step(1)
+            .unwrap_or_else(|error| panic!("{method}: {error}"));
+        assert!(has_tried(&device), "{method}: there was no doubt");
+        assert_eq!(model.optimizer.adapters()[0].state.step, 1);
+        let case = Case {
+            adapter: spec,
+            config: Config::from(hyper),
+            grad_scale: 1.0,
+            steps: 1,
+            unpaired: true,
+        };
+        let finding = compare(&cuda, &case).expect("a comparison");
+        assert!(
+            finding.compared == 1 && holds(finding.ratio),
+            "{method}: {finding:?}"
+        );
+    }
+}
+
+/// Company of every setting in strided memory, in which one adapter leaves its storage type.
+#[test]
+fn taken_back_where_something_overflows() {
+    let part = |(k, (dtype, hyper)): (usize, (DType, Hyper))| Part {
+        spec: CaseSpec {
+            seed: k as u64,
+            ..adapter(14 + k % 3, 70, 3, dtype)
+        },
+        hyper: Hyper {
+            decay_base: true,
+            ..hyper
+        },
+        unpaired: true,
+    };
+    let calm: Vec<_> = settings().into_iter().enumerate().map(part).collect();
+    let taken: Vec<_> = LAYOUTS.into_iter().filter(|x| !x.is_misaligned()).collect();
+    for method in METHODS {
+        let wild = calm.len() / 2;
+        let mut parts = calm.clone();
+        parts[wild] = Part {
+            spec: CaseSpec {
+                dtype: DType::F16,
+                ..parts[wild].spec
+            },
+            hyper: with_rate(hyper(method), TOO_LONG),
+            unpaired: false,
+        };
+        let all: Vec<_> = (0..parts.len()).collect();
+        let others: Vec<_> = all.iter().copied().filter(|k| *k != wild).collect();
+        let start = |layout: Layout| {
+            let device = Counting::new(0);
+            let lay = |_: &'static str| layout;
+            Model::with(&device, Options::default(), &parts, config(&parts), &lay).expect("valid")
+        };
+        let mut model = start(taken[1 + wild % (taken.len() - 1)]);
+        model.step_of(&others, 1).expect("a step");
+        let before = model.bits();
+        model.lend(&all, 2);
+        model.device.asked();
+        let error = model.step_lent(&all).expect_err("an overflow");
+        assert!(has_tried(&model.device), "{method}: there was no doubt");
+        match error {
+            Error::NonFinite { subject, .. } => {
+                assert!(
+                    subject.contains(&name(&parts[wild].spec)),
+                    "{method}: {subject}"
+                );
+            }
+            other => panic!("{method}: {other}"),
+        }
+        let differ = differing(&model.bits(), &before);
+        assert!(differ.is_empty(), "{method}: {differ:?} changed");
+        model.step_of(&others, 2).expect("nothing is left of it");
+        let mut straight = start(Layout::Rows);
+        straight.step_of(&others, 1).expect("a step");
+        straight.step_of(&others, 2).expect("a step");
+        // The wild one's gradients are no part of the bits.
+        let differ = differing(&model.bits(), &straight.bits());
+        assert!(differ.is_empty(), "{method}: {differ:?}");
+    }
+}

@@ -1,0 +1,170 @@
+//! What is refused: in words that name the adapter, and before anything is written.
+
+use lora_pro_core::{
+    AdapterId, AdapterReport, AdapterSpec, Backend, Control, DType, Error, Hyper, Method,
+    MomentDType, NonFinite, PairIo, PairSlot, Scale, Slots, State, StepIo, adapter_layout,
+};
+use lora_pro_cuda::{CudaBackend, MAX_RANK, Options};
+
+use crate::common::layout::{LAYOUTS, Layout};
+use crate::common::{adapter, cpu, differing, hyper, name};
+use crate::counting::Counting;
+use crate::model::{Lay, Model, Part, config};
+
+/// A calm adapter and one that is refused.
+fn refused(part: Part, lay: Lay, says: &[&str]) {
+    let calm = Part {
+        spec: adapter(9, 10, 2, DType::F32),
+        hyper: hyper(Method::Full),
+        unpaired: true,
+    };
+    let parts = [calm, part];
+    let device = Counting::checked(0);
+    let options = Options::default();
+    let mut model =
+        Model::with(&device, options, &[calm], config(&parts), &|_| Layout::Rows).expect("valid");
+    model.add(part, lay).expect("valid");
+    model.step_of(&[0], 1).expect("a step");
+    let before = model.bits();
+    let text = match model.step_of(&[0, 1], 2) {
+        Err(error @ Error::Unsupported { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(text.contains(&name(&part.spec)), "{text}");
+    for word in says {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let differ = differing(&model.bits(), &before);
+    assert!(differ.is_empty(), "{differ:?}");
+    model.step_of(&[0], 2).expect("the other goes on");
+}
+
+#[test]
+fn a_rank_that_no_tile_holds() {
+    let rank = MAX_RANK + 1;
+    for method in [Method::Efficient, Method::Full] {
+        let part = Part {
+            spec: adapter(rank, rank + 3, rank, DType::F32),
+            hyper: hyper(method),
+            unpaired: false,
+        };
+        let number = rank.to_string();
+        refused(part, &|_| Layout::Rows, &["rank", &number, "256"]);
+    }
+}
+
+#[test]
+fn short_moments_of_long_parameters() {
+    let part = Part {
+        spec: adapter(20, 30, 3, DType::F64),
+        hyper: Hyper {
+            moment_dtype: MomentDType::Bits8,
+            ..hyper(Method::Full)
+        },
+        unpaired: false,
+    };
+    refused(part, &|_| Layout::Rows, &["8-bit moments"]);
+}
+
+/// A number at an odd address cannot be read by a GPU.
+#[test]
+fn addresses_that_are_not_aligned() {
+    let tensors = ["A", "B", "grad A", "grad B", "W0", "value", "grad"];
+    for dtype in DType::PARAMETERS {
+        for tensor in tensors {
+            for layout in LAYOUTS.into_iter().filter(|x| x.is_misaligned()) {
+                let part = Part {
+                    spec: adapter(20, 30, 3, dtype),
+                    hyper: Hyper {
+                        decay_base: true,
+                        ..hyper(Method::Efficient)
+                    },
+                    unpaired: true,
+                };
+                let lay = |name| if name == tensor { layout } else { Layout::Rows };
+                refused(
+                    part,
+                    &lay,
+                    &[&format!("{tensor} at the address 0x"), "aligned"],
+                );
+            }
+        }
+    }
+}
+
+/// A slot whose state another backend has allocated.
+#[test]
+fn state_of_another_backend() {
+    let case = adapter(9, 10, 2, DType::F32);
+    let part = Part {
+        spec: case,
+        hyper: hyper(Method::Efficient),
+        unpaired: false,
+    };
+    let device = Counting::new(0);
+    let mut model = Model::start(&device, Options::default(), &[part]);
+    let before = model.bits();
+    let spec = AdapterSpec {
+        name: "layers.0.q".into(),
+        m: case.m,
+        n: case.n,
+        r: case.r,
+        scale: Scale::Explicit(case.s),
+        dtype: case.dtype,
+        group: None,
+    };
+    let mut other = cpu();
+    let layout = adapter_layout(&spec, &part.hyper).into_iter();
+    let tensors = layout.map(|tensor| (tensor, other.allocate(&tensor).expect("memory")));
+    let mut slot = PairSlot {
+        state: State {
+            step: 0,
+            tensors: tensors.collect(),
+        },
+        spec,
+        hyper: part.hyper,
+        report: AdapterReport::default(),
+    };
+    let slots = Slots {
+        pairs: std::slice::from_mut(&mut slot),
+        params: &mut [],
+    };
+    let mut lent = std::mem::take(&mut model.members[0].tensors);
+    let mut take = |name| lent.remove(name).expect("there is one");
+    let [mut a, mut b, grad_a, grad_b] = ["A", "B", "grad A", "grad B"].map(&mut take);
+    let pair = PairIo {
+        id: AdapterId(0),
+        a: a.view_mut(),
+        b: b.view_mut(),
+        grad_a: grad_a.view(),
+        grad_b: grad_b.view(),
+        base: None,
+    };
+    let io = StepIo {
+        pairs: &mut [pair],
+        params: &mut [],
+    };
+    let control = Control {
+        lr_factor: 1.0,
+        grad_scale: 1.0,
+        max_grad_norm: None,
+        on_non_finite: NonFinite::Error,
+        stream: 0,
+    };
+    let mut backend = CudaBackend::on(device.clone(), Options::default());
+    let text = match backend.step(slots, io, &control) {
+        Err(error @ Error::Backend { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        text.contains("layers.0.q") && text.contains("exp_avg_a"),
+        "{text}"
+    );
+    assert_eq!(slot.state.step, 0);
+    for (name, tensor) in [("A", a), ("B", b), ("grad A", grad_a), ("grad B", grad_b)] {
+        lent.insert(name, tensor);
+    }
+    model.members[0].tensors = lent;
+    let differ = differing(&model.bits(), &before);
+    assert!(differ.is_empty(), "{differ:?}");
+}

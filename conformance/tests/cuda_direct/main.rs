@@ -1,0 +1,18 @@
+//! The CUDA backend on tensors in device memory, its kernels on the CPU: what the laws, which go
+//! through contiguous copies of host tensors, do not reach.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod counting;
+mod lent;
+mod model;
+
+mod capture;
+mod deferred;
+mod doubtful;
+mod errors;
+mod large;
+mod layouts;
+mod sets;
+mod sizes;
