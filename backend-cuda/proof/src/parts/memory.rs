@@ -1,4 +1,4 @@
-//! Streams and memory of the caller's: tensors with any strides, at any address; nothing is written
+//! Streams and memory of the caller's: tensors with any strides, from any element on; nothing is written
 //! beside their elements, nothing to what is only read, and the bits are always the same.
 
 use std::sync::Arc;
