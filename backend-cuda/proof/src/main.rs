@@ -47,7 +47,7 @@ Results:
   DIR/DEVICE.md        a page of tables, for docs/gpu
 
 A run that was interrupted goes on: what was found by the same commit on the same device with the
-same effort is not looked for again.
+same effort is not looked for again; what was skipped is.
 
 Examples:
   lora-pro-gpu-proof                                   everything: about half an hour
@@ -114,7 +114,9 @@ fn run(args: &Arguments) -> Result<Outcome, Error> {
         about.device, about.code, about.commit
     ));
     for part in wanted(args) {
-        let known = store.load(part, &about).filter(|_| !args.fresh);
+        let known = store.load(part, &about);
+        // What was skipped may be there by now.
+        let known = known.filter(|known| !args.fresh && known.outcome != Outcome::Skipped);
         let stored = match known {
             Some(stored) => stored,
             None => look(part, &bench, &about, &store)?,

@@ -37,8 +37,9 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
         let counted = counted.iter().flatten().all(|steps| *steps == STEPS);
         let (nodes, launches) = (replayed.nodes, replayed.launches);
         let detail = format!(
-            "{nodes} nodes for {} adapters, {launches} launches; {} tensors differ {}",
+            "{nodes} nodes for {} adapters, {launches} launches; counters {}; {} tensors differ {}",
             SHAPES.len(),
+            if counted { "right" } else { "wrong" },
             names.len(),
             names.join(", ")
         );
