@@ -14,5 +14,6 @@ mod doubtful;
 mod errors;
 mod large;
 mod layouts;
+mod memory;
 mod sets;
 mod sizes;
