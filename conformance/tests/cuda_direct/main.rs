@@ -10,6 +10,7 @@ mod model;
 
 mod capture;
 mod deferred;
+mod dial;
 mod doubtful;
 mod errors;
 mod large;
