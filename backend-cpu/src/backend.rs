@@ -1,8 +1,8 @@
 //! Core's contract: one call steps a whole model.
 
 use lora_pro_core::{
-    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory as Place, NonFinite,
-    PairSlot, ParamSlot, Rounding, Skip, Slots, StateTensor, StepIo, StepReport, foreign_buffer,
+    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory as Place, PairSlot,
+    ParamSlot, Rounding, Slots, StateTensor, StepIo, StepReport, foreign_buffer,
 };
 
 use crate::base::shrink;
@@ -13,7 +13,7 @@ use crate::param::{self, ParamViews, ParamWork};
 use crate::passes::Crew;
 use crate::path::Path;
 use crate::plan::plan;
-use crate::refusal::refusal;
+use crate::refusal::first_refusal;
 use crate::scratch::Pool;
 use crate::snapshot::Snapshot;
 use crate::spread::spread;
@@ -212,17 +212,8 @@ impl CpuBackend {
             ..StepReport::default()
         };
         self.round(slots, Task::Survey, large);
-        if let Some(refusal) = refusal(slots, io, &self.pairs, &self.params) {
-            let skip = refusal.of_gradient && control.on_non_finite == NonFinite::Skip;
-            return match refusal.error {
-                Error::NonFinite { ref subject, .. } if skip => {
-                    let (subject, reason) = (subject.clone(), refusal.error.to_string());
-                    report.grad_norm = f64::NAN;
-                    report.skipped = Some(Skip { subject, reason });
-                    Ok(report)
-                }
-                error => Err(error),
-            };
+        if let Some(refusal) = first_refusal(slots, io, &self.pairs, &self.params) {
+            return refusal.settle(control);
         }
         report.grad_norm = self.gradient_norm(control.grad_scale);
         report.grad_clip = match control.max_grad_norm {

@@ -94,15 +94,7 @@ impl Memory {
 
     /// The tensor with these row-major bytes.
     pub(crate) fn from_bytes(tensor: &StateTensor, bytes: &[u8]) -> Result<Memory, Error> {
-        if bytes.len() != tensor.bytes() {
-            let expected = format!("{} bytes", tensor.bytes());
-            return Err(Error::invalid(
-                "the optimizer",
-                tensor.name,
-                bytes.len(),
-                expected,
-            ));
-        }
+        tensor.check_bytes(bytes)?;
         let transposed = matches!(shape_of(tensor.name), Shape::ThinTransposed);
         let mut memory = Memory::zeros(tensor)?;
         match &mut memory {

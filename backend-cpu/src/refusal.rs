@@ -1,13 +1,13 @@
 //! Why a step is refused before anything is written.
 
-use lora_pro_core::{Error, Refusal, Slots, StepIo, find_non_finite, first_refusal};
+use lora_pro_core::{Refusal, Slots, StepIo, find_non_finite, refusal};
 
 use crate::pair::PairWork;
 use crate::param::ParamWork;
 
 /// What is wrong with what came in. Looked for only where the survey's sums say that there is
 /// something.
-pub(crate) fn refusal(
+pub(crate) fn first_refusal(
     slots: &Slots<'_>,
     io: &StepIo<'_, '_>,
     pairs: &[PairWork],
@@ -24,15 +24,5 @@ pub(crate) fn refusal(
         (None, Some(param)) => slots.params[param.id.0].spec.subject(),
         (None, None) => return None,
     };
-    // Finite entries may have squares that are not.
-    let overflow = || Refusal {
-        error: Error::invalid(
-            &format!("{subject}: a Gram matrix"),
-            "entry",
-            f64::INFINITY,
-            "finite",
-        ),
-        of_gradient: false,
-    };
-    Some(first_refusal(slots, io, &mut find_non_finite).unwrap_or_else(overflow))
+    Some(refusal(slots, io, &subject, &mut find_non_finite))
 }

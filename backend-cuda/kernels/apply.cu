@@ -52,12 +52,9 @@ template <class T> DEVICE void start_moments(const Side& side, const Tiles<T>& t
 template <class T> DEVICE void apply(const Launch& launch) {
     SHARED(T, shared);
     if (!may_go(*launch.model)) return;
-    Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
     bool commit = launch.words[0] == 0;
     bool raw = pair.hyper.method == LORA;
-    Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld;
     const T* p = coefficients<T>(pair, task.side, 0);
     const T* t = coefficients<T>(pair, task.side, 1);
@@ -69,7 +66,6 @@ template <class T> DEVICE void apply(const Launch& launch) {
     int panel_ld = side.ld, len = side.len;
     View g = pair.hyper.method == FULL ? panel_view<T>(side.gradient, side.ld) : side.g;
     double square = 0.0;
-    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += tiles.width) {
         start_side(side, g, tiles, at);
         start_moments(side, tiles, at);

@@ -23,11 +23,11 @@ DEVICE T weigh(const Pair& pair, const Side& side, int other_len, const T* parts
     for (int k = 0; k < octets(pair.r); ++k) square += parts[k * width + c];
     // (x + |x|) / 2, and not max(x, 0): a NaN must stay one, for the check after a doubtful step.
     square = T(0.5 / other_len) * (square + fabs(square));
-    T* sq = static_cast<T*>(side.second) + column;
+    T* sq = global(static_cast<T*>(side.second)) + column;
     T mean = fma(T(1.0 - pair.hyper.beta2), square, T(pair.hyper.beta2) * *sq);
     *sq = mean;
     if (side.largest != nullptr) {
-        T* largest = static_cast<T*>(side.largest) + column;
+        T* largest = global(static_cast<T*>(side.largest)) + column;
         mean = *largest = larger(*largest, mean);
     }
     *weight = T(sqrt(pair.step.c2)) / (sqrt(mean) + T(pair.step.eps));
@@ -46,11 +46,8 @@ DEVICE T with_rows(T sum, const T (&d)[OCTET], const T* x, Octet own, int r, int
 template <class T> DEVICE void average(const Launch& launch) {
     SHARED(T, shared);
     if (!may_go(*launch.model)) return;
-    Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
     int panel_ld = side.ld, len = side.len;
-    Tiles<T> tiles = tiles_of<T>(pair, shared);
     int r = tiles.r, ld = tiles.ld, width = tiles.width;
     // Shared memory: the tiles; the squares that octets leave; weights; room for a sum.
     T* parts = static_cast<T*>(tiles.rest());
@@ -62,7 +59,6 @@ template <class T> DEVICE void average(const Launch& launch) {
     T* y = global(static_cast<T*>(side.first));
     T* old = global(static_cast<T*>(side.old));
     double sum = 0.0;
-    int start = task.chunk * side.chunk, end = min(len, start + side.chunk);
     for (int at = start; at < end; at += width) {
         load_side(side, side.g, tiles, at);
         T* h = tiles.result();
@@ -109,7 +105,7 @@ template <class T> DEVICE void average(const Launch& launch) {
             if (at + c >= len) continue;
             int other_len = pair.side[1 - task.side].len;
             sum += double(weigh(pair, side, other_len, parts, width, c, at + c, &weights[c]));
-            static_cast<T*>(side.weights)[at + c] = weights[c];
+            global(static_cast<T*>(side.weights))[at + c] = weights[c];
         }
         __syncthreads();
         double* out = side.products + task.chunk * products_of(squares_of(r, 2 * r));
@@ -126,10 +122,8 @@ KERNEL average_f64(const Launch launch) { average<double>(launch); }
 template <class T> DEVICE void advance(const Launch& launch) {
     SHARED(T, shared);
     if (!may_go(*launch.model)) return;
-    Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side side = pair.side[task.side];
-    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
+    int panel_ld = side.ld, len = side.len;
     int r = tiles.r, ld = tiles.ld, width = tiles.width;
     const T *t1 = coefficients<T>(pair, task.side, 0), *t2 = coefficients<T>(pair, task.side, 1);
     const T* t3 = coefficients<T>(pair, task.side, 2);
@@ -138,15 +132,14 @@ template <class T> DEVICE void advance(const Launch& launch) {
     T decay = T(pair.step.decay[task.side]), lr = T(pair.step.lr[task.side] * pair.step.clip);
     double* out = side.products + task.chunk * products_of(squares_of(r, 3 * r));
     double square = 0.0;
-    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += width) {
-        load_panel<T>(side.old, side.ld, r, side.len, at, width, tiles.f(), ld);
-        load_panel<T>(side.first, side.ld, r, side.len, at, width, tiles.g(), ld);
+        load_panel<T>(side.old, panel_ld, r, len, at, width, tiles.f(), ld);
+        load_panel<T>(side.first, panel_ld, r, len, at, width, tiles.g(), ld);
         finish_loads();
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
             T d[OCTET] = {};
-            bool inside = at + own.c < side.len;
+            bool inside = at + own.c < len;
             add_product(d, t1, tiles.g(), own.i, own.c, r, ld);
             add_product(d, t2, tiles.f(), own.i, own.c, r, ld);
             T weight = inside ? weights[at + own.c] : T(0);
@@ -161,7 +154,7 @@ template <class T> DEVICE void advance(const Launch& launch) {
                 tiles.result()[in_tile] = f;
                 if (!inside) continue;
                 square = fma(double(update), double(update), square);
-                fresh[i64(own.i + a) * side.ld + at + own.c] = f;
+                fresh[i64(own.i + a) * panel_ld + at + own.c] = f;
             }
         }
         __syncthreads();
@@ -178,19 +171,16 @@ KERNEL advance_f64(const Launch launch) { advance<double>(launch); }
 template <class T> DEVICE void carry(const Launch& launch) {
     SHARED(T, shared);
     if (!may_go(*launch.model)) return;
-    Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side side = pair.side[task.side];
-    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
+    int panel_ld = side.ld, len = side.len;
     int r = tiles.r, ld = tiles.ld, width = tiles.width;
     const T *t1 = coefficients<T>(pair, task.side, 0), *t2 = coefficients<T>(pair, task.side, 1);
     const T* t3 = coefficients<T>(pair, task.side, 2);
     T* y = global(static_cast<T*>(side.first));
-    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += width) {
-        load_panel<T>(side.fresh, side.ld, r, side.len, at, width, tiles.result(), ld);
-        load_panel<T>(side.old, side.ld, r, side.len, at, width, tiles.f(), ld);
-        load_panel<T>(side.first, side.ld, r, side.len, at, width, tiles.g(), ld);
+        load_panel<T>(side.fresh, panel_ld, r, len, at, width, tiles.result(), ld);
+        load_panel<T>(side.old, panel_ld, r, len, at, width, tiles.f(), ld);
+        load_panel<T>(side.first, panel_ld, r, len, at, width, tiles.g(), ld);
         finish_loads();
         for (int k = threadIdx.x; k < octet_count(r, width); k += BLOCK) {
             Octet own(k, width);
@@ -198,10 +188,10 @@ template <class T> DEVICE void carry(const Launch& launch) {
             add_product(d, t1, tiles.g(), own.i, own.c, r, ld);
             add_product(d, t2, tiles.f(), own.i, own.c, r, ld);
             if (task.side == 1) add_product(d, t3, tiles.result(), own.i, own.c, r, ld);
-            if (at + own.c >= side.len) continue;
+            if (at + own.c >= len) continue;
 #pragma unroll
             for (int a = 0; a < OCTET && own.i + a < r; ++a)
-                y[i64(own.i + a) * side.ld + at + own.c] = d[a];
+                y[i64(own.i + a) * panel_ld + at + own.c] = d[a];
         }
         store_factor(side, tiles.result(), r, at, width, ld, round_of(pair, task.side));
         __syncthreads();

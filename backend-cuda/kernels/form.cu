@@ -12,15 +12,12 @@
 template <class T> DEVICE void form(const Launch& launch) {
     SHARED(T, shared);
     if (!may_go(*launch.model)) return;
-    Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side side = pair.side[task.side];
-    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
+    int panel_ld = side.ld, len = side.len;
     int r = tiles.r, ld = tiles.ld;
     const T *hg = coefficients<T>(pair, task.side, 0), *hf = coefficients<T>(pair, task.side, 1);
     T* h = global(static_cast<T*>(side.panel)) + (task.side == 0 ? 0 : i64(r) * side.ld);
     T* f = global(static_cast<T*>(side.panel)) + (task.side == 0 ? i64(r) * side.ld : 0);
-    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += tiles.width) {
         load_side(side, side.g, tiles, at);
         for (int k = threadIdx.x; k < octet_count(r, tiles.width); k += BLOCK) {
@@ -28,10 +25,10 @@ template <class T> DEVICE void form(const Launch& launch) {
             T d[OCTET] = {};
             add_product(d, hg, tiles.g(), own.i, own.c, r, ld);
             if (task.side == 1) add_product(d, hf, tiles.f(), own.i, own.c, r, ld);
-            if (at + own.c >= side.len) continue;
+            if (at + own.c >= len) continue;
 #pragma unroll
             for (int a = 0; a < OCTET && own.i + a < r; ++a) {
-                i64 to = i64(own.i + a) * side.ld + at + own.c;
+                i64 to = i64(own.i + a) * panel_ld + at + own.c;
                 h[to] = d[a];
                 f[to] = tiles.f()[(own.i + a) * ld + own.c];
             }
@@ -46,22 +43,19 @@ KERNEL form_f64(const Launch launch) { form<double>(launch); }
 template <class T> DEVICE void resurvey(const Launch& launch) {
     SHARED(T, shared);
     if (!may_go(*launch.model)) return;
-    Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side side = pair.side[task.side];
-    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
+    int panel_ld = side.ld, len = side.len;
     int r = tiles.r, ld = tiles.ld;
     const T* parts = global(static_cast<const T*>(side.parts));
     double* out = side.products + task.chunk * products_of(squares_of(r, r));
-    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += tiles.width) {
         for (int e = threadIdx.x; e < r * tiles.width; e += BLOCK) {
             Place place = by_rows(e, tiles.width);
             double sum = 0.0;
-            i64 from = i64(place.i) * side.ld + at + place.c;
-            bool inside = at + place.c < side.len;
+            i64 from = i64(place.i) * panel_ld + at + place.c;
+            bool inside = at + place.c < len;
             for (int k = 0; k < side.part_count && inside; ++k)
-                sum += double(parts[i64(k) * r * side.ld + from]);
+                sum += double(parts[i64(k) * r * panel_ld + from]);
             tiles.g()[place.i * ld + place.c] = T(sum);
             if (inside) static_cast<T*>(side.gradient)[from] = T(sum);
         }

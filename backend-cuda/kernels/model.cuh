@@ -36,8 +36,8 @@ struct Hyper {
     int method, x, damping_kind, maximize, stochastic, in_f64;
 };
 
-// Memory of one side. Kernels take a copy: what a reference leads to would be read again after every
-// store, for all that the compiler knows. T is float, or double where the adapter is computed in f64. Panels of ours
+// Memory of one side. What a loop needs of it is copied before: after a store it would be read again,
+// since the compiler cannot know that the store went elsewhere. T is float, or double where the adapter is computed in f64. Panels of ours
 // are row-major, r x len with rows of `ld` numbers, and zero beyond len.
 struct Side {
     View f, g;

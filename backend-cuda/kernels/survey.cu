@@ -8,12 +8,8 @@
 
 template <class T> DEVICE void survey(const Launch& launch) {
     SHARED(T, shared);
-    Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side side = pair.side[task.side];
-    Tiles<T> tiles = tiles_of<T>(pair, shared);
+    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
     double* out = side.products + task.chunk * products_of(squares_of(2 * pair.r, 2 * pair.r));
-    int start = task.chunk * side.chunk, end = min(side.len, start + side.chunk);
     for (int at = start; at < end; at += tiles.width) {
         load_side(side, side.g, tiles, at);
         gram<T>(tiles.f(), 2 * pair.r, tiles.f(), 2 * pair.r, nullptr, true, tiles.width, tiles.ld, out,

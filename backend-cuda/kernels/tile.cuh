@@ -32,6 +32,23 @@ template <class T> DEVICE Tiles<T> tiles_of(const Pair& pair, void* shared) {
     return Tiles<T>{static_cast<T*>(shared), pair.r, pair.width, tile_ld(pair)};
 }
 
+// A block's share of a thin pass: a chunk of columns of one side of an adapter.
+template <class T> struct Chunk {
+    Task task;
+    const Pair& pair;
+    const Side& side;
+    Tiles<T> tiles;
+    int start, end;  // its columns
+};
+
+template <class T> DEVICE Chunk<T> chunk_of(const Launch& launch, void* shared) {
+    Task task = launch.tasks[blockIdx.x];
+    const Pair& pair = launch.model->pairs[task.item];
+    const Side& side = pair.side[task.side];
+    int start = task.chunk * side.chunk;
+    return Chunk<T>{task, pair, side, tiles_of<T>(pair, shared), start, min(side.len, start + side.chunk)};
+}
+
 // Bytes that are moved at once.
 constexpr int VECTOR = 16;
 

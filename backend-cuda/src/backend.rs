@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytemuck::{cast_slice, from_bytes};
 use lora_pro_core::{
     Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory as Place, NonFinite,
-    Rounding, Skip, Slots, StateTensor, StepIo, StepReport, foreign_buffer, relative,
+    Rounding, Slots, StateTensor, StepIo, StepReport, foreign_buffer, relative,
 };
 
 use crate::NAME;
@@ -14,7 +14,7 @@ use crate::dial::Dial;
 use crate::driver::Driver;
 use crate::memory::Memory;
 use crate::model::{DOUBTFUL, NOT_FINITE, Report, Status};
-use crate::refusal::refusal;
+use crate::refusal::first_refusal;
 use crate::session::Session;
 
 /// How a backend is set up.
@@ -117,24 +117,8 @@ impl CudaBackend {
     ) -> Result<StepReport, Error> {
         self.session.forget_refusals(control.stream)?;
         let subject = self.at_fault(slots, board);
-        let refusal = refusal(self.device.as_ref(), control.stream, slots, io, &subject)?;
-        match refusal.error {
-            Error::NonFinite { ref subject, .. }
-                if refusal.of_gradient && control.on_non_finite == NonFinite::Skip =>
-            {
-                Ok(StepReport {
-                    lr_factor: control.lr_factor,
-                    grad_norm: f64::NAN,
-                    grad_clip: 1.0,
-                    skipped: Some(Skip {
-                        subject: subject.clone(),
-                        reason: refusal.error.to_string(),
-                    }),
-                    plan: None,
-                })
-            }
-            error => Err(error),
-        }
+        let refusal = first_refusal(self.device.as_ref(), control.stream, slots, io, &subject)?;
+        refusal.settle(control)
     }
 
     /// What the first report of a refusal is about.

@@ -292,8 +292,8 @@ fn check_supported(slot: &PairSlot) -> Result<(), Error> {
     let longest = spec.m.max(spec.n);
     let what = if spec.r > MAX_RANK {
         format!("rank {}: at most {MAX_RANK}", spec.r)
-    } else if longest > i32::MAX as usize / 2 {
-        format!("a weight with a side of {longest}")
+    } else if leading(longest).saturating_mul(spec.r) > i32::MAX as usize {
+        format!("a factor of {} x {longest}: at most 2^31 numbers", spec.r)
     } else if pair_in_f64(slot) && slot.hyper.moment_dtype == MomentDType::Bits8 {
         "8-bit moments of f64 parameters".into()
     } else {

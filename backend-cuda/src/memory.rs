@@ -188,15 +188,7 @@ impl Memory {
         tensor: &StateTensor,
         bytes: &[u8],
     ) -> Result<(), Error> {
-        if bytes.len() != tensor.bytes() {
-            let expected = format!("{} bytes", tensor.bytes());
-            return Err(Error::invalid(
-                "the optimizer",
-                tensor.name,
-                bytes.len(),
-                expected,
-            ));
-        }
+        tensor.check_bytes(bytes)?;
         let size = tensor.dtype.size();
         let mut padded = vec![0; self.block.bytes()];
         let layout = Layout::of(tensor);

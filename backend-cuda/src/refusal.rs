@@ -1,12 +1,12 @@
 //! Why a step is refused before anything is written.
 
-use lora_pro_core::{Error, MatRef, Refusal, Slots, StepIo, find_non_finite, first_refusal};
+use lora_pro_core::{Error, MatRef, Refusal, Slots, StepIo, find_non_finite, refusal};
 
 use crate::device::Device;
 use crate::views::to_host;
 
 /// What is wrong with what came in, once the device has said that something of `subject` is.
-pub(crate) fn refusal(
+pub(crate) fn first_refusal(
     device: &dyn Device,
     stream: u64,
     slots: &Slots<'_>,
@@ -21,18 +21,6 @@ pub(crate) fn refusal(
             None
         }
     };
-    let found = first_refusal(slots, io, &mut find);
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    // Finite entries may have squares that are not.
-    Ok(found.unwrap_or_else(|| Refusal {
-        error: Error::invalid(
-            &format!("{subject}: a Gram matrix"),
-            "entry",
-            f64::INFINITY,
-            "finite",
-        ),
-        of_gradient: false,
-    }))
+    let found = refusal(slots, io, subject, &mut find);
+    failure.map_or(Ok(found), Err)
 }

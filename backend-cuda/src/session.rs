@@ -181,7 +181,7 @@ impl Session {
         let of_pairs = in_order(io.pairs.iter().map(|pair| pair.id.0));
         let of_params = in_order(io.params.iter().map(|param| param.id.0));
         let described = self.describe(slots, io, [&of_pairs, &of_params], capturing)?;
-        if changed || !self.described.is(&described) {
+        if changed || self.is_incomplete() || !self.described.is(&described) {
             refuse_capture(capturing)?;
             self.upload(control.stream, described)?;
         }
@@ -255,6 +255,11 @@ impl Session {
         }
     }
 
+    /// Whether something was never uploaded, or had to make room for more than there was memory for.
+    fn is_incomplete(&self) -> bool {
+        self.blocks.descriptors.is_none() || self.blocks.tasks.is_none()
+    }
+
     /// Uploads a description, and with it everything that follows from it.
     fn upload(&mut self, stream: u64, described: Described) -> Result<(), Error> {
         let (pairs, params) = (&described.pairs, &described.params);
@@ -272,7 +277,7 @@ impl Session {
                 unsafe { self.device.fill(stream, scratch.at(), 0, scratch.bytes())? };
             }
         }
-        if new != self.passes {
+        if new != self.passes || self.blocks.tasks.is_none() {
             self.passes = new;
             self.upload_tasks(stream, &[])?;
         }

@@ -1,7 +1,7 @@
 //! Which entry of what came in is not finite. A backend looks only where its sums say that there is
 //! one.
 
-use crate::{Error, MatRef, Slots, StepIo};
+use crate::{Control, Error, MatRef, NonFinite, Skip, Slots, StepIo, StepReport};
 
 /// Why a step is refused, and whether a gradient is at fault: such a step may be skipped.
 #[derive(Debug)]
@@ -10,6 +10,29 @@ pub struct Refusal {
     pub error: Error,
     /// Whether it is a gradient's.
     pub of_gradient: bool,
+}
+
+impl Refusal {
+    /// The error; or, where a gradient is not finite and such steps are to be skipped, the report of a
+    /// step that changed nothing.
+    pub fn settle(self, control: &Control) -> Result<StepReport, Error> {
+        let Error::NonFinite { subject, .. } = &self.error else {
+            return Err(self.error);
+        };
+        if !self.of_gradient || control.on_non_finite == NonFinite::Error {
+            return Err(self.error);
+        }
+        Ok(StepReport {
+            lr_factor: control.lr_factor,
+            grad_norm: f64::NAN,
+            grad_clip: 1.0,
+            skipped: Some(Skip {
+                subject: subject.clone(),
+                reason: self.error.to_string(),
+            }),
+            plan: None,
+        })
+    }
 }
 
 /// Row, column and value of a view's first entry that is not finite.
@@ -22,24 +45,29 @@ pub fn find_non_finite(view: &MatRef<'_>) -> Option<(usize, usize, f64)> {
     entries.find(|entry| !entry.2.is_finite())
 }
 
-/// The first entry that is not finite: of the gradients in the caller's order, then of everything
-/// else.
-pub fn first_refusal(
+/// Why a step is refused of which a sum over something of `subject` is not finite: the first entry
+/// that is not, of the gradients in the caller's order, then of everything else; or else squares that
+/// overflow.
+pub fn refusal(
     slots: &Slots<'_>,
     io: &StepIo<'_, '_>,
+    subject: &str,
     find: &mut Find<'_>,
-) -> Option<Refusal> {
+) -> Refusal {
     if let Some(error) = gradients(slots, io, find) {
-        return Some(Refusal {
+        return Refusal {
             error,
             of_gradient: true,
-        });
+        };
     }
-    let error = values(slots, io, find)?;
-    Some(Refusal {
-        error,
+    let overflow = || {
+        let subject = format!("{subject}: a Gram matrix");
+        Error::invalid(&subject, "entry", f64::INFINITY, "finite")
+    };
+    Refusal {
+        error: values(slots, io, find).unwrap_or_else(overflow),
         of_gradient: false,
-    })
+    }
 }
 
 fn gradients(slots: &Slots<'_>, io: &StepIo<'_, '_>, find: &mut Find<'_>) -> Option<Error> {

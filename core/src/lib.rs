@@ -39,7 +39,7 @@ pub use backend::{
 pub use checkpoint::FORMAT_VERSION;
 pub use config::{Config, NonFinite};
 pub use error::Error;
-pub use finite::{Find, Refusal, find_non_finite, first_refusal};
+pub use finite::{Find, Refusal, find_non_finite, refusal};
 pub use hyper::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 pub use optimizer::Optimizer;
 pub use presets::Preset;

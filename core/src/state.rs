@@ -24,6 +24,20 @@ impl StateTensor {
     pub fn bytes(&self) -> usize {
         self.shape[0] * self.shape[1] * self.dtype.size()
     }
+
+    /// Refuses bytes that are too many or too few.
+    pub fn check_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.len() == self.bytes() {
+            return Ok(());
+        }
+        let expected = format!("{} bytes", self.bytes());
+        Err(Error::invalid(
+            "the optimizer",
+            self.name,
+            bytes.len(),
+            expected,
+        ))
+    }
 }
 
 /// Memory of one state tensor, of whatever kind its backend uses.

@@ -2,8 +2,8 @@
 
 use lora_pro_core::{
     AdapterReport, Backend, Buffer, Control, DType, Determinism, Error, HostTensor, Manifest,
-    Memory as Place, NonFinite, PairIo, PairSlot, ParamIo, ParamSlot, Rounding, Skip, Slots,
-    StateTensor, StepIo, StepReport, foreign_buffer,
+    Memory as Place, PairIo, PairSlot, ParamIo, ParamSlot, Refusal, Rounding, Slots, StateTensor,
+    StepIo, StepReport, foreign_buffer,
 };
 use nalgebra::DMatrix;
 
@@ -78,12 +78,10 @@ impl Backend for ReferenceBackend {
         let host = buffer
             .get_mut::<HostTensor>()
             .ok_or_else(|| foreign_buffer(NAME, tensor.name))?;
-        *host = HostTensor::from_bytes(tensor.dtype, tensor.shape, bytes.to_vec()).ok_or_else(
-            || {
-                let expected = format!("{} bytes", tensor.bytes());
-                Error::invalid("the optimizer", tensor.name, bytes.len(), expected)
-            },
-        )?;
+        tensor.check_bytes(bytes)?;
+        if let Some(new) = HostTensor::from_bytes(tensor.dtype, tensor.shape, bytes.to_vec()) {
+            *host = new;
+        }
         Ok(())
     }
 
@@ -95,7 +93,10 @@ impl Backend for ReferenceBackend {
     ) -> Result<StepReport, Error> {
         let gradients = match read_gradients(&slots, &io, control.grad_scale) {
             Ok(gradients) => gradients,
-            Err(error) => return refuse(error, control),
+            Err(error) => {
+                let of_gradient = true;
+                return Refusal { error, of_gradient }.settle(control);
+            }
         };
         let grad_clip = gradient_clip(control.max_grad_norm, gradients.norm);
         let mut pairs = Vec::new();
@@ -210,26 +211,6 @@ fn read_gradients(slots: &Slots<'_>, io: &StepIo<'_, '_>, scale: f64) -> Result<
     }
     gradients.norm = squares.sqrt();
     Ok(gradients)
-}
-
-/// A gradient that is not finite: an error, or a step that changed nothing and says so.
-fn refuse(error: Error, control: &Control) -> Result<StepReport, Error> {
-    let Error::NonFinite { subject, .. } = &error else {
-        return Err(error);
-    };
-    match control.on_non_finite {
-        NonFinite::Error => Err(error),
-        NonFinite::Skip => Ok(StepReport {
-            lr_factor: control.lr_factor,
-            grad_norm: f64::NAN,
-            grad_clip: 1.0,
-            skipped: Some(Skip {
-                subject: subject.clone(),
-                reason: error.to_string(),
-            }),
-            plan: None,
-        }),
-    }
 }
 
 /// The parameter and the moments after a step of AdamW.

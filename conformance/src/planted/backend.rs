@@ -2,8 +2,8 @@
 //! looked up in the table.
 
 use lora_pro_core::{
-    AdapterReport, Backend, Buffer, Control, DType, Error, Manifest, NonFinite, PairIo, PairSlot,
-    ParamIo, ParamSlot, Skip, Slots, StateTensor, StepIo, StepReport,
+    AdapterReport, Backend, Buffer, Control, DType, Error, Manifest, PairIo, PairSlot, ParamIo,
+    ParamSlot, Refusal, Slots, StateTensor, StepIo, StepReport,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::adamw::Moments;
@@ -155,21 +155,10 @@ impl Equations {
         slots: &mut Slots<'_>,
         control: &Control,
     ) -> Result<StepReport, Error> {
-        let (Error::NonFinite { subject, .. }, NonFinite::Skip) = (&error, control.on_non_finite)
-        else {
-            return Err(error);
-        };
+        let of_gradient = true;
+        let report = Refusal { error, of_gradient }.settle(control)?;
         (self.skipped)(slots);
-        Ok(StepReport {
-            lr_factor: control.lr_factor,
-            grad_norm: f64::NAN,
-            grad_clip: 1.0,
-            skipped: Some(Skip {
-                subject: subject.clone(),
-                reason: error.to_string(),
-            }),
-            plan: None,
-        })
+        Ok(report)
     }
 
     fn pair_step(

@@ -1,5 +1,6 @@
 //! The test device, noting what it is asked for.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use lora_pro_core::Error;
@@ -18,6 +19,8 @@ pub struct Asked {
 pub struct Counting {
     pub shim: ShimDevice,
     asked: Mutex<Asked>,
+    /// How many allocations are left before memory runs out.
+    left: AtomicUsize,
 }
 
 impl Counting {
@@ -36,7 +39,13 @@ impl Counting {
         Arc::new(Counting {
             shim: device.with_order(order),
             asked: Mutex::default(),
+            left: AtomicUsize::new(usize::MAX),
         })
+    }
+
+    /// Lets memory run out after so many allocations.
+    pub fn leave(&self, allocations: usize) {
+        self.left.store(allocations, Ordering::Relaxed);
     }
 
     /// What was asked for since somebody asked last.
@@ -61,6 +70,14 @@ impl Device for Counting {
 
     fn allocate(&self, bytes: usize) -> Result<u64, Error> {
         self.note("allocate");
+        let left = self.left.load(Ordering::Relaxed);
+        let Some(left) = left.checked_sub(1) else {
+            return Err(Error::Backend {
+                backend: "cuda".into(),
+                reason: "out of memory".into(),
+            });
+        };
+        self.left.store(left, Ordering::Relaxed);
         self.shim.allocate(bytes)
     }
 

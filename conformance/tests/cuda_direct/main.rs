@@ -10,9 +10,11 @@ mod model;
 
 mod capture;
 mod deferred;
+mod dial;
 mod doubtful;
 mod errors;
 mod large;
 mod layouts;
+mod memory;
 mod sets;
 mod sizes;

@@ -10,7 +10,7 @@ use lora_pro_core::{
     Optimizer, PairIo, ParamId, ParamIo, ParamSpec, Rounding, Scale, StepIo, StepReport,
     TensorFile,
 };
-use lora_pro_cuda::{CudaBackend, Options};
+use lora_pro_cuda::{CudaBackend, Dial, Options};
 use lora_pro_reference::storage::host;
 
 use crate::common::layout::Layout;
@@ -42,6 +42,7 @@ const READ: [&str; 3] = ["grad A", "grad B", "grad"];
 pub struct Model {
     pub device: Arc<Counting>,
     pub optimizer: Optimizer,
+    pub dial: Dial,
     pub members: Vec<Member>,
 }
 
@@ -93,6 +94,7 @@ impl Model {
         let backend = CudaBackend::on(device.clone(), options);
         let mut model = Model {
             device: device.clone(),
+            dial: backend.dial(),
             optimizer: Optimizer::new(Box::new(backend), config)?,
             members: vec![],
         };
