@@ -2,80 +2,28 @@
 //! counters, reports, scratch memory. It changes when the set of adapters does; a step of the same
 //! set uploads nothing and allocates nothing.
 
+mod blocks;
+mod described;
+mod insist;
+
 use std::sync::Arc;
 
 use bytemuck::{bytes_of, cast_slice};
 use lora_pro_core::{Control, Error, Slots, StepIo};
+
+use blocks::{Blocks, at, head, reserve};
+use described::Described;
 
 use crate::NAME;
 use crate::describe::{self, Arena, Board};
 use crate::device::{Device, Launch};
 use crate::dial::Dial;
 use crate::memory::Block;
-use crate::model::{self, Model, Pair, Param, Report, Status, Task};
-use crate::plan::{Pass, backup_passes, passes};
+use crate::model::{self, Model, Report, Status, Task};
+use crate::plan::{Pass, passes};
 
 /// A counter that no adapter has: it has not been uploaded.
 const UNKNOWN: u64 = u64::MAX;
-
-/// Memory that grows with the set, or with what is registered.
-#[derive(Default)]
-struct Blocks {
-    /// The model, and what concerns the whole step. A dial may keep it.
-    head: Option<Arc<Block>>,
-    /// Status and reports of everything registered: what is read after a step.
-    board: Option<Block>,
-    /// Adapters and parameters.
-    descriptors: Option<Block>,
-    tasks: Option<Block>,
-    /// Of everything registered.
-    counters: Option<Block>,
-    scratch: Option<Block>,
-}
-
-/// What the kernels know of the set.
-#[derive(Default)]
-struct Described {
-    pairs: Vec<Pair>,
-    params: Vec<Param>,
-}
-
-impl Described {
-    fn is(&self, other: &Described) -> bool {
-        cast_slice::<_, u8>(&self.pairs) == cast_slice::<_, u8>(&other.pairs)
-            && cast_slice::<_, u8>(&self.params) == cast_slice::<_, u8>(&other.params)
-    }
-
-    /// Whether nothing differs but where tensors are, as it often does from step to step.
-    fn has_moved_from(&self, other: &Described) -> bool {
-        let put_back = |(new, old): (&Pair, &Pair)| {
-            let mut new = *new;
-            for (new, old) in new.side.iter_mut().zip(&old.side) {
-                (new.f.at, new.g.at) = (old.f.at, old.g.at);
-            }
-            if new.base.at != 0 && old.base.at != 0 {
-                new.base.at = old.base.at;
-            }
-            bytes_of(&new) == bytes_of(old)
-        };
-        let put_back_param = |(new, old): (&Param, &Param)| {
-            let mut new = *new;
-            (new.value.at, new.grad.at) = (old.value.at, old.grad.at);
-            bytes_of(&new) == bytes_of(old)
-        };
-        self.pairs.len() == other.pairs.len()
-            && self.params.len() == other.params.len()
-            && self.pairs.iter().zip(&other.pairs).all(put_back)
-            && self.params.iter().zip(&other.params).all(put_back_param)
-    }
-
-    /// Whether everything in scratch memory is where it was, of the same shape. (Types of numbers
-    /// show in the kernels.)
-    fn lies_as(&self, other: &Described) -> bool {
-        let shape = |pair: &Pair| (pair.r, pair.side.map(|side| side.len), pair.small);
-        (self.pairs.iter().map(shape)).eq(other.pairs.iter().map(shape))
-    }
-}
 
 /// See the module's head.
 pub(crate) struct Session {
@@ -95,21 +43,6 @@ pub(crate) struct Session {
 pub(crate) const CONTROL: usize = 64;
 const HEAD: usize = CONTROL + size_of::<model::Control>();
 
-/// Makes sure that a block has so many bytes; whether it is a new one.
-fn reserve(
-    device: &Arc<dyn Device>,
-    block: &mut Option<Block>,
-    bytes: usize,
-) -> Result<bool, Error> {
-    if block.as_ref().is_some_and(|block| block.bytes() >= bytes) {
-        return Ok(false);
-    }
-    // The old one first: both might not fit.
-    *block = None;
-    *block = Some(Block::zeros(device, bytes.next_multiple_of(256))?);
-    Ok(true)
-}
-
 /// How many adapters and parameters are registered.
 fn counts(slots: &Slots<'_>) -> [usize; 2] {
     [slots.pairs.len(), slots.params.len()]
@@ -120,16 +53,6 @@ fn in_order(ids: impl Iterator<Item = usize>) -> Vec<(usize, usize)> {
     let mut all: Vec<_> = ids.enumerate().map(|(place, id)| (id, place)).collect();
     all.sort_unstable();
     all
-}
-
-/// Address of a block that may not be there.
-fn at(block: &Option<Block>) -> u64 {
-    block.as_ref().map_or(0, Block::at)
-}
-
-/// The same of the head.
-fn head(blocks: &Blocks) -> u64 {
-    blocks.head.as_ref().map_or(0, |block| block.at())
 }
 
 impl Session {
@@ -493,79 +416,4 @@ fn refuse_capture(capturing: bool) -> Result<(), Error> {
                  cannot follow: make one step of the same tensors before the capture"
                 .into(),
     })
-}
-
-// ---- A step that might overflow
-
-impl Session {
-    /// Makes a step that was refused because it might overflow, and goes back on all of it where it
-    /// did.
-    pub(crate) fn insist(
-        &mut self,
-        slots: &Slots<'_>,
-        io: &StepIo<'_, '_>,
-        control: &Control,
-    ) -> Result<(), Error> {
-        let stream = control.stream;
-        self.forget_refusals(stream)?;
-        let backups = self.describe_backups(stream)?;
-        let [out, back] = [false, true]
-            .map(|back| backup_passes(&self.described.pairs, &self.described.params, back));
-        let own: usize = self.passes.iter().map(|pass| pass.tasks.len()).sum();
-        self.upload_tasks(stream, &out)?;
-        self.launch(stream, &out, own)?;
-        let state = crate::snapshot::Snapshot::take(stream, slots, &self.ids)?;
-
-        self.begin(control, true, true)?;
-        // W0 is left for the end: it has no way back.
-        let is_base = |pass: &Pass| pass.kernel == "decay_base";
-        let base = self
-            .passes
-            .iter()
-            .position(is_base)
-            .unwrap_or(self.passes.len());
-        self.launch(stream, &self.passes[..base], 0)?;
-        let tasks_before = |at: usize| self.passes[..at].iter().map(|pass| pass.tasks.len()).sum();
-        let after = base + usize::from(base < self.passes.len());
-        self.launch(stream, &self.passes[after..], tasks_before(after))?;
-        let outcome = crate::snapshot::check(self.device.as_ref(), stream, slots, io, &self.ids);
-        if outcome.is_err() {
-            self.launch(stream, &back, own)?;
-            state.restore(stream, slots, &self.ids)?;
-            self.counters
-                .iter_mut()
-                .for_each(|known| known.fill(UNKNOWN));
-            self.upload_counters(stream, slots, false)?;
-        } else {
-            self.launch(stream, &self.passes[base..after], tasks_before(base))?;
-        }
-        self.forget_refusals(stream)?;
-        drop(backups);
-        outcome
-    }
-
-    /// Memory for copies of all factors and values, written into the description.
-    fn describe_backups(&mut self, stream: u64) -> Result<Vec<Block>, Error> {
-        let mut blocks = Vec::new();
-        let mut place = |count: usize| -> Result<u64, Error> {
-            let block = Block::zeros(&self.device, count * size_of::<f64>())?;
-            let at = block.at();
-            blocks.push(block);
-            Ok(at)
-        };
-        for pair in &mut self.described.pairs {
-            for side in &mut pair.side {
-                side.backup = place(pair.r as usize * side.len as usize)?;
-            }
-        }
-        for param in &mut self.described.params {
-            param.backup = place((param.rows * param.cols) as usize)?;
-        }
-        let (pairs, params) = (&self.described.pairs, &self.described.params);
-        let bytes = [cast_slice::<_, u8>(pairs), cast_slice(params)].concat();
-        if let Some(block) = &self.blocks.descriptors {
-            block.write(stream, &bytes)?;
-        }
-        Ok(blocks)
-    }
 }

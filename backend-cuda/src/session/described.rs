@@ -1,0 +1,49 @@
+//! What the kernels know of a set, and how two sets differ.
+
+use bytemuck::{bytes_of, cast_slice};
+
+use crate::model::{Pair, Param};
+
+/// What the kernels know of the set.
+#[derive(Default)]
+pub(super) struct Described {
+    pub(super) pairs: Vec<Pair>,
+    pub(super) params: Vec<Param>,
+}
+
+impl Described {
+    pub(super) fn is(&self, other: &Described) -> bool {
+        cast_slice::<_, u8>(&self.pairs) == cast_slice::<_, u8>(&other.pairs)
+            && cast_slice::<_, u8>(&self.params) == cast_slice::<_, u8>(&other.params)
+    }
+
+    /// Whether nothing differs but where tensors are, as it often does from step to step.
+    pub(super) fn has_moved_from(&self, other: &Described) -> bool {
+        let put_back = |(new, old): (&Pair, &Pair)| {
+            let mut new = *new;
+            for (new, old) in new.side.iter_mut().zip(&old.side) {
+                (new.f.at, new.g.at) = (old.f.at, old.g.at);
+            }
+            if new.base.at != 0 && old.base.at != 0 {
+                new.base.at = old.base.at;
+            }
+            bytes_of(&new) == bytes_of(old)
+        };
+        let put_back_param = |(new, old): (&Param, &Param)| {
+            let mut new = *new;
+            (new.value.at, new.grad.at) = (old.value.at, old.grad.at);
+            bytes_of(&new) == bytes_of(old)
+        };
+        self.pairs.len() == other.pairs.len()
+            && self.params.len() == other.params.len()
+            && self.pairs.iter().zip(&other.pairs).all(put_back)
+            && self.params.iter().zip(&other.params).all(put_back_param)
+    }
+
+    /// Whether everything in scratch memory is where it was, of the same shape. (Types of numbers
+    /// show in the kernels.)
+    pub(super) fn lies_as(&self, other: &Described) -> bool {
+        let shape = |pair: &Pair| (pair.r, pair.side.map(|side| side.len), pair.small);
+        (self.pairs.iter().map(shape)).eq(other.pairs.iter().map(shape))
+    }
+}
