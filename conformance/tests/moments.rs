@@ -3,136 +3,19 @@
 
 mod common;
 
-use std::path::Path;
-
-use common::{Batch, adapter, cpu, hyper, name};
-use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{
-    DType, Hyper, MOMENT_BLOCK, Method, MomentDType, Optimizer, TensorData, TensorFile,
-};
+use common::coded::follows;
+use common::{adapter, cpu};
+use lora_pro_core::DType;
 
 /// Steps of a trajectory.
 const STEPS: u64 = 12;
 
-fn with(moment_dtype: MomentDType, amsgrad: bool) -> Hyper {
-    Hyper {
-        moment_dtype,
-        amsgrad,
-        // Second moments that forget in ten steps show more codes than those that hardly move.
-        beta2: 0.9,
-        update_clip: None,
-        ..hyper(Method::Full)
-    }
-}
-
-/// A code as the table in the book has it: bits `(c + 1023 - top) << 20` of an f32 number.
-fn decoded(code: u8, signed: bool, scale: f32) -> f32 {
-    let (size, top) = if signed {
-        (code & 127, 127)
-    } else {
-        (code, 255)
-    };
-    if size == 0 {
-        return 0.0;
-    }
-    let size = f32::from_bits((u32::from(size) + 1023 - top) << 20) * scale;
-    if signed && code > 127 { -size } else { size }
-}
-
-/// A moment as f32 numbers, from its codes and scales.
-fn moment(file: &TensorFile, spec: &CaseSpec, tensor: &str) -> Vec<f32> {
-    let data = |tensor: &str| &file.tensors[&format!("state.{}.{tensor}", name(spec))];
-    let scales: Vec<f32> = floats(data(&format!("{tensor}_scale")));
-    let across = spec.n.div_ceil(MOMENT_BLOCK[1]);
-    let codes = data(tensor).bytes.iter().enumerate();
-    let decoded = codes.map(|(at, code)| {
-        let (i, j) = (at / spec.n, at % spec.n);
-        let block = i / MOMENT_BLOCK[0] * across + j / MOMENT_BLOCK[1];
-        decoded(*code, tensor == "exp_avg", scales[block])
-    });
-    decoded.collect()
-}
-
-fn floats(data: &TensorData) -> Vec<f32> {
-    let numbers = data.bytes.chunks_exact(4);
-    numbers
-        .map(|x| f32::from_le_bytes(x.try_into().expect("four bytes")))
-        .collect()
-}
-
-/// A run in f32 moments that continues from the 8-bit run's codes.
-fn in_f32(coded: &mut Batch, names: &[&str], amsgrad: bool) -> Batch {
-    let spec = coded.specs[0];
-    let mut long = Batch::start(&cpu, &[spec], with(MomentDType::F32, amsgrad)).expect("valid");
-    let mut file = coded.saved().expect("saves");
-    let decoded: Vec<Vec<f32>> = names
-        .iter()
-        .map(|name| moment(&file, &spec, name))
-        .collect();
-    file.tensors.clear();
-    for (tensor, values) in names.iter().zip(decoded) {
-        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let data = TensorData {
-            dtype: DType::F32,
-            shape: vec![spec.m, spec.n],
-            bytes,
-        };
-        file.tensors
-            .insert(format!("state.{}.{tensor}", name(&spec)), data);
-    }
-    let text = file.document.to_string().replace("\"8bit\"", "\"f32\"");
-    file.document = serde_json::from_str(&text).expect("a document");
-    long.optimizer = Optimizer::load_from(cpu(), &file, Path::new("checkpoint")).expect("loads");
-    long.members = coded.members.iter().map(|member| member.copy()).collect();
-    long
-}
-
-fn follows(amsgrad: bool) {
-    let names: &[&str] = match amsgrad {
-        true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
-        false => &["exp_avg", "exp_avg_sq"],
-    };
-    let spec = adapter(45, 150, 3, DType::F32);
-    let mut coded = Batch::start(&cpu, &[spec], with(MomentDType::Bits8, amsgrad)).expect("valid");
-    // Sums of what rounding did to first moments, in steps between neighbouring codes.
-    let (mut sum, mut count) = (0.0, 0.0);
-    for t in 1..=STEPS {
-        let mut long = in_f32(&mut coded, names, amsgrad);
-        let gradients = coded.gradients(t);
-        coded.step_with(&gradients).expect("a step");
-        long.step_with(&gradients).expect("a step");
-        let (x, y) = (&coded.members[0], &long.members[0]);
-        assert!(x.a == y.a && x.b == y.b, "step {t}");
-
-        let (codes, exact) = (coded.saved().expect("saves"), long.saved().expect("saves"));
-        for tensor in names {
-            let found = moment(&codes, &spec, tensor);
-            let exact = floats(&exact.tensors[&format!("state.{}.{tensor}", name(&spec))]);
-            let largest = exact.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-            for (found, exact) in found.iter().zip(&exact) {
-                // Eight codes in an octave: the next one is an eighth away at most. The smallest
-                // is far below 1e-4 of the largest of its block.
-                let step = exact.abs() / 8.0 + largest * 1e-4;
-                let off = (found - exact) / step;
-                assert!(off.abs() <= 1.001, "step {t} {tensor}: {found} for {exact}");
-                if *tensor == "exp_avg" {
-                    sum += f64::from(off);
-                    count += 1.0;
-                }
-            }
-        }
-    }
-    // Each is a draw of mean 0 from an interval of length 1 at most.
-    let limit = 5.0 * 0.5 / f64::sqrt(count);
-    assert!((sum / count).abs() < limit, "{} of {limit}", sum / count);
-}
-
 #[test]
 fn eight_bit_moments_follow_f32_ones() {
-    follows(false);
+    follows(&cpu, adapter(45, 150, 3, DType::F32), false, STEPS);
 }
 
 #[test]
 fn eight_bit_moments_follow_f32_ones_with_amsgrad() {
-    follows(true);
+    follows(&cpu, adapter(45, 150, 3, DType::F32), true, STEPS);
 }

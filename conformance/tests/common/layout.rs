@@ -18,15 +18,28 @@ pub enum Layout {
     OddColumns,
     /// Both strides negative.
     Reversed,
+    /// Row-major, rows apart by a multiple of eight elements.
+    Padded,
+    /// The same of the transpose.
+    PaddedColumns,
 }
 
-pub const LAYOUTS: [Layout; 6] = [
+impl Layout {
+    /// Whether elements lie at multiples of their size.
+    pub fn is_aligned(self) -> bool {
+        !matches!(self, Layout::Unaligned | Layout::OddColumns)
+    }
+}
+
+pub const LAYOUTS: [Layout; 8] = [
     Layout::Rows,
     Layout::Columns,
     Layout::Odd,
     Layout::Unaligned,
     Layout::OddColumns,
     Layout::Reversed,
+    Layout::Padded,
+    Layout::PaddedColumns,
 ];
 
 /// Bytes that hold a matrix and canaries.
@@ -50,11 +63,12 @@ impl Laid {
             Layout::Odd => [3 * c + 5, 3],
             Layout::OddColumns => [2, 2 * r + 3],
             Layout::Reversed => [-c, -1],
+            Layout::Padded => [(cols.next_multiple_of(8) + 8) as isize, 1],
+            Layout::PaddedColumns => [1, (rows.next_multiple_of(8) + 8) as isize],
         };
         let span = (r - 1) * strides[0].abs() + (c - 1) * strides[1].abs();
         let margin = 64 * size;
-        let odd = matches!(layout, Layout::Unaligned | Layout::OddColumns);
-        let start = margin + usize::from(odd);
+        let start = margin + usize::from(!layout.is_aligned());
         let back = (r - 1) * strides[0].min(0) + (c - 1) * strides[1].min(0);
         let mut laid = Laid {
             bytes: vec![CANARY; start + (span as usize + 1) * size + margin],
@@ -68,6 +82,26 @@ impl Laid {
             laid.bytes[at..at + size].copy_from_slice(element);
         }
         laid
+    }
+
+    /// Everything, canaries too.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same, to be replaced.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// First byte of element (0, 0).
+    pub fn origin(&self) -> usize {
+        self.origin
+    }
+
+    /// Distances of elements.
+    pub fn strides(&self) -> [isize; 2] {
+        self.strides
     }
 
     /// First byte of an element.

@@ -3,7 +3,10 @@
 // Each test binary uses a part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod coded;
+pub mod device;
 pub mod layout;
+pub mod rounding;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;

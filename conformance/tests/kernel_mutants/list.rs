@@ -1,0 +1,125 @@
+//! The list of mutants, and what becomes of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lora_pro_cuda_shim::compile::kernels;
+use lora_pro_cuda_shim::mutants::{self, By, Mutant, Verdict};
+
+/// Many times what the battery takes on kernels that are right.
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub fn all() -> Vec<Mutant> {
+    let all = mutants::load(&kernels().join("mutants.toml")).unwrap_or_else(|e| panic!("{e}"));
+    mutants::check(&all, &kernels()).unwrap_or_else(|error| panic!("{error}"));
+    all
+}
+
+/// Where [`table`] is kept.
+pub fn written() -> PathBuf {
+    kernels().join("mutants.md")
+}
+
+/// A mutant that was tried.
+#[derive(Debug)]
+pub struct Tried {
+    mutant: Mutant,
+    verdict: Verdict,
+    /// The check that the battery was at.
+    check: String,
+}
+
+impl Tried {
+    /// One that does not compile shows nothing.
+    pub fn is_caught(&self) -> bool {
+        matches!(self.verdict, Verdict::Caught(_))
+    }
+
+    fn by(&self) -> String {
+        match &self.verdict {
+            Verdict::Caught(By::Status(status)) => format!("status {status}"),
+            Verdict::Caught(By::Signal(signal)) => format!("signal {signal}"),
+            Verdict::Caught(By::Timeout) => "timeout".into(),
+            Verdict::Survived => "SURVIVED".into(),
+            Verdict::DidNotCompile(_) => "DID NOT COMPILE".into(),
+        }
+    }
+}
+
+/// Tries mutants on all cores; in the order of the list.
+pub fn try_all(mutants: &[Mutant]) -> Vec<Tried> {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (rest, tried) = (Mutex::new(mutants.iter().enumerate()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((at, mutant)) = next(&rest) {
+                    let result = try_one(mutant, scratch.path());
+                    println!("{:40} {:12} {}", mutant.id, result.by(), result.check);
+                    tried.lock().expect("no panic").push((at, result));
+                }
+            });
+        }
+    });
+    let mut tried = tried.into_inner().expect("no panic");
+    tried.sort_by_key(|(at, _)| *at);
+    tried.into_iter().map(|(_, tried)| tried).collect()
+}
+
+fn next<T>(rest: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    rest.lock().expect("no panic").next()
+}
+
+fn try_one(mutant: &Mutant, scratch: &Path) -> Tried {
+    let log = scratch.join(format!("{}.log", mutant.id));
+    let command = |library: &Path| {
+        let out = File::create(&log).expect("a log");
+        let program = std::env::current_exe().expect("this program");
+        let mut command = Command::new(program);
+        command.args(["--exact", "battery", "--nocapture"]);
+        command.env("LORA_PRO_SHIM", library);
+        command.stdout(out).stderr(Stdio::null());
+        command
+    };
+    let verdict = mutants::run(mutant, &kernels(), scratch, command, LIMIT);
+    let verdict = verdict.unwrap_or_else(|error| panic!("{}: {error}", mutant.id));
+    // A library is large.
+    let _ = fs::remove_dir_all(scratch.join(&mutant.id));
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    let check = text.lines().filter_map(|line| line.strip_prefix(crate::battery::NEXT));
+    Tried {
+        mutant: mutant.clone(),
+        check: check.last().unwrap_or_default().into(),
+        verdict,
+    }
+}
+
+/// What became of all mutants.
+pub fn table(tried: &[Tried]) -> String {
+    let mut counts = BTreeMap::<_, usize>::new();
+    for tried in tried {
+        *counts.entry(tried.by()).or_default() += 1;
+    }
+    let counts = counts.iter().map(|(by, count)| format!("{by}: {count}"));
+    let counts: Vec<_> = counts.collect();
+    let caught = tried.iter().filter(|tried| tried.is_caught()).count();
+    let mut text = format!(
+        "# Kernels with one thing wrong\n\n\
+         {caught} of {} are caught ({}). Written by conformance/tests/kernel_mutants; the check is \
+         the first of its battery that failed.\n\n\
+         | mutant | file | what is wrong | caught by | check |\n|---|---|---|---|---|\n",
+        tried.len(),
+        counts.join(", "),
+    );
+    for tried in tried {
+        let Mutant { id, file, what, .. } = &tried.mutant;
+        let (by, check) = (tried.by(), &tried.check);
+        text += &format!("| `{id}` | {file} | {what} | {by} | {check} |\n");
+    }
+    text
+}

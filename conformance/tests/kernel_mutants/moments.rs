@@ -1,0 +1,16 @@
+//! 8-bit moments.
+
+use lora_pro_core::DType;
+
+use crate::battery::{cuda, next};
+use crate::common::adapter;
+use crate::common::coded::follows;
+
+/// More rows than a block's warps have at once, and more columns than a strip; then more rows than a
+/// block goes down.
+pub fn check() {
+    for (amsgrad, (m, n)) in [(false, (90, 300)), (true, (500, 70))] {
+        next(&format!("8-bit moments, amsgrad {amsgrad}"));
+        follows(&cuda, adapter(m, n, 3, DType::F32), amsgrad, 3);
+    }
+}
