@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::coded::follows;
+use common::coded::{differs, follows};
 use common::{adapter, cpu};
 use lora_pro_core::DType;
 
@@ -18,4 +18,9 @@ fn eight_bit_moments_follow_f32_ones() {
 #[test]
 fn eight_bit_moments_follow_f32_ones_with_amsgrad() {
     follows(&cpu, adapter(45, 150, 3, DType::F32), true, STEPS);
+}
+
+#[test]
+fn random_numbers_differ_between_steps() {
+    differs(&cpu);
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::rounding::{differs, master, unbiased};
+use common::rounding::{differs, master, small_lr, unbiased};
 use common::{Batch, METHODS, adapter, cpu, hyper, reference};
 use lora_pro_core::{DType, Hyper, Method, Rounding};
 
@@ -48,7 +48,10 @@ fn long_parameters_are_rounded_to_nearest() {
 
 #[test]
 fn stochastic_rounding_is_unbiased() {
-    everywhere(|dtype, method| unbiased(&cpu, adapter(300, 500, 16, dtype), method));
+    everywhere(|dtype, method| {
+        let spec = adapter(300, 500, 16, dtype);
+        unbiased(&cpu, spec, method, small_lr(dtype));
+    });
 }
 
 #[test]

@@ -131,7 +131,7 @@ pub fn run(
     limit: Duration,
 ) -> Result<Verdict, Error> {
     let folder = apply(mutant, sources, scratch)?;
-    let library = match try_build(&compile::compiler(), &folder, &folder, Checks::Off)? {
+    let library = match try_build(&compile::compiler(), &folder, &folder, Checks::Hasty)? {
         Ok(library) => library,
         Err(text) => return Ok(Verdict::DidNotCompile(text)),
     };

@@ -7,7 +7,7 @@ use lora_pro_core::{
     DType, HostTensor, Hyper, MOMENT_BLOCK, Method, MomentDType, Optimizer, TensorData, TensorFile,
 };
 
-use super::{Batch, Make, hyper, name};
+use super::{Batch, Make, adapter, hyper, name};
 
 fn with(moment_dtype: MomentDType, amsgrad: bool) -> Hyper {
     Hyper {
@@ -160,4 +160,28 @@ fn rounds_small_numbers(found: &[f32], exact: &[f32], smallest: &[f32], tensor: 
         }
     }
     assert!(sum.abs() <= 5.0 * variance.sqrt(), "{tensor}: {sum} beside {variance}");
+}
+
+/// Codes of the same moments are rounded with other random numbers in each step.
+pub fn differs(make: Make) {
+    let hyper = Hyper {
+        beta1: 0.0,
+        beta2: 0.0,
+        ..with(MomentDType::Bits8, false)
+    };
+    let spec = adapter(45, 150, 3, DType::F32);
+    let mut batch = Batch::start(make, &[spec], hyper).expect("valid");
+    let (start, gradients) = (batch.members[0].copy(), batch.gradients(1));
+    let mut step = || {
+        batch.members[0] = start.copy();
+        batch.step_with(&gradients).expect("a step");
+        batch.saved().expect("saves").tensors
+    };
+    let (first, second) = (step(), step());
+    for tensor in ["exp_avg", "exp_avg_sq"] {
+        let key = format!("state.{}.{tensor}", name(&spec));
+        let codes = first[&key].bytes.iter().zip(&second[&key].bytes);
+        let (count, differ) = (first[&key].bytes.len(), codes.filter(|(x, y)| x != y).count());
+        assert!(differ * 10 > count, "{tensor}: {differ} of {count} differ");
+    }
 }

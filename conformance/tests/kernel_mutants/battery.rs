@@ -8,7 +8,7 @@ use lora_pro_cuda::Options;
 use lora_pro_cuda_shim::ShimDevice;
 
 use crate::common::device::Scattered;
-use crate::{batches, moments, params, refused, rounding, steps};
+use crate::{base, batches, moments, params, refused, rounding, steps};
 
 /// A backend whose tensors lie in all ways in the device's memory. Each one that is made runs its
 /// threads in another order.
@@ -31,7 +31,9 @@ pub fn next(check: &str) {
 pub fn run() {
     steps::small();
     params::check();
-    params::overflow();
+    params::refused();
+    base::check();
+    refused::broken_factors();
     refused::unasked();
     refused::overflow();
     rounding::check();

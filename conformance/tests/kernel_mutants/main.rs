@@ -16,6 +16,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod base;
 mod batches;
 mod battery;
 mod list;

@@ -2,6 +2,7 @@
 
 use lora_pro_core::{
     Backend, DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding, StepIo,
+    TensorFile,
 };
 use lora_pro_conformance::sample::{CaseSpec, uniform};
 use lora_pro_reference::storage::{host, matrix};
@@ -14,7 +15,7 @@ const ROWS: usize = 70;
 const COLS: usize = 67;
 const STEPS: u64 = 3;
 
-/// Two parameters, stepped together.
+/// Two parameters, stepped together: their values and their state.
 fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
     let hyper = Hyper {
         rounding,
@@ -53,7 +54,16 @@ fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
         };
         optimizer.step(io).expect("a step");
     }
-    values.into()
+    let mut file = TensorFile {
+        document: serde_json::json!({}),
+        tensors: Default::default(),
+    };
+    optimizer.save_to(&mut file).expect("saves");
+    let state = file.tensors.into_values().map(|data| {
+        let shape = [data.shape[0], data.shape[1]];
+        HostTensor::from_bytes(data.dtype, shape, data.bytes).expect("whole tensors")
+    });
+    values.into_iter().chain(state).collect()
 }
 
 /// AdamW of an entry is well-conditioned where its gradients are of one size: what rounding explains
@@ -72,38 +82,43 @@ pub fn check() {
     }
 }
 
-/// A value leaves its type; the step is taken back.
-pub fn overflow() {
-    next("a parameter overflows");
-    let hyper = Hyper {
-        lr: 1e41,
-        weight_decay: 0.0,
-        ..hyper(Method::Lora)
-    };
-    let mut optimizer = Optimizer::new(cuda(), hyper.into()).expect("valid");
-    let spec = ParamSpec {
-        name: "wild".into(),
-        rows: ROWS,
-        cols: COLS,
-        dtype: DType::F32,
-        group: None,
-    };
-    let id = optimizer.add_param(spec).expect("valid");
-    let mut random = CaseSpec::default().random(8);
-    let mut draw = || host(&uniform(&mut random, ROWS, COLS), DType::F32);
-    let (before, grad) = (draw(), draw());
-    let mut value = before.clone();
-    let io = ParamIo {
-        id,
-        value: value.view_mut(),
-        grad: grad.view(),
-    };
-    let io = StepIo {
-        pairs: &mut [],
-        params: &mut [io],
-    };
-    let error = optimizer.step(io).expect_err("it overflows").to_string();
-    assert!(error.contains("wild"), "{error}");
-    assert!(value == before, "the value has changed");
-    assert_eq!(optimizer.params()[0].state.step, 0);
+/// A value leaves its type, or is not finite to begin with: the step is refused or taken back.
+pub fn refused() {
+    for (what, lr, broken) in [("overflows", 1e41, None), ("is broken", 1e-3, Some(f64::NAN))] {
+        next(&format!("a parameter {what}"));
+        let hyper = Hyper {
+            lr,
+            weight_decay: 0.0,
+            ..hyper(Method::Lora)
+        };
+        let mut optimizer = Optimizer::new(cuda(), hyper.into()).expect("valid");
+        let spec = ParamSpec {
+            name: "wild".into(),
+            rows: ROWS,
+            cols: COLS,
+            dtype: DType::F32,
+            group: None,
+        };
+        let id = optimizer.add_param(spec).expect("valid");
+        let mut random = CaseSpec::default().random(8);
+        let mut draw = || host(&uniform(&mut random, ROWS, COLS), DType::F32);
+        let (mut value, grad) = (draw(), draw());
+        if let Some(broken) = broken {
+            value.view_mut().set(ROWS - 1, COLS - 1, broken);
+        }
+        let before = value.clone();
+        let io = ParamIo {
+            id,
+            value: value.view_mut(),
+            grad: grad.view(),
+        };
+        let io = StepIo {
+            pairs: &mut [],
+            params: &mut [io],
+        };
+        let error = optimizer.step(io).expect_err(what).to_string();
+        assert!(error.contains("wild"), "{error}");
+        assert!(value == before, "the value has changed");
+        assert_eq!(optimizer.params()[0].state.step, 0);
+    }
 }

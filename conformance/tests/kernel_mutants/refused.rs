@@ -40,6 +40,23 @@ pub fn overflow() {
     }
 }
 
+/// A factor that is not finite to begin with.
+pub fn broken_factors() {
+    next("a factor is broken");
+    let specs = [adapter(13, 30, 3, DType::F32)];
+    let mut batch = Batch::start(&cuda, &specs, hyper(Method::Lora)).expect("valid");
+    let gradients = batch.gradients(1);
+    let kept = batch.members[0].copy();
+    batch.members[0].b.view_mut().set(12, 2, f64::INFINITY);
+    let before = batch.bits().expect("saves");
+    let error = batch.step_with(&gradients).expect_err("it is broken");
+    assert!(error.to_string().contains(&name(&specs[0])), "{error}");
+    let differ = differing(&before, &batch.bits().expect("saves"));
+    assert!(differ.is_empty(), "{differ:?} changed");
+    batch.members[0] = kept;
+    batch.step_with(&gradients).expect("nothing is left of it");
+}
+
 fn deferred() -> Box<dyn Backend> {
     let device = ShimDevice::new().unwrap_or_else(|error| panic!("{error}"));
     Box::new(Scattered::new(Arc::new(device), Options { deferred: true }, 0))
