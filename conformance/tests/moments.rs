@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::coded::{differs, follows};
+use common::coded::{differs, follows, small_numbers};
 use common::{adapter, cpu};
 use lora_pro_core::DType;
 
@@ -23,4 +23,9 @@ fn eight_bit_moments_follow_f32_ones_with_amsgrad() {
 #[test]
 fn random_numbers_differ_between_steps() {
     differs(&cpu);
+}
+
+#[test]
+fn small_numbers_are_right_on_average() {
+    small_numbers(&cpu);
 }

@@ -39,6 +39,11 @@ impl Tried {
         matches!(self.verdict, Verdict::Caught(_))
     }
 
+    fn row(&self) -> String {
+        let Mutant { id, file, what, .. } = &self.mutant;
+        format!("| `{id}` | {file} | {what} | {} | {} |", self.by(), self.check)
+    }
+
     fn by(&self) -> String {
         match &self.verdict {
             Verdict::Caught(By::Status(status)) => format!("status {status}"),
@@ -99,27 +104,42 @@ fn try_one(mutant: &Mutant, scratch: &Path) -> Tried {
     }
 }
 
-/// What became of all mutants.
-pub fn table(tried: &[Tried]) -> String {
-    let mut counts = BTreeMap::<_, usize>::new();
-    for tried in tried {
-        *counts.entry(tried.by()).or_default() += 1;
-    }
-    let counts = counts.iter().map(|(by, count)| format!("{by}: {count}"));
-    let counts: Vec<_> = counts.collect();
-    let caught = tried.iter().filter(|tried| tried.is_caught()).count();
-    let mut text = format!(
+/// Before the rows, each of which starts with a name.
+const HEAD: &str = "| mutant | file | what is wrong | caught by | check |\n|---|---|---|---|---|\n";
+
+/// The names in a table, in its order.
+pub fn names(table: &str) -> impl Iterator<Item = &str> {
+    rows(table).map(|(name, _)| name)
+}
+
+fn rows(table: &str) -> impl Iterator<Item = (&str, &str)> {
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    rows.filter_map(|row| Some((row.split('`').nth(1)?, row)))
+}
+
+/// What became of all mutants; of those that were not tried, what an older table says.
+pub fn table(tried: &[Tried], older: &str) -> String {
+    let older: BTreeMap<&str, &str> = rows(older).collect();
+    let newer: BTreeMap<&str, String> = tried
+        .iter()
+        .map(|tried| (tried.mutant.id.as_str(), tried.row()))
+        .collect();
+    let all = all();
+    let rows = all.iter().map(|Mutant { id, .. }| {
+        let id = id.as_str();
+        let row = newer.get(id).map(String::as_str);
+        row.or_else(|| older.get(id).copied())
+            .unwrap_or_else(|| panic!("`{id}` was never tried"))
+    });
+    let rows: Vec<&str> = rows.collect();
+    let missed = ["SURVIVED", "DID NOT COMPILE"];
+    let caught = rows.iter().filter(|row| !missed.iter().any(|by| row.contains(by)));
+    let caught = caught.count();
+    format!(
         "# Kernels with one thing wrong\n\n\
-         {caught} of {} are caught ({}). Written by conformance/tests/kernel_mutants; the check is \
-         the first of its battery that failed.\n\n\
-         | mutant | file | what is wrong | caught by | check |\n|---|---|---|---|---|\n",
-        tried.len(),
-        counts.join(", "),
-    );
-    for tried in tried {
-        let Mutant { id, file, what, .. } = &tried.mutant;
-        let (by, check) = (tried.by(), &tried.check);
-        text += &format!("| `{id}` | {file} | {what} | {by} | {check} |\n");
-    }
-    text
+         {caught} of {} are caught. Written by conformance/tests/kernel_mutants; the check is the \
+         first of its battery that failed.\n\n{HEAD}{}\n",
+        rows.len(),
+        rows.join("\n"),
+    )
 }

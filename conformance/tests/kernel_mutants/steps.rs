@@ -100,6 +100,9 @@ fn variants(method: Method) -> Vec<Named> {
             case.adapter.rank_b = 0;
             hyper_of(case).damping = Damping::None;
         }),
+        with("A = 0 and B = 0", |case| {
+            (case.adapter.rank_a, case.adapter.rank_b) = (0, 0);
+        }),
         with("deficient", |case| {
             (case.adapter.rank_a, case.adapter.rank_b) = (3, 2);
             hyper_of(case).damping = Damping::None;
@@ -110,6 +113,11 @@ fn variants(method: Method) -> Vec<Named> {
         }),
     ];
     if method != Method::Sgd {
+        all.push(with("moments that shrink", |case| {
+            let hyper = hyper_of(case);
+            (hyper.beta1, hyper.beta2, hyper.amsgrad) = (0.0, 0.1, true);
+            case.steps = 3;
+        }));
         // What comes out might overflow, as far as bounds go; it does not.
         all.push(with("doubtful", |case| {
             case.unpaired = true;
