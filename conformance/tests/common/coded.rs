@@ -155,8 +155,16 @@ pub fn small_numbers(make: Make) {
         let found = moment(&codes, &spec, tensor);
         let exact = floats(&long.tensors[&key]);
         rounds_small_numbers(&found, &exact, &smallest(&codes, &spec, tensor), tensor);
-        let largest = codes.tensors[&key].bytes.iter().map(|code| code & top).max();
-        assert_eq!(largest, Some(top), "{tensor}: the largest number has the largest code");
+        let largest = codes.tensors[&key]
+            .bytes
+            .iter()
+            .map(|code| code & top)
+            .max();
+        assert_eq!(
+            largest,
+            Some(top),
+            "{tensor}: the largest number has the largest code"
+        );
     }
 }
 
@@ -179,7 +187,10 @@ fn rounds_small_numbers(found: &[f32], exact: &[f32], smallest: &[f32], tensor: 
         }
     }
     assert!(small > 100, "{tensor}: no small numbers");
-    assert!(sum.abs() <= 5.0 * variance.sqrt(), "{tensor}: {sum} beside {variance}");
+    assert!(
+        sum.abs() <= 5.0 * variance.sqrt(),
+        "{tensor}: {sum} beside {variance}"
+    );
 }
 
 /// Codes of the same moments are rounded with other random numbers in each step.
@@ -201,7 +212,10 @@ pub fn differs(make: Make) {
     for tensor in ["exp_avg", "exp_avg_sq"] {
         let key = format!("state.{}.{tensor}", name(&spec));
         let codes = first[&key].bytes.iter().zip(&second[&key].bytes);
-        let (count, differ) = (first[&key].bytes.len(), codes.filter(|(x, y)| x != y).count());
+        let (count, differ) = (
+            first[&key].bytes.len(),
+            codes.filter(|(x, y)| x != y).count(),
+        );
         assert!(differ * 10 > count, "{tensor}: {differ} of {count} differ");
     }
 }

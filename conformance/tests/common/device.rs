@@ -63,7 +63,10 @@ impl OnDevice {
         let mut laid = self.laid.clone();
         // SAFETY: the allocation has as many bytes.
         unsafe { self.device.read(0, self.at, laid.bytes_mut())? };
-        assert!(laid.canaries_live(), "something was written beside a tensor");
+        assert!(
+            laid.canaries_live(),
+            "something was written beside a tensor"
+        );
         Ok(laid.tensor())
     }
 

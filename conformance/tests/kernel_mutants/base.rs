@@ -5,17 +5,19 @@ use lora_pro_core::{DType, HostTensor, Hyper, Method, StepIo};
 use crate::battery::{cuda, next};
 use crate::common::{Batch, adapter, hyper};
 
-/// W0 of one number, and a decay; what becomes of it. A type's numbers from 2^k to 2^(k + 1) are
-/// whole multiples of 1 in the first two cases of each; then comes a number a little below the
-/// middle of two, which f32 does not tell from the middle.
-fn cases() -> [(DType, f64, f64, f64); 6] {
+/// W0 of one number, and a decay; what becomes of it. First comes the middle of two numbers, once with
+/// the even one below and once above; then something a little above the middle and a little below,
+/// which f32 does not tell from it.
+fn cases() -> [(DType, f64, f64, f64); 8] {
     let tiny = 2f64.powi(-40);
     [
         (DType::Bf16, 174.0, 0.25, 130.0),
         (DType::Bf16, 178.0, 0.25, 134.0),
+        (DType::Bf16, 174.0, 0.25 - tiny, 131.0),
         (DType::Bf16, 1.0, 2f64.powi(-9) + tiny, 1.0 - 2f64.powi(-8)),
         (DType::F16, 1366.0, 0.25, 1024.0),
         (DType::F16, 1370.0, 0.25, 1028.0),
+        (DType::F16, 1366.0, 0.25 - tiny, 1025.0),
         (DType::F16, 1.0, 2f64.powi(-12) + tiny, 1.0 - 2f64.powi(-11)),
     ]
 }

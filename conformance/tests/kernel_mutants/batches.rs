@@ -54,6 +54,9 @@ pub fn norm() {
         [report.grad_norm, report.grad_clip]
     });
     for (found, expected) in found.iter().zip(expected) {
-        assert!((found / expected - 1.0).abs() < 1e-12, "{found} for {expected}");
+        assert!(
+            (found / expected - 1.0).abs() < 1e-12,
+            "{found} for {expected}"
+        );
     }
 }

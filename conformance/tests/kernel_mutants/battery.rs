@@ -33,7 +33,7 @@ pub fn run() {
     params::check();
     params::refused();
     base::check();
-    refused::broken_factors();
+    refused::broken();
     refused::unasked();
     refused::overflow();
     rounding::check();

@@ -41,7 +41,11 @@ impl Tried {
 
     fn row(&self) -> String {
         let Mutant { id, file, what, .. } = &self.mutant;
-        format!("| `{id}` | {file} | {what} | {} | {} |", self.by(), self.check)
+        format!(
+            "| `{id}` | {file} | {what} | {} | {} |",
+            self.by(),
+            self.check
+        )
     }
 
     fn by(&self) -> String {
@@ -59,7 +63,10 @@ impl Tried {
 pub fn try_all(mutants: &[Mutant]) -> Vec<Tried> {
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (rest, tried) = (Mutex::new(mutants.iter().enumerate()), Mutex::new(Vec::new()));
+    let (rest, tried) = (
+        Mutex::new(mutants.iter().enumerate()),
+        Mutex::new(Vec::new()),
+    );
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -96,7 +103,9 @@ fn try_one(mutant: &Mutant, scratch: &Path) -> Tried {
     // A library is large.
     let _ = fs::remove_dir_all(scratch.join(&mutant.id));
     let text = fs::read_to_string(&log).unwrap_or_default();
-    let check = text.lines().filter_map(|line| line.strip_prefix(crate::battery::NEXT));
+    let check = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(crate::battery::NEXT));
     Tried {
         mutant: mutant.clone(),
         check: check.last().unwrap_or_default().into(),
@@ -133,7 +142,9 @@ pub fn table(tried: &[Tried], older: &str) -> String {
     });
     let rows: Vec<&str> = rows.collect();
     let missed = ["SURVIVED", "DID NOT COMPILE"];
-    let caught = rows.iter().filter(|row| !missed.iter().any(|by| row.contains(by)));
+    let caught = rows
+        .iter()
+        .filter(|row| !missed.iter().any(|by| row.contains(by)));
     let caught = caught.count();
     format!(
         "# Kernels with one thing wrong\n\n\

@@ -73,6 +73,9 @@ fn all_caught(tried: &[Tried]) {
 #[test]
 fn the_table_is_up_to_date() {
     let text = std::fs::read_to_string(written()).expect("it is checked in");
-    assert!(names(&text).eq(all().iter().map(|mutant| mutant.id.as_str())), "write it anew");
+    assert!(
+        names(&text).eq(all().iter().map(|mutant| mutant.id.as_str())),
+        "write it anew"
+    );
     assert!(!text.contains("SURVIVED"));
 }

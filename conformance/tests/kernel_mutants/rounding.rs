@@ -10,7 +10,10 @@ use crate::common::rounding::{differs, independent, master, small_lr, unbiased};
 use crate::common::{METHODS, adapter, hyper};
 
 pub fn check() {
-    for (method, dtype) in METHODS.into_iter().zip([DType::Bf16, DType::F16].into_iter().cycle()) {
+    for (method, dtype) in METHODS
+        .into_iter()
+        .zip([DType::Bf16, DType::F16].into_iter().cycle())
+    {
         next(&format!("master copies, {method} in {dtype}"));
         master(&cuda, adapter(9, 270, 3, dtype), method, 3);
     }

@@ -3,9 +3,7 @@
 use lora_pro_conformance::differential::{Case, compare};
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{
-    Config, DType, Damping, Hyper, Method, MomentDType, Schedule, XChoice,
-};
+use lora_pro_core::{Config, DType, Damping, Hyper, Method, MomentDType, Schedule, XChoice};
 
 use crate::battery::{cuda, next};
 use crate::common::{METHODS, adapter, hyper};
@@ -91,8 +89,12 @@ fn variants(method: Method) -> Vec<Named> {
     };
     let mut all = vec![
         with("no damping", |case| hyper_of(case).damping = Damping::None),
-        with("absolute damping", |case| hyper_of(case).damping = Damping::Absolute(1e-3)),
-        with("cutoff", |case| hyper_of(case).damping = Damping::Cutoff(1e-1)),
+        with("absolute damping", |case| {
+            hyper_of(case).damping = Damping::Absolute(1e-3)
+        }),
+        with("cutoff", |case| {
+            hyper_of(case).damping = Damping::Cutoff(1e-1)
+        }),
         with("X = 0", |case| hyper_of(case).x = XChoice::Zero),
         with("symmetric X", |case| hyper_of(case).x = XChoice::Symmetric),
         with("B = 0", |case| case.adapter.rank_b = 0),
@@ -126,8 +128,12 @@ fn variants(method: Method) -> Vec<Named> {
         }));
     }
     if method == Method::Full {
-        all.push(with("bf16 moments", |case| hyper_of(case).moment_dtype = MomentDType::Bf16));
-        all.push(with("f32 moments", |case| hyper_of(case).moment_dtype = MomentDType::F32));
+        all.push(with("bf16 moments", |case| {
+            hyper_of(case).moment_dtype = MomentDType::Bf16
+        }));
+        all.push(with("f32 moments", |case| {
+            hyper_of(case).moment_dtype = MomentDType::F32
+        }));
         all.push(with("f64 moments", |case| {
             case.adapter.dtype = DType::F32;
             hyper_of(case).moment_dtype = MomentDType::F64;
@@ -156,11 +162,20 @@ pub fn large() {
             for dtype in [DType::F32, DType::F64] {
                 let case = rich(adapter(m, n, r, dtype), method);
                 // Sums of a step may go on in the next.
-                cases.push((what, Case { steps: if r == 33 { 2 } else { 1 }, ..case }));
+                cases.push((
+                    what,
+                    Case {
+                        steps: if r == 33 { 2 } else { 1 },
+                        ..case
+                    },
+                ));
             }
         }
     }
     // A parameter of more than one chunk.
-    cases.push(("a long parameter", rich(adapter(4200, 2, 1, DType::F32), Method::Lora)));
+    cases.push((
+        "a long parameter",
+        rich(adapter(4200, 2, 1, DType::F32), Method::Lora),
+    ));
     check(cases);
 }
