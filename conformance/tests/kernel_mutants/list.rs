@@ -103,12 +103,12 @@ fn try_one(mutant: &Mutant, scratch: &Path) -> Tried {
     // A library is large.
     let _ = fs::remove_dir_all(scratch.join(&mutant.id));
     let text = fs::read_to_string(&log).unwrap_or_default();
-    let check = text
+    let mut checks = text
         .lines()
         .filter_map(|line| line.strip_prefix(crate::battery::NEXT));
     Tried {
         mutant: mutant.clone(),
-        check: check.last().unwrap_or_default().into(),
+        check: checks.next_back().unwrap_or_default().into(),
         verdict,
     }
 }

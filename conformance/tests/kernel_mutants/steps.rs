@@ -1,12 +1,15 @@
 //! Steps against the reference, each from identical bits, with a refused one before.
 
 use lora_pro_conformance::differential::{Case, compare};
-use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Config, DType, Damping, Hyper, Method, MomentDType, Schedule, XChoice};
 
 use crate::battery::{cuda, next};
 use crate::common::{METHODS, adapter, hyper};
+
+/// What rounding explains, and not a multiple of it as for random cases: the kernels come to a tenth
+/// of this.
+const MOST: f64 = 1.0;
 
 /// A case with a few words on what it is there for.
 type Named = (&'static str, Case);
@@ -17,7 +20,7 @@ fn check(cases: Vec<Named>) {
         let name = format!("{what}: {} {m}x{n}x{r} {dtype}", case.config.hyper.method);
         next(&name);
         let found = compare(&cuda, &case).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(holds(found.ratio), "{name}: {found:?}");
+        assert!(found.ratio < MOST, "{name}: {found:?}");
         assert_eq!(found.compared, case.steps, "{name}: {found:?}");
     }
 }
