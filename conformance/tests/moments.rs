@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::coded::{differs, follows, small_numbers};
+use common::coded::{differs, follows, small_numbers, varies};
 use common::{adapter, cpu};
 use lora_pro_core::DType;
 
@@ -21,8 +21,9 @@ fn eight_bit_moments_follow_f32_ones_with_amsgrad() {
 }
 
 #[test]
-fn random_numbers_differ_between_steps() {
+fn random_numbers_differ() {
     differs(&cpu);
+    varies(&cpu);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! 8-bit moments held against f32 ones.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{
-    DType, Hyper, MOMENT_BLOCK, Method, MomentDType, Optimizer, TensorData, TensorFile,
+    DType, HostTensor, Hyper, MOMENT_BLOCK, Method, MomentDType, Optimizer, TensorData, TensorFile,
 };
 
 use super::{Batch, Make, adapter, hyper, name};
@@ -217,5 +218,34 @@ pub fn differs(make: Make) {
             codes.filter(|(x, y)| x != y).count(),
         );
         assert!(differ * 10 > count, "{tensor}: {differ} of {count} differ");
+    }
+}
+
+/// Equal numbers in a block are rounded with different random numbers: both up and down.
+pub fn varies(make: Make) {
+    let spec = adapter(12, 128, 1, DType::F32);
+    let hyper = with(MomentDType::Bits8, false);
+    let mut batch = Batch::start(make, &[spec], hyper).expect("valid");
+    // With B = 0 row i of E is gB's row i times A: the first row of each block is larger than others.
+    let of = |shape, f: fn(usize) -> f64| HostTensor::from_fn(DType::F32, shape, |i, _| f(i));
+    batch.members[0].a = of([1, spec.n], |_| 1.0);
+    batch.members[0].b = of([spec.m, 1], |_| 0.0);
+    let row = |i: usize| {
+        if i.is_multiple_of(MOMENT_BLOCK[0]) {
+            1.9
+        } else {
+            1.0
+        }
+    };
+    let gradients = (of([1, spec.n], |_| 0.0), of([spec.m, 1], row));
+    batch.step_with(&vec![gradients]).expect("a step");
+    let saved = batch.saved().expect("saves");
+    for tensor in ["exp_avg", "exp_avg_sq"] {
+        let codes = &saved.tensors[&format!("state.{}.{tensor}", name(&spec))].bytes;
+        for (i, j) in [(0, 0), (0, 64), (6, 0), (6, 64)] {
+            let of_row = |i: usize| &codes[i * spec.n + j..][..MOMENT_BLOCK[1]];
+            let found: BTreeSet<u8> = (i + 1..i + 6).flat_map(of_row).copied().collect();
+            assert_eq!(found.len(), 2, "{tensor}: {found:?}");
+        }
     }
 }
