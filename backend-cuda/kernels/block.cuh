@@ -4,10 +4,9 @@
 #include "platform.cuh"
 
 // The sum over the block, in an order of its own that never changes; every thread gets it. `room`
-// is shared memory for one number per warp. Begins and ends in a barrier.
+// is shared memory for one number per warp, which nobody else uses. Ends in a barrier.
 DEVICE_LARGE double block_sum(double x, double* room) {
     for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
-    __syncthreads();
     if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x;
     __syncthreads();
     double sum = 0.0;

@@ -59,7 +59,8 @@ DEVICE void turn_square(double* s, int r, Match rows, Match columns, double2 lef
 }
 
 // From the symmetric matrix s to its eigenvectors, one in each column of q, and its eigenvalues.
-// s is used up. `turns` is room for one rotation for each pair.
+// s is used up. `turns` is room for one rotation for each pair. Begins in a barrier, but for r = 1;
+// what it leaves is there after the next one.
 DEVICE_LARGE void decompose(double* s, double* q, double* values, double2* turns, int r) {
     for (int at = threadIdx.x; at < r * r; at += BLOCK) q[at] = at / r == at % r ? 1.0 : 0.0;
     int count = r + r % 2, half = count / 2;
@@ -88,7 +89,5 @@ DEVICE_LARGE void decompose(double* s, double* q, double* values, double2* turns
         }
         done = !__syncthreads_or(turned);
     }
-    __syncthreads();
     for (int i = threadIdx.x; i < r; i += BLOCK) values[i] = s[i * r + i];
-    __syncthreads();
 }

@@ -20,7 +20,6 @@ DEVICE_LARGE void decompose_side(const Pair& pair, int side, double* shared, int
     double* s = inside ? room : m(TEMPORARY + 2 * side);
     double* q = inside ? room + size : m(VECTORS + side);
     for (int at = threadIdx.x; at < size; at += BLOCK) s[at] = m(FF + side)[at];
-    __syncthreads();
     decompose(s, q, m.values(side), turns, r);
     if (inside)
         for (int at = threadIdx.x; at < size; at += BLOCK) m(VECTORS + side)[at] = q[at];
@@ -200,8 +199,8 @@ template <class T> DEVICE void split(const Launch& launch) {
     const Model& model = *launch.model;
     Pair& pair = model.pairs[launch.tasks[blockIdx.x].item];
     double gamma = gamma_of(model, pair.hyper, shared);
+    // Nobody reads it before the barriers of the sums below.
     if (threadIdx.x == 0) set_step(pair, *model.control, gamma);
-    __syncthreads();
     if (model.status->refused & NOT_FINITE) return;
     Smalls m(pair);
     int method = pair.hyper.method;

@@ -11,10 +11,11 @@ use lora_pro_reference::storage::matrix;
 use crate::batch::{Batch, Make, adapter, hyper, name};
 use crate::sample::CaseSpec;
 
-/// Steps of a trajectory.
-const STEPS: u64 = 12;
+/// Steps of an ordinary trajectory.
+pub const STEPS: u64 = 12;
 
-fn with(moment_dtype: MomentDType, amsgrad: bool) -> Hyper {
+/// The full mode with this kind of moments.
+pub fn with(moment_dtype: MomentDType, amsgrad: bool) -> Hyper {
     Hyper {
         moment_dtype,
         amsgrad,
@@ -40,20 +41,31 @@ fn decoded(code: u8, signed: bool, scale: f32) -> f32 {
 }
 
 /// A moment as f32 numbers, from its codes and scales.
-fn moment(file: &TensorFile, spec: &CaseSpec, tensor: &str) -> Vec<f32> {
+pub fn moment(file: &TensorFile, spec: &CaseSpec, tensor: &str) -> Vec<f32> {
+    read(file, spec, tensor, |code| code)
+}
+
+/// For each entry of a moment, the smallest number that is not 0 in its block.
+pub fn smallest(file: &TensorFile, spec: &CaseSpec, tensor: &str) -> Vec<f32> {
+    read(file, spec, tensor, |_| 1)
+}
+
+/// Numbers from a moment's scales and the codes that `code` has in the place of the codes there.
+fn read(file: &TensorFile, spec: &CaseSpec, tensor: &str, code: impl Fn(u8) -> u8) -> Vec<f32> {
     let data = |tensor: &str| &file.tensors[&format!("state.{}.{tensor}", name(spec))];
     let scales: Vec<f32> = floats(data(&format!("{tensor}_scale")));
     let across = spec.n.div_ceil(MOMENT_BLOCK[1]);
     let codes = data(tensor).bytes.iter().enumerate();
-    let decoded = codes.map(|(at, code)| {
+    let decoded = codes.map(|(at, found)| {
         let (i, j) = (at / spec.n, at % spec.n);
         let block = i / MOMENT_BLOCK[0] * across + j / MOMENT_BLOCK[1];
-        decoded(*code, tensor == "exp_avg", scales[block])
+        decoded(code(*found), tensor == "exp_avg", scales[block])
     });
     decoded.collect()
 }
 
-fn floats(data: &TensorData) -> Vec<f32> {
+/// The numbers of an f32 tensor.
+pub fn floats(data: &TensorData) -> Vec<f32> {
     let numbers = data.bytes.chunks_exact(4);
     numbers
         .map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]))
@@ -108,11 +120,11 @@ pub struct Found {
     pub bias: f64,
 }
 
-/// Follows 8-bit moments with f32 ones.
+/// Follows 8-bit moments with f32 ones, for so many steps.
 ///
 /// # Errors
 /// Those of the backend.
-pub fn follow(make: Make, spec: CaseSpec, amsgrad: bool) -> Result<Found, Error> {
+pub fn follow(make: Make, spec: CaseSpec, amsgrad: bool, steps: u64) -> Result<Found, Error> {
     let names: &[&str] = match amsgrad {
         true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
         false => &["exp_avg", "exp_avg_sq"],
@@ -120,7 +132,7 @@ pub fn follow(make: Make, spec: CaseSpec, amsgrad: bool) -> Result<Found, Error>
     let mut coded = Batch::start(make, &[spec], with(MomentDType::Bits8, amsgrad))?;
     let mut found = Found::default();
     let (mut sum, mut count) = (0.0, 0.0);
-    for t in 1..=STEPS {
+    for t in 1..=steps {
         let mut long = in_f32(make, &mut coded, names, amsgrad)?;
         let gradients = coded.gradients(t);
         coded.step_with(&gradients)?;

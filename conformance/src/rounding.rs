@@ -6,8 +6,13 @@ use lora_pro_reference::storage::{host, matrix};
 use crate::batch::{Batch, Gradients, Make, adapter, hyper, in_memory};
 use crate::sample::{CaseSpec, rounded_pair};
 
-/// Steps of a trajectory.
-const STEPS: u64 = 5;
+/// Steps of an ordinary trajectory.
+pub const STEPS: u64 = 5;
+
+/// A small adapter for trajectories, and one with enough entries for means.
+pub fn specs(dtype: DType) -> [CaseSpec; 2] {
+    [adapter(9, 70, 3, dtype), adapter(300, 500, 16, dtype)]
+}
 
 /// The 16-bit types.
 pub const SHORT: [DType; 2] = [DType::Bf16, DType::F16];
@@ -61,13 +66,19 @@ impl Twins {
 ///
 /// # Errors
 /// Those of the backend.
-pub fn master(make: Make, dtype: DType, method: Method) -> Result<Option<String>, Error> {
+pub fn master(
+    make: Make,
+    spec: CaseSpec,
+    method: Method,
+    steps: u64,
+) -> Result<Option<String>, Error> {
+    let dtype = spec.dtype;
     let hyper = Hyper {
         rounding: Rounding::Master,
         ..hyper(method)
     };
-    let mut twins = Twins::start(make, adapter(9, 70, 3, dtype), hyper)?;
-    for t in 1..=STEPS {
+    let mut twins = Twins::start(make, spec, hyper)?;
+    for t in 1..=steps {
         if t == 3 {
             // Somebody else changes one entry of A; in f32 to the same value.
             twins.short.members[0].a.view_mut().set(1, 2, 0.75);
@@ -111,23 +122,22 @@ fn neighbours(dtype: DType, x: f64) -> [f64; 2] {
 
 /// Up or down at random: each entry is a neighbour of f32's, and the mean is right in itself, outward
 /// from zero and along the update. The largest of these errors in standard errors; infinite where an
-/// entry is no neighbour, or nothing was rounded. The update of the element-wise methods is far below
-/// half a unit in the last place.
+/// entry is no neighbour, or nothing was rounded.
 ///
 /// # Errors
 /// Those of the backend.
-pub fn stochastic(make: Make, dtype: DType, method: Method) -> Result<f64, Error> {
+pub fn stochastic(make: Make, spec: CaseSpec, method: Method, lr: f64) -> Result<f64, Error> {
+    let dtype = spec.dtype;
     let stochastic = Hyper {
         rounding: Rounding::Stochastic,
-        // The factors' entries are of order 0.03, where the spacing is u / 32.
-        lr: dtype.unit_roundoff() * 1e-3,
+        lr,
         weight_decay: 0.0,
         ..hyper(method)
     };
-    let mut twins = Twins::start(make, adapter(300, 500, 16, dtype), stochastic)?;
+    let mut twins = Twins::start(make, spec, stochastic)?;
     let old = twins.factors().map(|[_, long]| matrix(&long.view()));
     twins.step(1)?;
-    let mut worst = 0.0f64;
+    let (mut worst, mut rounded) = (0.0f64, 0);
     for ([short, long], old) in twins.factors().into_iter().zip(&old) {
         let (found, exact) = (matrix(&short.view()), matrix(&long.view()));
         let (mut sums, mut variance) = ([0.0; 3], 0.0);
@@ -143,10 +153,23 @@ pub fn stochastic(make: Make, dtype: DType, method: Method) -> Result<f64, Error
             variance += (above - exact) * (exact - below);
         }
         if variance == 0.0 {
-            return Ok(f64::INFINITY);
+            continue;
         }
+        rounded += 1;
         let errors = sums.map(|sum| (sum / f64::sqrt(variance)).abs());
         worst = errors.into_iter().fold(worst, f64::max);
     }
-    Ok(worst)
+    // Where B = 0, A stays where it is.
+    let moved = if spec.rank_b == 0 { 1 } else { 2 };
+    Ok(if rounded == moved {
+        worst
+    } else {
+        f64::INFINITY
+    })
+}
+
+/// A learning rate at which updates of factors of order 0.03, where the spacing is u / 32, are far
+/// below half a unit in the last place.
+pub fn small_lr(dtype: DType) -> f64 {
+    dtype.unit_roundoff() * 1e-3
 }

@@ -4,11 +4,11 @@
 mod common;
 
 use common::{Make, cpu, cuda};
-use lora_pro_conformance::coded::{follow, specs};
+use lora_pro_conformance::coded::{STEPS, follow, specs};
 use lora_pro_conformance::sample::CaseSpec;
 
 fn follows(make: Make, spec: CaseSpec, amsgrad: bool) {
-    let found = follow(make, spec, amsgrad).expect("steps");
+    let found = follow(make, spec, amsgrad, STEPS).expect("steps");
     assert_eq!(found.factors, 0.0, "to the last bit");
     assert!(found.codes <= 1.001, "{found:?}");
     assert!(found.bias.abs() < 5.0, "{found:?}");

@@ -3,18 +3,15 @@
 mod common;
 
 use common::{Batch, METHODS, Make, adapter, cpu, cuda, hyper, reference};
-use lora_pro_conformance::rounding::{SHORT, master, stochastic};
+use lora_pro_conformance::rounding::{SHORT, STEPS, master, small_lr, specs, stochastic};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{DType, HostTensor, Hyper, Method, Rounding};
 use lora_pro_reference::storage::matrix;
 
-/// Steps of a trajectory.
-const STEPS: u64 = 5;
-
 fn master_copies(make: Make) {
     for dtype in SHORT {
         for method in METHODS {
-            let wrong = master(make, dtype, method).expect("steps");
+            let wrong = master(make, specs(dtype)[0], method, STEPS).expect("steps");
             assert_eq!(wrong, None, "{method} {dtype}");
         }
     }
@@ -61,7 +58,8 @@ fn rounded_to_nearest(make: Make) {
 fn unbiased(make: Make) {
     for dtype in SHORT {
         for method in METHODS {
-            let errors = stochastic(make, dtype, method).expect("a step");
+            let errors =
+                stochastic(make, specs(dtype)[1], method, small_lr(dtype)).expect("a step");
             assert!(errors < 5.0, "{method} {dtype}: {errors} standard errors");
         }
     }

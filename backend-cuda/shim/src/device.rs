@@ -53,7 +53,7 @@ impl ShimDevice {
     }
 
     fn compiled(checks: Checks) -> Result<Self, Error> {
-        static BUILT: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
+        static BUILT: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
         if let Some(library) = std::env::var_os("LORA_PRO_SHIM") {
             return Self::of(Path::new(&library));
         }

@@ -4,6 +4,7 @@
 //! [[mutant]]
 //! id = "barrier"
 //! file = "block.cuh"
+//! what = "a barrier"
 //! from = "__syncthreads();"
 //! times = 3   # how often `from` is in the file; once where this is left out
 //! nth = 2     # which of them is replaced; the first where this is left out
@@ -29,6 +30,9 @@ pub struct Mutant {
     pub id: String,
     /// The file's name, in the folder of the kernels.
     pub file: String,
+    /// What is wrong, in a few words.
+    #[serde(default)]
+    pub what: String,
     /// The text as it should be.
     pub from: String,
     /// The text in its place.
@@ -127,7 +131,7 @@ pub fn run(
     limit: Duration,
 ) -> Result<Verdict, Error> {
     let folder = apply(mutant, sources, scratch)?;
-    let library = match try_build(&compile::compiler(), &folder, &folder, Checks::Off)? {
+    let library = match try_build(&compile::compiler(), &folder, &folder, Checks::Hasty)? {
         Ok(library) => library,
         Err(text) => return Ok(Verdict::DidNotCompile(text)),
     };

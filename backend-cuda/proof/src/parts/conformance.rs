@@ -132,7 +132,7 @@ const ERRORS: f64 = 5.0;
 
 fn short_moments(make: &dyn Fn() -> Box<dyn Backend>, found: &mut Found) -> Result<(), Error> {
     for amsgrad in [false, true] {
-        let off = coded::follow(make, coded::specs()[1], amsgrad)?;
+        let off = coded::follow(make, coded::specs()[1], amsgrad, coded::STEPS)?;
         let holds = off.factors <= FACTORS && off.codes <= CODES && off.bias.abs() < ERRORS;
         let with = if amsgrad { " with amsgrad" } else { "" };
         found.check(
@@ -150,10 +150,11 @@ fn short_moments(make: &dyn Fn() -> Box<dyn Backend>, found: &mut Found) -> Resu
 fn short_parameters(make: &dyn Fn() -> Box<dyn Backend>, found: &mut Found) -> Result<(), Error> {
     for dtype in rounding::SHORT {
         let (mut wrong, mut worst) = (Vec::new(), 0.0f64);
+        let ([small, large], lr) = (rounding::specs(dtype), rounding::small_lr(dtype));
         for method in METHODS {
-            let off = rounding::master(make, dtype, method)?;
+            let off = rounding::master(make, small, method, rounding::STEPS)?;
             wrong.extend(off.map(|what| format!("{method}: {what}")));
-            worst = worst.max(rounding::stochastic(make, dtype, method)?);
+            worst = worst.max(rounding::stochastic(make, large, method, lr)?);
         }
         let detail = format!("{} methods {}", METHODS.len(), wrong.join("; "));
         let what = format!("master copies of {dtype} are f32's factors, to the last bit");

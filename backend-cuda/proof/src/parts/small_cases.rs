@@ -32,7 +32,7 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
         progress.set(k, methods.len(), &format!("{method} {dtype}"));
         with_everything(bench, *dtype, *method, found)?;
     }
-    let off = coded::follow(&|| bench.backend(), coded::specs()[0], true)?;
+    let off = coded::follow(&|| bench.backend(), coded::specs()[0], true, coded::STEPS)?;
     found.check("8-bit moments", off.factors < 1e-4, format!("{off:?}"));
     for method in METHODS {
         let wrong = at_the_edge(bench, method)?;

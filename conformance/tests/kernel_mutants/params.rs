@@ -1,0 +1,150 @@
+//! Parameters without a pair that have rows and columns, in more than one chunk.
+
+use lora_pro_conformance::sample::{CaseSpec, uniform};
+use lora_pro_core::{
+    Backend, DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding, StepIo,
+    TensorFile,
+};
+use lora_pro_reference::storage::{host, matrix};
+
+use crate::battery::{cuda, next};
+use crate::common::{Make, hyper, reference};
+
+const ROWS: usize = 70;
+/// Not a multiple of eight: rows of ours are longer than those that are handed in.
+const COLS: usize = 67;
+const STEPS: u64 = 3;
+
+/// Two parameters, stepped together: their values and their state.
+fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
+    let hyper = Hyper {
+        rounding,
+        maximize: true,
+        ..hyper(Method::Lora)
+    };
+    let backend: Box<dyn Backend> = make();
+    let mut optimizer = Optimizer::new(backend, hyper.into()).expect("valid");
+    let shapes = [(3, 5), (ROWS, COLS)];
+    let ids = shapes.map(|(rows, cols)| {
+        let spec = ParamSpec {
+            name: format!("{rows} by {cols}"),
+            rows,
+            cols,
+            dtype,
+            group: None,
+        };
+        optimizer.add_param(spec).expect("valid")
+    });
+    let mut random = CaseSpec::default().random(7);
+    let mut draw = |(rows, cols): (usize, usize)| host(&uniform(&mut random, rows, cols), dtype);
+    let mut values = shapes.map(&mut draw);
+    for _ in 0..STEPS {
+        let grads = shapes.map(&mut draw);
+        let mut params = Vec::new();
+        for ((id, value), grad) in ids.iter().zip(&mut values).zip(&grads) {
+            params.push(ParamIo {
+                id: lora_pro_core::ParamId(id.0),
+                value: value.view_mut(),
+                grad: grad.view(),
+            });
+        }
+        let io = StepIo {
+            pairs: &mut [],
+            params: &mut params,
+        };
+        optimizer.step(io).expect("a step");
+    }
+    let mut file = TensorFile {
+        document: serde_json::json!({}),
+        tensors: Default::default(),
+    };
+    optimizer.save_to(&mut file).expect("saves");
+    let state = file.tensors.into_values().map(|data| {
+        let shape = [data.shape[0], data.shape[1]];
+        HostTensor::from_bytes(data.dtype, shape, data.bytes).expect("whole tensors")
+    });
+    values.into_iter().chain(state).collect()
+}
+
+/// AdamW of an entry is well-conditioned where its gradients are of one size: what rounding explains
+/// is a few units in the last place of a number of order 1; master copies are such numbers in f32.
+pub fn check() {
+    for dtype in DType::PARAMETERS {
+        let short = matches!(dtype, DType::Bf16 | DType::F16);
+        let rounding = if short {
+            Rounding::Master
+        } else {
+            Rounding::Nearest
+        };
+        next(&format!("parameters in {dtype}"));
+        let [found, expected] =
+            [&cuda as _, &reference as _].map(|make| run(make, dtype, rounding));
+        for (found, expected) in found.iter().zip(&expected) {
+            let error = (matrix(&found.view()) - matrix(&expected.view())).amax();
+            let explained = 30.0 * expected.dtype().unit_roundoff();
+            assert!(error < explained, "{dtype}: {error}");
+        }
+    }
+}
+
+/// What is wrong with a step.
+#[derive(Clone, Copy)]
+enum Wrong {
+    Lr,
+    Value,
+    Grad,
+}
+
+/// A step that is refused or taken back; what is said about it.
+fn refusal(make: Make, wrong: Wrong) -> String {
+    let hyper = Hyper {
+        lr: if matches!(wrong, Wrong::Lr) {
+            1e41
+        } else {
+            1e-3
+        },
+        weight_decay: 0.0,
+        ..hyper(Method::Lora)
+    };
+    let mut optimizer = Optimizer::new(make(), hyper.into()).expect("valid");
+    let spec = ParamSpec {
+        name: "wild".into(),
+        rows: ROWS,
+        cols: COLS,
+        dtype: DType::F32,
+        group: None,
+    };
+    let id = optimizer.add_param(spec).expect("valid");
+    let mut random = CaseSpec::default().random(8);
+    let mut draw = || host(&uniform(&mut random, ROWS, COLS), DType::F32);
+    let (mut value, mut grad) = (draw(), draw());
+    let last = (ROWS - 1, COLS - 1);
+    match wrong {
+        Wrong::Lr => {}
+        Wrong::Value => value.view_mut().set(last.0, last.1, f64::INFINITY),
+        Wrong::Grad => grad.view_mut().set(last.0, last.1, f64::INFINITY),
+    }
+    let before = value.clone();
+    let io = ParamIo {
+        id,
+        value: value.view_mut(),
+        grad: grad.view(),
+    };
+    let io = StepIo {
+        pairs: &mut [],
+        params: &mut [io],
+    };
+    let error = optimizer.step(io).expect_err("it cannot be made");
+    assert!(value == before, "the value has changed");
+    assert_eq!(optimizer.params()[0].state.step, 0);
+    error.to_string()
+}
+
+/// A value leaves its type, or something is not finite to begin with: nothing changes, and the same
+/// is said as by the reference.
+pub fn refused() {
+    for wrong in [Wrong::Lr, Wrong::Value, Wrong::Grad] {
+        next("a parameter is refused");
+        assert_eq!(refusal(&cuda, wrong), refusal(&reference, wrong));
+    }
+}
