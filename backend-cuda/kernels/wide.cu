@@ -330,6 +330,6 @@ DEVICE void wide(const Launch& launch) {
 }
 
 KERNEL_OF(2) wide_f32_r8(const Launch launch) { wide<float, Numbers, 2, 8>(launch); }
-KERNEL wide_f32_r32(const Launch launch) { wide<float, Numbers, 4, 32>(launch); }
+KERNEL wide_f32_r32(const Launch launch) { wide<float, Numbers, 3, 32>(launch); }
 KERNEL wide_f64_r16(const Launch launch) { wide<double, Numbers, 2, 16>(launch); }
 KERNEL wide_f32_coded(const Launch launch) { wide<float, Coded, 6, 8>(launch); }

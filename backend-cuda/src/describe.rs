@@ -40,7 +40,7 @@ pub(crate) fn pair_in_f64(slot: &PairSlot) -> bool {
 }
 
 /// Columns of a tile: what lets five tiles of r rows fit into shared memory.
-fn width(r: usize, in_f64: bool) -> usize {
+pub(crate) fn width(r: usize, in_f64: bool) -> usize {
     let numbers = if in_f64 { 1024 } else { 2048 };
     numbers / r.max(8).next_power_of_two()
 }
@@ -52,7 +52,7 @@ fn chunk(r: usize) -> usize {
 }
 
 /// Rows that a block of the wide pass goes down: a multiple of what its warps have at once in each
-/// kernel (16, 32 and 48 rows).
+/// kernel (16, 24 and 48 rows).
 pub(crate) const WIDE_ROWS: usize = 480;
 
 /// 8-bit moments share scales in blocks of the shape that the kernels know.

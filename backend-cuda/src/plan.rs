@@ -130,7 +130,7 @@ fn wide_kernel(pair: &Pair) -> (&'static str, usize) {
     let (kernel, rows, ranks) = match (Type::of(pair.hyper.in_f64), pair.wide_dtype) {
         (Type::F32, CODES) => ("wide_f32_coded", 48, 8),
         (Type::F32, _) if pair.r <= 8 => ("wide_f32_r8", 16, 8),
-        (Type::F32, _) => ("wide_f32_r32", 32, 32),
+        (Type::F32, _) => ("wide_f32_r32", 24, 32),
         (Type::F64, _) => ("wide_f64_r16", 16, 16),
     };
     // f64, f32, bf16, f16, codes.
@@ -359,4 +359,44 @@ pub(crate) fn backup_passes(pairs: &[Pair], params: &[Param], back: bool) -> Vec
         });
     }
     planner.passes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MAX_RANK;
+    use crate::describe::{WIDE_ROWS, width};
+
+    /// What every device of compute capability 8.0 or later gives a block.
+    const SHARED: usize = 99 * 1024;
+
+    #[test]
+    fn every_pass_fits_into_shared_memory() {
+        for r in 1..=MAX_RANK {
+            for (in_f64, wide_dtype) in [(0, 1), (0, 2), (0, 4), (1, 0), (1, 1)] {
+                let mut pair = Pair {
+                    r: r as i32,
+                    width: width(r, in_f64 == 1) as i32,
+                    wide_dtype,
+                    ..Pair::default()
+                };
+                pair.hyper.in_f64 = in_f64;
+                let all = [
+                    tiles(&pair),
+                    moment_tiles(&pair),
+                    matrices(&pair),
+                    wide_kernel(&pair).1,
+                ];
+                let most = all.into_iter().max().unwrap_or(0);
+                assert!(most <= SHARED, "rank {r}, f64 {in_f64}: {all:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn groups_of_rows_are_whole_for_every_kernel() {
+        for rows in [16, 24, 48] {
+            assert_eq!(WIDE_ROWS % rows, 0);
+        }
+    }
 }
