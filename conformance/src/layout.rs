@@ -2,8 +2,8 @@
 
 use lora_pro_core::{DType, HostTensor, MatMut, MatRef, Memory};
 
-/// What stands where no element is.
-const CANARY: u8 = 0xA5;
+/// What stands where no element is: NaN in every float type, for who reads it.
+const CANARY: u8 = 0xFF;
 
 /// How a matrix lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::coded::{differs, small_numbers, varies};
 use common::{Make, cpu, cuda};
 use lora_pro_conformance::coded::{STEPS, follow, specs};
 use lora_pro_conformance::sample::CaseSpec;
@@ -28,4 +29,16 @@ fn eight_bit_moments_follow_f32_ones_on_the_cuda_backend() {
             follows(&cuda, spec, amsgrad);
         }
     }
+}
+
+/// On the CUDA backend the battery of `kernel_mutants` looks at these.
+#[test]
+fn random_numbers_differ() {
+    differs(&cpu);
+    varies(&cpu);
+}
+
+#[test]
+fn small_numbers_are_right_on_average() {
+    small_numbers(&cpu);
 }

@@ -3,6 +3,10 @@
 // Each test binary uses a part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod coded;
+pub mod lent;
+pub mod random;
+
 use std::sync::Arc;
 
 use lora_pro_core::Backend;

@@ -6,10 +6,10 @@ use lora_pro_core::{Error, Optimizer};
 use lora_pro_cuda::{CudaBackend, Options};
 
 use crate::common::layout::Layout;
+use crate::common::lent::Lent;
 use crate::common::{Bits, differing};
 use crate::counting::Counting;
 use crate::deferred::parts;
-use crate::lent::Lent;
 use crate::model::Model;
 
 const MODES: [Options; 2] = [Options { deferred: false }, Options { deferred: true }];
@@ -96,7 +96,7 @@ fn other_addresses_are_refused() {
         refused(options, |model| {
             let member = &mut model.members[2];
             let gradient = member.tensors["grad B"].home().tensor();
-            let moved = Lent::new(&model.device, &gradient, Layout::Columns);
+            let moved = Lent::new(model.device.clone(), &gradient, Layout::Columns);
             member.tensors.insert("grad B", moved);
             model.all()
         });

@@ -5,7 +5,6 @@
 mod common;
 
 mod counting;
-mod lent;
 mod model;
 
 mod capture;

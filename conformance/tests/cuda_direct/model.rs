@@ -14,9 +14,9 @@ use lora_pro_cuda::{CudaBackend, Dial, Options};
 use lora_pro_reference::storage::host;
 
 use crate::common::layout::Layout;
+use crate::common::lent::Lent;
 use crate::common::{Bits, METHODS, hyper, name};
 use crate::counting::Counting;
-use crate::lent::Lent;
 
 /// An adapter that is to be, and whether a parameter without a pair is stepped beside it. The name
 /// follows from the seed.
@@ -128,7 +128,7 @@ impl Model {
             true => Some(self.optimizer.add_param(param)?),
             false => None,
         };
-        let put = |(name, tensor)| (name, Lent::new(&self.device, &tensor, lay(name)));
+        let put = |(name, tensor)| (name, Lent::new(self.device.clone(), &tensor, lay(name)));
         let tensors = starting(spec).into_iter().chain(gradients(spec, 1));
         let tensors = tensors.map(put).collect();
         self.members.push(Member {

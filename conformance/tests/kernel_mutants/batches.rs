@@ -1,20 +1,17 @@
 //! Several adapters at once: each is stepped as it is alone, whatever the order of threads and the
 //! layout, and all gradients have one norm.
 
+use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Config, DType, Hyper, Method};
 
 use crate::battery::{cuda, next};
 use crate::common::{Batch, METHODS, adapter, differing, hyper, reference};
-use lora_pro_conformance::sample::CaseSpec;
 
 const STEPS: u64 = 2;
 
 fn specs(dtype: DType) -> Vec<CaseSpec> {
     let shapes = [(5, 7, 2), (280, 290, 9), (64, 11, 3)];
-    shapes
-        .map(|(m, n, r)| adapter(m, n, r, dtype))
-        .into_iter()
-        .collect()
+    shapes.map(|(m, n, r)| adapter(m, n, r, dtype)).into()
 }
 
 /// The same bits again and again, and alone.

@@ -9,84 +9,8 @@ use lora_pro_core::{
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{CudaBackend, Options};
 
-use lora_pro_conformance::layout::{LAYOUTS, Laid, Layout};
-
-/// A tensor in device memory of its own, with canaries around and between its elements.
-pub struct OnDevice {
-    device: Arc<dyn Device>,
-    at: u64,
-    laid: Laid,
-    like: HostTensor,
-}
-
-impl OnDevice {
-    /// A copy of a host tensor.
-    pub fn new(device: &Arc<dyn Device>, view: &MatRef<'_>, layout: Layout) -> Result<Self, Error> {
-        let like = HostTensor::from_fn(view.dtype(), view.shape(), |i, j| view.get(i, j));
-        let laid = Laid::new(&like, layout);
-        let at = device.allocate(laid.bytes.len())?;
-        // SAFETY: the memory was just allocated with as many bytes.
-        unsafe { device.write(0, at, &laid.bytes)? };
-        Ok(OnDevice {
-            device: device.clone(),
-            at,
-            laid,
-            like,
-        })
-    }
-
-    fn origin(&self) -> *mut u8 {
-        (self.at + self.laid.origin as u64) as *mut u8
-    }
-
-    /// To be read by a step.
-    pub fn view(&self) -> MatRef<'_> {
-        let (like, strides) = (self.like.view(), self.laid.strides);
-        let memory = Memory::Cuda(self.device.about().ordinal);
-        // SAFETY: all elements lie in the allocation, which lives as long as `self`.
-        unsafe { MatRef::from_raw(self.origin(), like.shape(), strides, like.dtype(), memory) }
-    }
-
-    /// To be written by a step.
-    pub fn view_mut(&mut self) -> MatMut<'_> {
-        let (like, strides) = (self.like.view(), self.laid.strides);
-        let memory = Memory::Cuda(self.device.about().ordinal);
-        // SAFETY: as in `view`, borrowed mutably; the strides reach each element once.
-        unsafe { MatMut::from_raw(self.origin(), like.shape(), strides, like.dtype(), memory) }
-    }
-
-    /// What is in it now.
-    ///
-    /// # Panics
-    /// Where anything was written that is no element.
-    pub fn tensor(&self) -> Result<HostTensor, Error> {
-        let mut laid = self.laid.clone();
-        // SAFETY: the allocation has as many bytes.
-        unsafe { self.device.read(0, self.at, &mut laid.bytes)? };
-        assert!(
-            laid.canaries_live(),
-            "something was written beside a tensor"
-        );
-        Ok(laid.tensor())
-    }
-
-    fn copy_back(&self, to: &mut MatMut<'_>) -> Result<(), Error> {
-        let found = self.tensor()?;
-        for i in 0..to.rows() {
-            for j in 0..to.cols() {
-                to.set(i, j, found.view().get(i, j));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for OnDevice {
-    fn drop(&mut self) {
-        // SAFETY: the memory is its own, and every step is over.
-        unsafe { self.device.free(self.at, self.laid.bytes.len()) };
-    }
-}
+use crate::common::layout::{LAYOUTS, Layout};
+use crate::common::lent::Lent;
 
 /// The CUDA backend on host tensors, which lie in device memory in layouts that take turns. Unlike
 /// [`lora_pro_cuda::HostTensors`], it shows what a step has written that it then refused.
@@ -98,15 +22,15 @@ pub struct Scattered {
 
 struct Pair {
     id: AdapterId,
-    written: [OnDevice; 2],
-    read: [OnDevice; 2],
-    base: Option<OnDevice>,
+    written: [Lent; 2],
+    read: [Lent; 2],
+    base: Option<Lent>,
 }
 
 struct Param {
     id: ParamId,
-    value: OnDevice,
-    grad: OnDevice,
+    value: Lent,
+    grad: Lent,
 }
 
 impl Scattered {
@@ -120,20 +44,42 @@ impl Scattered {
         }
     }
 
-    fn lay(&mut self, view: &MatRef<'_>) -> Result<OnDevice, Error> {
+    fn lay(&mut self, view: &MatRef<'_>) -> Lent {
         let layout = self.layouts[self.turn % self.layouts.len()];
         self.turn += 1;
-        OnDevice::new(self.inner.device(), view, layout)
+        let host = HostTensor::from_fn(view.dtype(), view.shape(), |i, j| view.get(i, j));
+        Lent::new(self.inner.device().clone(), &host, layout)
     }
 
-    fn lay_pair(&mut self, io: &PairIo<'_>) -> Result<Pair, Error> {
-        let base = io.base.as_ref().map(|base| self.lay(&base.as_ref()));
-        Ok(Pair {
+    fn lay_pair(&mut self, io: &PairIo<'_>) -> Pair {
+        Pair {
             id: AdapterId(io.id.0),
-            written: [self.lay(&io.a.as_ref())?, self.lay(&io.b.as_ref())?],
-            read: [self.lay(&io.grad_a)?, self.lay(&io.grad_b)?],
-            base: base.transpose()?,
-        })
+            written: [self.lay(&io.a.as_ref()), self.lay(&io.b.as_ref())],
+            read: [self.lay(&io.grad_a), self.lay(&io.grad_b)],
+            base: io.base.as_ref().map(|base| self.lay(&base.as_ref())),
+        }
+    }
+
+    fn lay_param(&mut self, io: &ParamIo<'_>) -> Param {
+        Param {
+            id: ParamId(io.id.0),
+            value: self.lay(&io.value.as_ref()),
+            grad: self.lay(&io.grad),
+        }
+    }
+}
+
+/// What is in a tensor now; nothing was written around it.
+fn copy_back(lent: &Lent, to: &mut MatMut<'_>) {
+    let laid = lent.home();
+    assert!(
+        laid.canaries_live(),
+        "something was written beside a tensor"
+    );
+    for i in 0..to.rows() {
+        for j in 0..to.cols() {
+            to.set(i, j, laid.view().get(i, j));
+        }
     }
 }
 
@@ -146,21 +92,35 @@ impl Pair {
             b: b.view_mut(),
             grad_a: self.read[0].view(),
             grad_b: self.read[1].view(),
-            base: self.base.as_mut().map(OnDevice::view_mut),
+            base: self.base.as_mut().map(Lent::view_mut),
         }
     }
 
-    fn copy_back(&self, io: &mut PairIo<'_>) -> Result<(), Error> {
-        self.written[0].copy_back(&mut io.a)?;
-        self.written[1].copy_back(&mut io.b)?;
+    fn copy_back(&self, io: &mut PairIo<'_>) {
+        copy_back(&self.written[0], &mut io.a);
+        copy_back(&self.written[1], &mut io.b);
         if let (Some(from), Some(to)) = (&self.base, &mut io.base) {
-            from.copy_back(to)?;
+            copy_back(from, to);
         }
-        // Only their canaries, and that they are as they were.
-        for gradient in &self.read {
-            assert_eq!(gradient.tensor()?, gradient.like, "gradients are only read");
+        assert!(
+            self.read.iter().all(Lent::is_untouched),
+            "gradients are only read"
+        );
+    }
+}
+
+impl Param {
+    fn io(&mut self) -> ParamIo<'_> {
+        ParamIo {
+            id: ParamId(self.id.0),
+            value: self.value.view_mut(),
+            grad: self.grad.view(),
         }
-        Ok(())
+    }
+
+    fn copy_back(&self, io: &mut ParamIo<'_>) {
+        copy_back(&self.value, &mut io.value);
+        assert!(self.grad.is_untouched(), "gradients are only read");
     }
 }
 
@@ -195,33 +155,24 @@ impl Backend for Scattered {
         io: StepIo<'_, '_>,
         control: &Control,
     ) -> Result<StepReport, Error> {
-        let pairs = io.pairs.iter().map(|pair| self.lay_pair(pair));
-        let mut pairs = pairs.collect::<Result<Vec<_>, _>>()?;
-        let mut params = Vec::new();
-        for param in io.params.iter() {
-            params.push(Param {
-                id: ParamId(param.id.0),
-                value: self.lay(&param.value.as_ref())?,
-                grad: self.lay(&param.grad)?,
-            });
-        }
+        let mut pairs: Vec<_> = io.pairs.iter().map(|pair| self.lay_pair(pair)).collect();
+        let mut params: Vec<_> = io
+            .params
+            .iter()
+            .map(|param| self.lay_param(param))
+            .collect();
         let mut pair_ios: Vec<_> = pairs.iter_mut().map(Pair::io).collect();
-        let param_ios = params.iter_mut().map(|param| ParamIo {
-            id: ParamId(param.id.0),
-            value: param.value.view_mut(),
-            grad: param.grad.view(),
-        });
-        let mut param_ios: Vec<_> = param_ios.collect();
+        let mut param_ios: Vec<_> = params.iter_mut().map(Param::io).collect();
         let on_device = StepIo {
             pairs: &mut pair_ios,
             params: &mut param_ios,
         };
         let report = self.inner.step(slots, on_device, control);
         for (pair, io) in pairs.iter().zip(io.pairs.iter_mut()) {
-            pair.copy_back(io)?;
+            pair.copy_back(io);
         }
         for (param, io) in params.iter().zip(io.params.iter_mut()) {
-            param.value.copy_back(&mut io.value)?;
+            param.copy_back(io);
         }
         report
     }

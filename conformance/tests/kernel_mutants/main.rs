@@ -11,8 +11,8 @@
 //!
 //! where `LORA_PRO_WRITE=1` writes what became of them to backend-cuda/kernels/mutants.md, and
 //! `LORA_PRO_MUTANTS=text,text` takes only those with one of the texts in the name or the file: after
-//! a change of one file, its own. To see the battery fail, name a mutant's library in `LORA_PRO_SHIM` and run the
-//! test `battery`.
+//! a change of one file, its own. To see the battery fail, name a mutant's library in `LORA_PRO_SHIM`
+//! and run the test `battery`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -20,12 +20,10 @@ mod common;
 mod base;
 mod batches;
 mod battery;
-mod coded;
 mod device;
 mod list;
 mod moments;
 mod params;
-mod random;
 mod refused;
 mod rounding;
 mod steps;

@@ -4,7 +4,7 @@ use lora_pro_conformance::coded::follow;
 use lora_pro_core::{DType, Hyper, Method, MomentDType};
 
 use crate::battery::{cuda, next};
-use crate::coded::{differs, small_numbers, varies};
+use crate::common::coded::{differs, small_numbers, varies};
 use crate::common::{Batch, adapter, hyper};
 
 /// More rows than a block's warps have at once, and more columns than a strip; then more rows than a

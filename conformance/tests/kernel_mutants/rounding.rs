@@ -1,14 +1,14 @@
 //! Master copies and stochastic rounding.
 
+use lora_pro_conformance::rounding::{master, small_lr, stochastic};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{
     DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding, StepIo,
 };
 
 use crate::battery::{cuda, next};
+use crate::common::random::{differs, independent};
 use crate::common::{METHODS, adapter, hyper};
-use crate::random::{differs, independent};
-use lora_pro_conformance::rounding::{master, small_lr, stochastic};
 
 pub fn check() {
     for (method, dtype) in METHODS

@@ -5,26 +5,21 @@ use std::sync::Arc;
 use lora_pro_core::{HostTensor, MatMut, MatRef, Memory};
 use lora_pro_cuda::device::Device;
 
-use crate::common::layout::{Laid, Layout};
-use crate::counting::Counting;
+use super::layout::{Laid, Layout};
 
 /// One tensor that a step borrows.
 pub struct Lent {
-    device: Arc<Counting>,
+    device: Arc<dyn Device>,
     at: u64,
     /// As it was put there.
     laid: Laid,
 }
 
 impl Lent {
-    pub fn new(device: &Arc<Counting>, tensor: &HostTensor, layout: Layout) -> Self {
+    pub fn new(device: Arc<dyn Device>, tensor: &HostTensor, layout: Layout) -> Self {
         let laid = Laid::new(tensor, layout);
         let at = device.allocate(laid.bytes.len()).expect("memory");
-        let lent = Lent {
-            device: device.clone(),
-            at,
-            laid,
-        };
+        let lent = Lent { device, at, laid };
         lent.write();
         lent
     }

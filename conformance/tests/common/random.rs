@@ -3,7 +3,7 @@
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{DType, HostTensor, Hyper, Method, Rounding};
 
-use crate::common::{Batch, Make, adapter, hyper};
+use super::{Batch, Make, adapter, hyper};
 
 /// Which entries of A and of B' moved in a step, for constant factors and gradients.
 fn moved(batch: &mut Batch, member: usize) -> [Vec<bool>; 2] {

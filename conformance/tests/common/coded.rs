@@ -6,7 +6,7 @@ use lora_pro_conformance::coded::{floats, moment, smallest, with};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{DType, HostTensor, Hyper, MOMENT_BLOCK, MomentDType};
 
-use crate::common::{Batch, Make, adapter, name};
+use super::{Batch, Make, adapter, name};
 
 /// A first step from B = 0, of a gradient with one row that is much larger than all others: what
 /// stands beside it in a block is smaller than the smallest code.
