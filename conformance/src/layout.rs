@@ -12,9 +12,9 @@ pub enum Layout {
     Rows,
     /// Column-major without gaps.
     Columns,
-    /// Row-major as a part of longer rows.
+    /// Row-major as a part of longer rows, of a multiple of eight elements.
     LongRows,
-    /// Column-major as a part of longer columns.
+    /// Column-major as a part of longer columns, of a multiple of eight elements.
     LongColumns,
     /// Row-major from the second element of aligned memory.
     ShiftedRows,
@@ -74,8 +74,8 @@ impl Laid {
         let strides = match layout {
             Layout::Rows | Layout::ShiftedRows | Layout::Unaligned => [c, 1],
             Layout::Columns | Layout::ShiftedColumns => [1, r],
-            Layout::LongRows => [c + 16, 1],
-            Layout::LongColumns => [1, r + 16],
+            Layout::LongRows => [(c + 16) / 8 * 8, 1],
+            Layout::LongColumns => [1, (r + 16) / 8 * 8],
             Layout::Odd => [3 * c + 5, 3],
             Layout::OddColumns => [2, 2 * r + 3],
             Layout::Reversed => [-c, -1],
