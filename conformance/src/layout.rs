@@ -12,9 +12,9 @@ pub enum Layout {
     Rows,
     /// Column-major without gaps.
     Columns,
-    /// Row-major as a part of longer rows, of a multiple of eight elements.
+    /// Row-major as a part of longer rows.
     LongRows,
-    /// Column-major as a part of longer columns, of a multiple of eight elements.
+    /// Column-major as a part of longer columns.
     LongColumns,
     /// Row-major from the second element of aligned memory.
     ShiftedRows,
@@ -66,6 +66,12 @@ pub struct Laid {
     pub dtype: DType,
 }
 
+/// Elements from one row (or column) of aligned memory to the next: whole vectors of every machine,
+/// of which the last one is cut off.
+fn longer(len: usize) -> isize {
+    (len.next_multiple_of(8) + 16) as isize
+}
+
 impl Laid {
     /// Room for a tensor, with its elements in it.
     pub fn new(tensor: &HostTensor, layout: Layout) -> Self {
@@ -74,8 +80,8 @@ impl Laid {
         let strides = match layout {
             Layout::Rows | Layout::ShiftedRows | Layout::Unaligned => [c, 1],
             Layout::Columns | Layout::ShiftedColumns => [1, r],
-            Layout::LongRows => [(c + 16) / 8 * 8, 1],
-            Layout::LongColumns => [1, (r + 16) / 8 * 8],
+            Layout::LongRows => [longer(cols), 1],
+            Layout::LongColumns => [1, longer(rows)],
             Layout::Odd => [3 * c + 5, 3],
             Layout::OddColumns => [2, 2 * r + 3],
             Layout::Reversed => [-c, -1],

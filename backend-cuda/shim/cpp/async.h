@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "machine.h"
+#include "wait.h"
 
 namespace shim {
 
@@ -30,7 +30,8 @@ inline void copy_async(void* to, const void* from) {
 
 inline void commit_async() { shim::own_copies().groups++; }
 
-// Waits for all groups but the last `rest`.
+// Waits for all groups but the last `REST`. Other threads of the warp go on before this one does: what
+// they copy to the same place is there first.
 template <int REST>
 inline void wait_async() {
     shim::Copies& copies = shim::own_copies();
@@ -40,4 +41,5 @@ inline void wait_async() {
         else copies.pending[kept++] = copy;
     }
     copies.pending.resize(kept);
+    shim::leave_for(shim::next_ready(*shim::self->warp));
 }

@@ -118,9 +118,15 @@ pub fn varies(make: Make) {
     for tensor in ["exp_avg", "exp_avg_sq"] {
         let codes = &saved.tensors[&format!("state.{}.{tensor}", name(&spec))].bytes;
         for (i, j) in [(0, 0), (0, 64), (6, 0), (6, 64)] {
-            let of_row = |i: usize| &codes[i * spec.n + j..][..MOMENT_BLOCK[1]];
-            let found: BTreeSet<u8> = (i + 1..i + 6).flat_map(of_row).copied().collect();
+            let row = |i: usize| &codes[i * spec.n + j..][..MOMENT_BLOCK[1]];
+            let rows: Vec<&[u8]> = (i + 1..i + 6).map(row).collect();
+            let found: BTreeSet<u8> = rows.concat().into_iter().collect();
             assert_eq!(found.len(), 2, "{tensor}: {found:?}");
+            let different: BTreeSet<&[u8]> = rows.iter().copied().collect();
+            assert_eq!(different.len(), rows.len(), "{tensor}: rows");
+            let mut eights = rows.iter().flat_map(|row| row.chunks(8));
+            let mixed = eights.any(|eight| eight.iter().any(|code| *code != eight[0]));
+            assert!(mixed, "{tensor}: columns");
         }
     }
 }
