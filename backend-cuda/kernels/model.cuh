@@ -1,5 +1,5 @@
 // What the host tells the kernels: one description of the model, which stays on the device. The
-// host's twin of every structure is in src/model.rs; a test compares their sizes and offsets.
+// host's twin of every structure is in src/model.rs; a test compares their sizes.
 //
 // Side 0 of an adapter is A (F = A, G = gA), side 1 is B transposed (F = B', G = gB'). Both are
 // r x len: len = n for side 0 and m for side 1.

@@ -22,19 +22,19 @@ pub(super) struct Blocks {
     pub(super) scratch: Option<Block>,
 }
 
-/// Makes sure that a block has so many bytes; whether it is a new one.
+/// Makes sure that a block has so many bytes.
 pub(super) fn reserve(
     device: &Arc<dyn Device>,
     block: &mut Option<Block>,
     bytes: usize,
-) -> Result<bool, Error> {
+) -> Result<(), Error> {
     if block.as_ref().is_some_and(|block| block.bytes() >= bytes) {
-        return Ok(false);
+        return Ok(());
     }
     // The old one first: both might not fit.
     *block = None;
     *block = Some(Block::zeros(device, bytes.next_multiple_of(256))?);
-    Ok(true)
+    Ok(())
 }
 
 /// Address of a block that may not be there.

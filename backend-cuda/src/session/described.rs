@@ -12,9 +12,19 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// Adapters and parameters as they lie on the device.
+    fn parts(&self) -> [&[u8]; 2] {
+        [cast_slice(&self.pairs), cast_slice(&self.params)]
+    }
+
+    /// The bytes of both, and how many of them are the adapters'.
+    pub(super) fn bytes(&self) -> (Vec<u8>, usize) {
+        let parts = self.parts();
+        (parts.concat(), parts[0].len())
+    }
+
     pub(super) fn is(&self, other: &Described) -> bool {
-        cast_slice::<_, u8>(&self.pairs) == cast_slice::<_, u8>(&other.pairs)
-            && cast_slice::<_, u8>(&self.params) == cast_slice::<_, u8>(&other.params)
+        self.parts() == other.parts()
     }
 
     /// Whether nothing differs but where tensors are, as it often does from step to step.

@@ -1,6 +1,5 @@
 //! A step that might overflow.
 
-use bytemuck::cast_slice;
 use lora_pro_core::{Control, Error, Slots, StepIo};
 
 use super::{Session, UNKNOWN};
@@ -72,10 +71,8 @@ impl Session {
         for param in &mut self.described.params {
             param.backup = place((param.rows * param.cols) as usize)?;
         }
-        let (pairs, params) = (&self.described.pairs, &self.described.params);
-        let bytes = [cast_slice::<_, u8>(pairs), cast_slice(params)].concat();
         if let Some(block) = &self.blocks.descriptors {
-            block.write(stream, &bytes)?;
+            block.write(stream, &self.described.bytes().0)?;
         }
         Ok(blocks)
     }

@@ -206,8 +206,7 @@ impl Session {
 
     /// Uploads a description, and with it everything that follows from it.
     fn upload(&mut self, stream: u64, described: Described) -> Result<(), Error> {
-        let (pairs, params) = (&described.pairs, &described.params);
-        let bytes = [cast_slice::<_, u8>(pairs), cast_slice(params)].concat();
+        let (bytes, of_pairs) = described.bytes();
         reserve(
             &self.device,
             &mut self.blocks.descriptors,
@@ -219,11 +218,11 @@ impl Session {
         let descriptors = at(&self.blocks.descriptors);
         let model = Model {
             pairs: descriptors,
-            params: descriptors + cast_slice::<_, u8>(pairs).len() as u64,
+            params: descriptors + of_pairs as u64,
             control: head(&self.blocks) + CONTROL as u64,
             status: at(&self.blocks.board),
-            pair_count: pairs.len() as i32,
-            param_count: params.len() as i32,
+            pair_count: described.pairs.len() as i32,
+            param_count: described.params.len() as i32,
         };
         if let Some(block) = &self.blocks.descriptors {
             block.write(stream, &bytes)?;
