@@ -1,7 +1,7 @@
 //! Core's contract: one call steps a whole model.
 
 use lora_pro_core::{
-    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory as Place, PairSlot,
+    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Location, AdapterSlot,
     ParamSlot, Rounding, Slots, StateTensor, StepIo, StepReport, foreign_buffer,
 };
 
@@ -39,7 +39,7 @@ pub struct CpuBackend {
     engine: Engine,
     poison: bool,
     /// By the number of the adapter or parameter.
-    pairs: Vec<PairWork>,
+    adapters: Vec<PairWork>,
     params: Vec<ParamWork>,
 }
 
@@ -81,7 +81,7 @@ impl CpuBackend {
         CpuBackend {
             engine,
             poison,
-            pairs: Vec::new(),
+            adapters: Vec::new(),
             params: Vec::new(),
         }
     }
@@ -89,12 +89,12 @@ impl CpuBackend {
     /// Notes where everything is, and refuses state that is not ours.
     fn begin(&mut self, slots: &Slots<'_>, io: &mut StepIo<'_, '_>) -> Result<(), Error> {
         self.end();
-        self.pairs.resize_with(slots.pairs.len(), PairWork::default);
+        self.adapters.resize_with(slots.adapters.len(), PairWork::default);
         self.params
             .resize_with(slots.params.len(), ParamWork::default);
-        for pair in io.pairs.iter_mut() {
-            check_state(&slots.pairs[pair.id.0].state)?;
-            self.pairs[pair.id.0].views = Some(PairViews::of(pair));
+        for pair in io.adapters.iter_mut() {
+            check_state(&slots.adapters[pair.id.0].state)?;
+            self.adapters[pair.id.0].views = Some(PairViews::of(pair));
         }
         for param in io.params.iter_mut() {
             check_state(&slots.params[param.id.0].state)?;
@@ -103,14 +103,14 @@ impl CpuBackend {
         if self.poison {
             self.engine.pool32.poison();
             self.engine.pool64.poison();
-            self.pairs.iter_mut().for_each(PairWork::poison);
+            self.adapters.iter_mut().for_each(PairWork::poison);
         }
         Ok(())
     }
 
     /// Forgets what was borrowed.
     fn end(&mut self) {
-        for work in &mut self.pairs {
+        for work in &mut self.adapters {
             (work.views, work.done) = (None, false);
         }
         for work in &mut self.params {
@@ -120,11 +120,11 @@ impl CpuBackend {
 
     /// The global norm of all gradients, added up in the order of registration.
     fn gradient_norm(&self, scale: f64) -> f64 {
-        let pairs = self.pairs.iter().filter(|work| work.views.is_some());
-        let pairs = pairs.flat_map(PairWork::gradient_squares);
+        let adapters = self.adapters.iter().filter(|work| work.views.is_some());
+        let adapters = adapters.flat_map(PairWork::gradient_squares);
         let params = self.params.iter().filter(|work| work.views.is_some());
         let params = params.map(|work| work.squares[1]);
-        pairs.chain(params).sum::<f64>().sqrt() * scale
+        adapters.chain(params).sum::<f64>().sqrt() * scale
     }
 }
 
@@ -140,15 +140,15 @@ impl Backend for CpuBackend {
             name: NAME.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             device: "CPU".into(),
-            memory: Place::Host,
+            location: Location::Host,
             dtypes: DType::PARAMETERS.to_vec(),
-            moment_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
-            roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::Master],
-            accumulate: DType::F64,
-            simd: self.engine.path.to_string(),
+            state_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
+            roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::MasterCopy],
+            accumulator_dtype: DType::F64,
+            code_path: self.engine.path.to_string(),
             threads: self.engine.threads.count,
             determinism: Determinism::Bitwise,
-            chosen: "asked for".into(),
+            selection: "asked for".into(),
         }
     }
 
@@ -185,7 +185,7 @@ impl Backend for CpuBackend {
         let (plan, large) = plan(
             &self.engine.threads,
             &slots,
-            &mut self.pairs,
+            &mut self.adapters,
             &mut self.params,
         );
         let result = self.steps(&mut slots, &io, control, large);
@@ -212,7 +212,7 @@ impl CpuBackend {
             ..StepReport::default()
         };
         self.round(slots, Task::Survey, large);
-        if let Some(refusal) = first_refusal(slots, io, &self.pairs, &self.params) {
+        if let Some(refusal) = first_refusal(slots, io, &self.adapters, &self.params) {
             return refusal.settle(control);
         }
         report.grad_norm = self.gradient_norm(control.grad_scale);
@@ -228,7 +228,7 @@ impl CpuBackend {
         self.round(slots, Task::Solve(setting), large);
         self.doubtful_first(slots, &setting)?;
         self.round(slots, Task::Commit(setting), large);
-        for (slot, work) in slots.pairs.iter().zip(&self.pairs) {
+        for (slot, work) in slots.adapters.iter().zip(&self.adapters) {
             if let (Some(views), true) = (&work.views, slot.hyper.decay_base) {
                 let factor = decay::whole(&slot.hyper, slot.hyper.lr * setting.lr_factor);
                 shrink(self.engine.path, views, factor);
@@ -241,10 +241,10 @@ impl CpuBackend {
     /// threads, and the others side by side, each on one.
     fn round(&mut self, slots: &mut Slots<'_>, task: Task, large: bool) {
         let engine = &self.engine;
-        let (pairs, params) = (&mut self.pairs[..], &mut self.params[..]);
-        let (pair_slots, param_slots) = (&mut *slots.pairs, &mut *slots.params);
+        let (adapters, params) = (&mut self.adapters[..], &mut self.params[..]);
+        let (adapter_slots, param_slots) = (&mut *slots.adapters, &mut *slots.params);
         let run = move || {
-            for (slot, work) in pair_slots.iter_mut().zip(&mut *pairs) {
+            for (slot, work) in adapter_slots.iter_mut().zip(&mut *adapters) {
                 if work.split {
                     engine.pair(task, true, slot, work);
                 }
@@ -254,8 +254,8 @@ impl CpuBackend {
                     engine.param(task, true, slot, work);
                 }
             }
-            spread(large, 0, (pair_slots, pairs), &|_, (slot, work)| {
-                let (slot, work): (&mut [PairSlot], &mut [PairWork]) = (slot, work);
+            spread(large, 0, (adapter_slots, adapters), &|_, (slot, work)| {
+                let (slot, work): (&mut [AdapterSlot], &mut [PairWork]) = (slot, work);
                 if !work[0].split {
                     engine.pair(task, false, &mut slot[0], &mut work[0]);
                 }
@@ -279,7 +279,7 @@ impl CpuBackend {
         let path = self.engine.path;
         let mut taken: Vec<(bool, usize, Snapshot)> = Vec::new();
         let mut outcome = Ok(());
-        for (k, (slot, work)) in slots.pairs.iter_mut().zip(&mut self.pairs).enumerate() {
+        for (k, (slot, work)) in slots.adapters.iter_mut().zip(&mut self.adapters).enumerate() {
             let Some(views) = work.views.filter(|_| work.doubtful) else {
                 continue;
             };
@@ -311,7 +311,7 @@ impl CpuBackend {
         if outcome.is_err() {
             for (pair, k, snapshot) in taken {
                 let state = if pair {
-                    &mut slots.pairs[k].state
+                    &mut slots.adapters[k].state
                 } else {
                     &mut slots.params[k].state
                 };
@@ -331,7 +331,7 @@ enum Task {
 }
 
 impl Engine {
-    fn pair(&self, task: Task, parallel: bool, slot: &mut PairSlot, work: &mut PairWork) {
+    fn pair(&self, task: Task, parallel: bool, slot: &mut AdapterSlot, work: &mut PairWork) {
         if work.views.is_none() {
             return;
         }
@@ -347,7 +347,7 @@ impl Engine {
         pool: &Pool<T>,
         task: Task,
         parallel: bool,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         work: &mut PairWork,
     ) {
         let crew = Crew {

@@ -2,7 +2,7 @@
 //! systems.
 //!
 //! ```
-//! use lora_pro_core::{AdapterSpec, Config, DType, MatMut, MatRef, Optimizer, PairIo, Scale, StepIo};
+//! use lora_pro_core::{AdapterSpec, Config, DType, MatMut, MatRef, Optimizer, AdapterIo, Scale, StepIo};
 //! use lora_pro_cpu::CpuBackend;
 //!
 //! let mut optimizer = Optimizer::new(Box::new(CpuBackend::new()), Config::default())?;
@@ -17,7 +17,7 @@
 //! })?;
 //! let (mut a, mut b) = ([0.5f32, -0.5], [0.0f32; 3]);
 //! optimizer.step(StepIo {
-//!     pairs: &mut [PairIo {
+//!     adapters: &mut [AdapterIo {
 //!         id,
 //!         a: MatMut::new(&mut a, 1, 2)?,
 //!         b: MatMut::new(&mut b, 3, 1)?,

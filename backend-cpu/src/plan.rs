@@ -1,6 +1,6 @@
 //! Which adapters are cut up for several threads, and which are stepped by one thread each.
 
-use lora_pro_core::{Method, PairSlot, ParamSlot, Plan, Slots};
+use lora_pro_core::{Method, AdapterSlot, ParamSlot, Parallelism, Slots};
 
 use crate::pair::PairWork;
 use crate::param::ParamWork;
@@ -13,13 +13,13 @@ const SMALL: f64 = 3e6;
 pub(crate) fn plan(
     threads: &Threads,
     slots: &Slots<'_>,
-    pairs: &mut [PairWork],
+    adapters: &mut [PairWork],
     params: &mut [ParamWork],
-) -> (Plan, bool) {
+) -> (Parallelism, bool) {
     let listed = slots
-        .pairs
+        .adapters
         .iter()
-        .zip(&*pairs)
+        .zip(&*adapters)
         .filter(|(_, work)| work.views.is_some());
     let total: f64 = listed.map(|(slot, _)| pair_cost(slot)).sum();
     let listed = slots
@@ -32,11 +32,11 @@ pub(crate) fn plan(
     let large = threads.count > 1 && total > SMALL;
     // Pieces of half a thread's share or less can be dealt out evenly as they are.
     let split = |cost: f64| large && cost > SMALL && cost > total / (2 * threads.count) as f64;
-    let mut plan = Plan {
+    let mut plan = Parallelism {
         threads: threads.count,
-        ..Plan::default()
+        ..Parallelism::default()
     };
-    for (slot, work) in slots.pairs.iter().zip(pairs) {
+    for (slot, work) in slots.adapters.iter().zip(adapters) {
         work.split = work.views.is_some() && split(pair_cost(slot));
         plan.split += usize::from(work.split);
         plan.whole += usize::from(work.views.is_some() && !work.split);
@@ -48,7 +48,7 @@ pub(crate) fn plan(
 }
 
 /// Roughly, the operations of a step.
-fn pair_cost(slot: &PairSlot) -> f64 {
+fn pair_cost(slot: &AdapterSlot) -> f64 {
     let spec = &slot.spec;
     let (m, n, r) = (spec.m as f64, spec.n as f64, spec.r as f64);
     let thin = (20.0 * r + 60.0) * r * (m + n);

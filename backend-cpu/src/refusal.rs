@@ -1,6 +1,6 @@
 //! Why a step is refused before anything is written.
 
-use lora_pro_core::{Refusal, Slots, StepIo, find_non_finite, refusal};
+use lora_pro_core::{Rejection, Slots, StepIo, find_non_finite, refusal};
 
 use crate::pair::PairWork;
 use crate::param::ParamWork;
@@ -10,17 +10,17 @@ use crate::param::ParamWork;
 pub(crate) fn first_refusal(
     slots: &Slots<'_>,
     io: &StepIo<'_, '_>,
-    pairs: &[PairWork],
+    adapters: &[PairWork],
     params: &[ParamWork],
-) -> Option<Refusal> {
+) -> Option<Rejection> {
     let finite = |x: &[f64; 2]| x.iter().all(|x| x.is_finite());
-    let pair = io.pairs.iter().find(|pair| !pairs[pair.id.0].is_finite());
+    let pair = io.adapters.iter().find(|pair| !adapters[pair.id.0].is_finite());
     let param = io
         .params
         .iter()
         .find(|param| !finite(&params[param.id.0].squares));
     let subject = match (pair, param) {
-        (Some(pair), _) => slots.pairs[pair.id.0].spec.subject(),
+        (Some(pair), _) => slots.adapters[pair.id.0].spec.subject(),
         (None, Some(param)) => slots.params[param.id.0].spec.subject(),
         (None, None) => return None,
     };

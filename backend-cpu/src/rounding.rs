@@ -16,7 +16,7 @@ impl Round {
     /// What a group's setting means for one tensor in one step.
     pub(crate) fn of(rounding: Rounding, seed: Seed) -> Self {
         match rounding {
-            Rounding::Nearest | Rounding::Master => Round::Nearest,
+            Rounding::Nearest | Rounding::MasterCopy => Round::Nearest,
             Rounding::Stochastic => Round::Stochastic(seed),
         }
     }

@@ -6,8 +6,8 @@
 //! asks whether every access to memory is in order, and whether parameters move and stay finite.
 
 use lora_pro_core::{
-    AdapterSpec, Config, DType, Hyper, MatMut, MatRef, Memory, Method, MomentDType, Optimizer,
-    PairIo, ParamIo, ParamSpec, Preset, Rounding, Scale, StepIo,
+    AdapterSpec, Config, DType, Hyper, MatMut, MatRef, Location, Method, MomentDType, Optimizer,
+    AdapterIo, ParamIo, ParamSpec, Preset, Rounding, Scale, StepIo,
 };
 use lora_pro_cpu::{CpuBackend, Options, Path};
 
@@ -51,13 +51,13 @@ impl Tensor {
         let ptr = self.bytes[1..].as_mut_ptr();
         // SAFETY: `new` made room for every element behind the first byte; strides reach each
         // element once; `bytes` is borrowed mutably.
-        unsafe { MatMut::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host) }
+        unsafe { MatMut::from_raw(ptr, self.shape, self.strides, self.dtype, Location::Host) }
     }
 
     fn view(&self) -> MatRef<'_> {
         let ptr = self.bytes[1..].as_ptr();
         // SAFETY: as in `view_mut`, borrowed.
-        unsafe { MatRef::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host) }
+        unsafe { MatRef::from_raw(ptr, self.shape, self.strides, self.dtype, Location::Host) }
     }
 
     fn is_finite(&self) -> bool {
@@ -104,7 +104,7 @@ fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
     let (mut value, grad) = (new([1, N], 1.0), new([1, N], 0.1));
     let before = (a.bytes.clone(), b.bytes.clone(), value.bytes.clone());
     for _ in 0..2 {
-        let pair = PairIo {
+        let pair = AdapterIo {
             id,
             a: a.view_mut(),
             b: b.view_mut(),
@@ -118,7 +118,7 @@ fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
             grad: grad.view(),
         };
         let io = StepIo {
-            pairs: &mut [pair],
+            adapters: &mut [pair],
             params: &mut [param],
         };
         optimizer.step(io).expect("a step");
@@ -153,7 +153,7 @@ fn every_method_in_every_storage_type_and_layout() {
                 dtype,
                 true,
                 Hyper {
-                    rounding: Rounding::Master,
+                    rounding: Rounding::MasterCopy,
                     ..hyper
                 },
             );
@@ -171,7 +171,7 @@ fn every_method_in_every_storage_type_and_layout() {
 
 #[test]
 fn every_storage_type_of_moments() {
-    for moment_dtype in [MomentDType::F64, MomentDType::Bf16, MomentDType::Bits8] {
+    for moment_dtype in [MomentDType::F64, MomentDType::Bf16, MomentDType::EightBit] {
         let method = Method::Full;
         let hyper = Hyper {
             method,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytemuck::{cast_slice, from_bytes};
 use lora_pro_core::{
-    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Memory as Place, NonFinite,
+    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Location, OnNonFinite,
     Rounding, Slots, StateTensor, StepIo, StepReport, foreign_buffer, relative,
 };
 
@@ -33,7 +33,7 @@ pub struct CudaBackend {
     session: Session,
     /// The stream of the last step.
     stream: u64,
-    on_non_finite: NonFinite,
+    on_non_finite: OnNonFinite,
 }
 
 impl CudaBackend {
@@ -60,7 +60,7 @@ impl CudaBackend {
             device,
             options,
             stream: 0,
-            on_non_finite: NonFinite::Error,
+            on_non_finite: OnNonFinite::Error,
         }
     }
 
@@ -123,10 +123,10 @@ impl CudaBackend {
 
     /// What the first report of a refusal is about.
     fn at_fault(&self, slots: &Slots<'_>, board: &[u8]) -> String {
-        let [pairs, params] = self.session.split(reports(board));
+        let [adapters, params] = self.session.split(reports(board));
         let refused = |report: &Report| report.refused != 0;
-        let pair = pairs.iter().position(refused);
-        let pair = pair.map(|id| slots.pairs[id].spec.subject());
+        let pair = adapters.iter().position(refused);
+        let pair = pair.map(|id| slots.adapters[id].spec.subject());
         let param = || params.iter().position(refused);
         let param = || param().map(|id| slots.params[id].spec.subject());
         pair.or_else(param).unwrap_or("the model".into())
@@ -137,7 +137,7 @@ impl CudaBackend {
         let grad_scale = self.session.grad_scale();
         let [of_pairs, of_params] = self.session.split(reports(board));
         for id in &ids[0] {
-            let (slot, report) = (&mut slots.pairs[*id], &of_pairs[*id]);
+            let (slot, report) = (&mut slots.adapters[*id], &of_pairs[*id]);
             slot.state.step = report.step;
             let factors = report.factor_square.map(f64::sqrt);
             let out = &mut slot.report;
@@ -172,15 +172,15 @@ impl Backend for CudaBackend {
             name: NAME.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             device: about.name,
-            memory: Place::Cuda(about.ordinal),
+            location: Location::Cuda(about.ordinal),
             dtypes: DType::PARAMETERS.to_vec(),
-            moment_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
-            roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::Master],
-            accumulate: DType::F64,
-            simd: about.code,
+            state_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
+            roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::MasterCopy],
+            accumulator_dtype: DType::F64,
+            code_path: about.code,
             threads: 1,
             determinism: Determinism::Bitwise,
-            chosen: "asked for".into(),
+            selection: "asked for".into(),
         }
     }
 
@@ -217,7 +217,7 @@ impl Backend for CudaBackend {
         if self.session.is_outgrown_by(&slots) && !capturing {
             // What only the device knows goes with the memory that it stands in.
             self.sync(Slots {
-                pairs: slots.pairs,
+                adapters: slots.adapters,
                 params: slots.params,
             })?;
         }
@@ -256,7 +256,7 @@ impl Backend for CudaBackend {
             return Ok(());
         }
         self.session.forget_refusals(self.stream)?;
-        if bits == NOT_FINITE && self.on_non_finite == NonFinite::Skip {
+        if bits == NOT_FINITE && self.on_non_finite == OnNonFinite::Skip {
             return Ok(());
         }
         let subject = self.at_fault(&slots, &board);

@@ -1,7 +1,7 @@
 //! From slots and borrowed tensors to what the kernels read.
 
 use lora_pro_core::{
-    DType, Damping, Error, Hyper, MOMENT_BLOCK, MatRef, Method, MomentDType, PairIo, PairSlot,
+    DType, Damping, Error, Hyper, MOMENT_BLOCK, MatRef, Method, MomentDType, AdapterIo, AdapterSlot,
     ParamIo, ParamSlot, Rounding, XChoice,
 };
 
@@ -34,7 +34,7 @@ impl Arena {
 }
 
 /// Whether an adapter is computed in f64: where anything that grows with it is stored in f64.
-pub(crate) fn pair_in_f64(slot: &PairSlot) -> bool {
+pub(crate) fn pair_in_f64(slot: &AdapterSlot) -> bool {
     let moments = slot.hyper.method == Method::Full && slot.hyper.moment_dtype == MomentDType::F64;
     slot.spec.dtype == DType::F64 || moments
 }
@@ -93,7 +93,7 @@ fn check_aligned(of: &MatRef<'_>, subject: impl Fn() -> String, tensor: &str) ->
     })
 }
 
-fn check_pair_aligned(slot: &PairSlot, io: &PairIo<'_>) -> Result<(), Error> {
+fn check_pair_aligned(slot: &AdapterSlot, io: &AdapterIo<'_>) -> Result<(), Error> {
     let subject = || slot.spec.subject();
     check_aligned(&io.a.as_ref(), subject, "A")?;
     check_aligned(&io.b.as_ref(), subject, "B")?;
@@ -206,8 +206,8 @@ const SCALES: [&str; 3] = ["exp_avg_scale", "exp_avg_sq_scale", "max_exp_avg_sq_
 /// 8-bit moments of f64 parameters and for tensors that are not aligned, [`Error::Backend`] for
 /// state that is not ours.
 pub(crate) fn pair(
-    slot: &PairSlot,
-    io: &PairIo<'_>,
+    slot: &AdapterSlot,
+    io: &AdapterIo<'_>,
     board: Board,
     arena: &mut Arena,
 ) -> Result<model::Pair, Error> {
@@ -287,14 +287,14 @@ pub(crate) fn pair(
     Ok(pair)
 }
 
-fn check_supported(slot: &PairSlot) -> Result<(), Error> {
+fn check_supported(slot: &AdapterSlot) -> Result<(), Error> {
     let spec = &slot.spec;
     let longest = spec.m.max(spec.n);
     let what = if spec.r > MAX_RANK {
         format!("rank {}: at most {MAX_RANK}", spec.r)
     } else if leading(longest).saturating_mul(spec.r) > i32::MAX as usize {
         format!("a factor of {} x {longest}: at most 2^31 numbers", spec.r)
-    } else if pair_in_f64(slot) && slot.hyper.moment_dtype == MomentDType::Bits8 {
+    } else if pair_in_f64(slot) && slot.hyper.moment_dtype == MomentDType::EightBit {
         "8-bit moments of f64 parameters".into()
     } else {
         return Ok(());

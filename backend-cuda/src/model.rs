@@ -71,7 +71,7 @@ twins! {
     Status { grad_norm: f64, grad_clip: f64, refused: u32, lost: u32, lost_steps: u32, pad: u32 }
 
     /// Everything.
-    Model { pairs: u64, params: u64, control: u64, status: u64, pair_count: i32, param_count: i32 }
+    Model { adapters: u64, params: u64, control: u64, status: u64, pair_count: i32, param_count: i32 }
 
     /// What one block does.
     Task { item: u32, side: u32, chunk: u32, other: u32 }

@@ -141,7 +141,7 @@ fn wide_kernel(pair: &Pair) -> (&'static str, usize) {
 
 /// Collects passes.
 struct Planner<'m> {
-    pairs: &'m [Pair],
+    adapters: &'m [Pair],
     passes: Vec<Pass>,
 }
 
@@ -155,7 +155,7 @@ impl Planner<'_> {
         words: [u64; 2],
         wanted: impl Fn(&Pair) -> bool,
     ) {
-        let chosen = self.pairs.iter().enumerate();
+        let chosen = self.adapters.iter().enumerate();
         let chosen: Vec<_> = chosen.filter(|(_, pair)| wanted(pair)).collect();
         if chosen.is_empty() {
             return;
@@ -309,10 +309,10 @@ fn param_passes(params: &[Param]) -> [Vec<Pass>; 2] {
 }
 
 /// All launches of a step but the first, `begin`, in their order.
-pub(crate) fn passes(pairs: &[Pair], params: &[Param]) -> Vec<Pass> {
+pub(crate) fn passes(adapters: &[Pair], params: &[Param]) -> Vec<Pass> {
     let [before, mut after] = param_passes(params);
     let mut planner = Planner {
-        pairs,
+        adapters,
         passes: before,
     };
     planner.survey();
@@ -335,10 +335,10 @@ pub(crate) fn passes(pairs: &[Pair], params: &[Param]) -> Vec<Pass> {
 
 /// The launches that copy F of all adapters and the values of all parameters to their backups, or
 /// back.
-pub(crate) fn backup_passes(pairs: &[Pair], params: &[Param], back: bool) -> Vec<Pass> {
+pub(crate) fn backup_passes(adapters: &[Pair], params: &[Param], back: bool) -> Vec<Pass> {
     let words = [u64::from(back), 0];
     let mut planner = Planner {
-        pairs,
+        adapters,
         passes: Vec::new(),
     };
     planner.add("back_up", Cut::Chunks, sum, words, |_| true);

@@ -1,6 +1,6 @@
 //! Why a step is refused before anything is written.
 
-use lora_pro_core::{Error, MatRef, Refusal, Slots, StepIo, find_non_finite, refusal};
+use lora_pro_core::{Error, MatRef, Rejection, Slots, StepIo, find_non_finite, refusal};
 
 use crate::device::Device;
 use crate::views::to_host;
@@ -12,7 +12,7 @@ pub(crate) fn first_refusal(
     slots: &Slots<'_>,
     io: &StepIo<'_, '_>,
     subject: &str,
-) -> Result<Refusal, Error> {
+) -> Result<Rejection, Error> {
     let mut failure = None;
     let mut find = |view: &MatRef<'_>| match to_host(device, stream, view) {
         Ok(host) => find_non_finite(&host.view()),

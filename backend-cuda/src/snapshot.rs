@@ -15,8 +15,8 @@ use crate::views::to_host;
 pub(crate) struct Snapshot(Vec<Block>);
 
 fn states<'s>(slots: &'s Slots<'_>, ids: &'s [Vec<usize>; 2]) -> impl Iterator<Item = &'s State> {
-    let pairs = ids[0].iter().map(|id| &slots.pairs[*id].state);
-    pairs.chain(ids[1].iter().map(|id| &slots.params[*id].state))
+    let adapters = ids[0].iter().map(|id| &slots.adapters[*id].state);
+    adapters.chain(ids[1].iter().map(|id| &slots.params[*id].state))
 }
 
 fn memory((tensor, buffer): &(StateTensor, Buffer)) -> Result<&Memory, Error> {
@@ -62,8 +62,8 @@ pub(crate) fn check(
         let host = to_host(device, stream, view)?;
         refuse(find_non_finite(&host.view()), subject, tensor)
     };
-    for pair in io.pairs.iter() {
-        let subject = || slots.pairs[pair.id.0].spec.subject();
+    for pair in io.adapters.iter() {
+        let subject = || slots.adapters[pair.id.0].spec.subject();
         view(&pair.a.as_ref(), subject(), "A after the step")?;
         view(&pair.b.as_ref(), subject(), "B after the step")?;
     }
@@ -71,11 +71,11 @@ pub(crate) fn check(
         let subject = slots.params[param.id.0].spec.subject();
         view(&param.value.as_ref(), subject, "value after the step")?;
     }
-    let pairs = ids[0].iter().map(|id| &slots.pairs[*id]);
-    let pairs = pairs.map(|slot| (slot.spec.subject(), &slot.state));
+    let adapters = ids[0].iter().map(|id| &slots.adapters[*id]);
+    let adapters = adapters.map(|slot| (slot.spec.subject(), &slot.state));
     let params = ids[1].iter().map(|id| &slots.params[*id]);
     let params = params.map(|slot| (slot.spec.subject(), &slot.state));
-    for (subject, state) in pairs.chain(params) {
+    for (subject, state) in adapters.chain(params) {
         for tensor in &state.tensors {
             let bytes = memory(tensor)?.download(stream, &tensor.0)?;
             refuse(

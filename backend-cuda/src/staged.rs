@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lora_pro_core::{
     AdapterId, Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, Memory,
-    PairIo, ParamId, ParamIo, Slots, StateTensor, StepIo, StepReport,
+    AdapterIo, ParamId, ParamIo, Slots, StateTensor, StepIo, StepReport,
 };
 
 use crate::backend::{CudaBackend, Options};
@@ -20,7 +20,7 @@ pub struct HostTensors {
     device: Arc<dyn Device>,
     ordinal: usize,
     /// Device copies by adapter: A, B, gA, gB, W0; by parameter: value, gradient.
-    pairs: Vec<[Option<Block>; 5]>,
+    adapters: Vec<[Option<Block>; 5]>,
     params: Vec<[Option<Block>; 2]>,
 }
 
@@ -44,24 +44,24 @@ impl HostTensors {
             ordinal: device.about().ordinal,
             inner,
             device,
-            pairs: Vec::new(),
+            adapters: Vec::new(),
             params: Vec::new(),
         }
     }
 
     /// Copies everything over.
     fn upload(&mut self, slots: &Slots<'_>, io: &StepIo<'_, '_>, stream: u64) -> Result<(), Error> {
-        self.pairs.resize_with(slots.pairs.len(), Default::default);
+        self.adapters.resize_with(slots.adapters.len(), Default::default);
         self.params
             .resize_with(slots.params.len(), Default::default);
         let device = &self.device;
-        for pair in io.pairs.iter() {
-            let [a, b, grad_a, grad_b, base] = &mut self.pairs[pair.id.0];
+        for pair in io.adapters.iter() {
+            let [a, b, grad_a, grad_b, base] = &mut self.adapters[pair.id.0];
             upload(device, stream, a, &pair.a.as_ref())?;
             upload(device, stream, b, &pair.b.as_ref())?;
             upload(device, stream, grad_a, &pair.grad_a)?;
             upload(device, stream, grad_b, &pair.grad_b)?;
-            let wanted = slots.pairs[pair.id.0].hyper.decay_base;
+            let wanted = slots.adapters[pair.id.0].hyper.decay_base;
             if let Some(view) = pair.base.as_ref().filter(|_| wanted) {
                 upload(device, stream, base, &view.as_ref())?;
             }
@@ -76,8 +76,8 @@ impl HostTensors {
 
     /// Copies everything that a step writes back.
     fn download(&self, io: &mut StepIo<'_, '_>, stream: u64) -> Result<(), Error> {
-        for pair in io.pairs.iter_mut() {
-            let [a, b, _, _, base] = &self.pairs[pair.id.0];
+        for pair in io.adapters.iter_mut() {
+            let [a, b, _, _, base] = &self.adapters[pair.id.0];
             download(stream, a, &mut pair.a)?;
             download(stream, b, &mut pair.b)?;
             if let (Some(view), Some(_)) = (&mut pair.base, base) {
@@ -137,7 +137,7 @@ fn lent<'b>(block: &'b Option<Block>, like: &MatRef<'_>, ordinal: usize) -> MatR
             like.shape(),
             strides,
             like.dtype(),
-            Memory::Cuda(ordinal),
+            Location::Cuda(ordinal),
         )
     }
 }
@@ -153,7 +153,7 @@ fn lent_mut<'b>(block: &'b Option<Block>, like: &MatMut<'_>, ordinal: usize) -> 
             like.shape(),
             strides,
             like.dtype(),
-            Memory::Cuda(ordinal),
+            Location::Cuda(ordinal),
         )
     }
 }
@@ -161,7 +161,7 @@ fn lent_mut<'b>(block: &'b Option<Block>, like: &MatMut<'_>, ordinal: usize) -> 
 impl Backend for HostTensors {
     fn manifest(&self) -> Manifest {
         Manifest {
-            memory: Memory::Host,
+            location: Location::Host,
             ..self.inner.manifest()
         }
     }
@@ -190,13 +190,13 @@ impl Backend for HostTensors {
         control: &Control,
     ) -> Result<StepReport, Error> {
         self.upload(&slots, &io, control.stream)?;
-        let (copies, ordinal) = (&self.pairs, self.ordinal);
-        let mut pairs: Vec<PairIo<'_>> = io
-            .pairs
+        let (copies, ordinal) = (&self.adapters, self.ordinal);
+        let mut adapters: Vec<AdapterIo<'_>> = io
+            .adapters
             .iter()
             .map(|pair| {
                 let [a, b, grad_a, grad_b, base] = &copies[pair.id.0];
-                PairIo {
+                AdapterIo {
                     id: AdapterId(pair.id.0),
                     a: lent_mut(a, &pair.a, ordinal),
                     b: lent_mut(b, &pair.b, ordinal),
@@ -221,7 +221,7 @@ impl Backend for HostTensors {
             })
             .collect();
         let on_device = StepIo {
-            pairs: &mut pairs,
+            adapters: &mut adapters,
             params: &mut params,
         };
         let report = self.inner.step(slots, on_device, control)?;

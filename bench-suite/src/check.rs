@@ -6,7 +6,7 @@
 
 use lora_pro_core::{
     AdapterId, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef, MomentDType,
-    Optimizer, PairIo, StepIo,
+    Optimizer, AdapterIo, StepIo,
 };
 use lora_pro_reference::ReferenceBackend;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ impl Check {
 /// Steps `backend` beside the reference.
 pub fn check(job: &Job, backend: Box<dyn Backend>, size: Size) -> Result<Check, Error> {
     let reference = ReferenceBackend::new();
-    let known = reference.manifest().moment_dtypes.contains(&DType::U8);
+    let known = reference.manifest().state_dtypes.contains(&DType::U8);
     let (moments, tolerance) = comparable(job.hyper.moment_dtype, known);
     let rank = job.specs.iter().map(|spec| spec.r).max().unwrap_or(1);
     let hyper = Hyper {
@@ -82,8 +82,8 @@ pub fn check(job: &Job, backend: Box<dyn Backend>, size: Size) -> Result<Check, 
 /// right answer, from which 8 bits are as far as they are.
 fn comparable(moments: MomentDType, reference_has_8_bit: bool) -> (MomentDType, f64) {
     match moments {
-        MomentDType::Bits8 if !reference_has_8_bit => (MomentDType::F32, 0.25),
-        MomentDType::Bits8 => (moments, 0.05),
+        MomentDType::EightBit if !reference_has_8_bit => (MomentDType::F32, 0.25),
+        MomentDType::EightBit => (moments, 0.05),
         MomentDType::Bf16 => (moments, 0.01),
         _ => (moments, 1e-3),
     }
@@ -92,7 +92,7 @@ fn comparable(moments: MomentDType, reference_has_8_bit: bool) -> (MomentDType, 
 /// One backend's adapters.
 struct Run {
     optimizer: Optimizer,
-    pairs: Vec<Pair>,
+    adapters: Vec<Pair>,
 }
 
 /// One adapter's factors, row-major.
@@ -110,30 +110,30 @@ impl Run {
         weights: &[[usize; 2]],
     ) -> Result<Self, Error> {
         let mut optimizer = Optimizer::new(backend, Config::from(hyper))?;
-        let mut pairs = Vec::new();
+        let mut adapters = Vec::new();
         for (k, [m, n]) in weights.iter().copied().enumerate() {
             let spec = spec(format!("check.{k}"), [m, n], rank.min(64));
             optimizer.add_adapter(spec.clone())?;
             let seed = 2 * k as u64;
-            pairs.push(Pair {
+            adapters.push(Pair {
                 a: fill::numbers(spec.r * n, 1.0, seed),
                 b: fill::numbers(m * spec.r, 1.0, seed + 1),
                 spec,
             });
         }
-        Ok(Run { optimizer, pairs })
+        Ok(Run { optimizer, adapters })
     }
 
     /// A step along the gradients that autograd would give for the same g, at the own factors.
     fn step(&mut self, t: u64) -> Result<(), Error> {
-        let gradients = self.pairs.iter().enumerate();
+        let gradients = self.adapters.iter().enumerate();
         let gradients: Vec<_> = gradients
             .map(|(k, pair)| pair.gradients(1000 + 10 * t + k as u64))
             .collect();
         let mut io = Vec::new();
-        for (k, (pair, (grad_a, grad_b))) in self.pairs.iter_mut().zip(&gradients).enumerate() {
+        for (k, (pair, (grad_a, grad_b))) in self.adapters.iter_mut().zip(&gradients).enumerate() {
             let ([r, n], [m, _]) = (pair.spec.a_shape(), pair.spec.b_shape());
-            io.push(PairIo {
+            io.push(AdapterIo {
                 id: AdapterId(k),
                 a: MatMut::new(&mut pair.a, r, n)?,
                 b: MatMut::new(&mut pair.b, m, r)?,
@@ -143,7 +143,7 @@ impl Run {
             });
         }
         self.optimizer.step(StepIo {
-            pairs: &mut io,
+            adapters: &mut io,
             params: &mut [],
         })?;
         Ok(())
@@ -151,7 +151,7 @@ impl Run {
 
     fn factors(&self) -> Vec<Vec<f32>> {
         let both = |pair: &Pair| [pair.a.clone(), pair.b.clone()];
-        self.pairs.iter().flat_map(both).collect()
+        self.adapters.iter().flat_map(both).collect()
     }
 }
 

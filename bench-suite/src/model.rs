@@ -150,7 +150,7 @@ mod tests {
         );
         // Six codes and one scale in each moment.
         assert_eq!(
-            cost(Method::Full, MomentDType::Bits8).in_place,
+            cost(Method::Full, MomentDType::EightBit).in_place,
             2 * 2 * (6 + 4)
         );
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use lora_pro_core::{
     AdapterId, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef, Method,
-    MomentDType, Optimizer, PairIo, Preset, Scale, StepIo,
+    MomentDType, Optimizer, AdapterIo, Preset, Scale, StepIo,
 };
 
 use crate::fill;
@@ -112,9 +112,9 @@ impl Tensors {
         }
     }
 
-    fn io(&mut self) -> Result<PairIo<'_>, Error> {
+    fn io(&mut self) -> Result<AdapterIo<'_>, Error> {
         let ([r, n], [m, _]) = (self.a_shape, self.b_shape);
-        Ok(PairIo {
+        Ok(AdapterIo {
             id: self.id,
             a: MatMut::new(&mut self.a, r, n)?,
             b: MatMut::new(&mut self.b, m, r)?,
@@ -143,10 +143,10 @@ impl Data {
 
     /// Steps all adapters once: the seconds of the step alone.
     pub fn step(&mut self, optimizer: &mut Optimizer) -> Result<f64, Error> {
-        let pairs = self.0.iter_mut().map(Tensors::io);
-        let mut pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+        let adapters = self.0.iter_mut().map(Tensors::io);
+        let mut adapters = adapters.collect::<Result<Vec<_>, _>>()?;
         let io = StepIo {
-            pairs: &mut pairs,
+            adapters: &mut adapters,
             params: &mut [],
         };
         let start = Instant::now();

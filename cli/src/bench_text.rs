@@ -190,7 +190,7 @@ fn head(report: &Report) -> String {
         machine.os,
         backend.name,
         backend.version,
-        backend.simd,
+        backend.code_path,
         report.threads,
         giga(pass),
         giga(pass_in_cache),

@@ -6,7 +6,7 @@
 //! command `lora-pro`; a library wants `default-features = false`.
 //!
 //! ```
-//! use lora_pro::{AdapterSpec, Config, DType, MatMut, MatRef, Optimizer, PairIo, Scale, StepIo};
+//! use lora_pro::{AdapterSpec, Config, DType, MatMut, MatRef, Optimizer, AdapterIo, Scale, StepIo};
 //! use lora_pro::cpu::CpuBackend;
 //!
 //! let mut optimizer = Optimizer::new(Box::new(CpuBackend::new()), Config::default())?;
@@ -22,7 +22,7 @@
 //! let (mut a, mut b) = ([0.5f32, -0.5], [0.0f32; 3]); // r x n and m x r
 //! let (grad_a, grad_b) = ([0.0f32; 2], [1.0f32, -2.0, 0.5]); // from a backward pass
 //! optimizer.step(StepIo {
-//!     pairs: &mut [PairIo {
+//!     adapters: &mut [AdapterIo {
 //!         id,
 //!         a: MatMut::new(&mut a, 1, 2)?,
 //!         b: MatMut::new(&mut b, 3, 1)?,

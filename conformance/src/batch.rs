@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lora_pro_core::{
     AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, MomentDType,
-    Optimizer, PairIo, Preset, Rounding, Scale, StepIo, StepReport, TensorFile,
+    Optimizer, AdapterIo, Preset, Rounding, Scale, StepIo, StepReport, TensorFile,
 };
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::host;
@@ -119,22 +119,22 @@ impl Batch {
 
     /// The gradients of step t at the factors as they are.
     pub fn gradients(&self, t: u64) -> Gradients {
-        let pairs = self.members.iter().zip(&self.specs);
-        pairs
+        let adapters = self.members.iter().zip(&self.specs);
+        adapters
             .map(|(member, spec)| in_memory(&spec.gradients(&member.factors(), t), spec.dtype))
             .collect()
     }
 
     /// A step with these gradients.
     pub fn step_with(&mut self, gradients: &Gradients) -> Result<StepReport, Error> {
-        let mut pairs: Vec<PairIo<'_>> = self
+        let mut adapters: Vec<AdapterIo<'_>> = self
             .members
             .iter_mut()
             .zip(gradients)
             .map(|(member, (a, b))| member.io(a, b))
             .collect();
         self.optimizer.step(StepIo {
-            pairs: &mut pairs,
+            adapters: &mut adapters,
             params: &mut [],
         })
     }
@@ -215,7 +215,7 @@ pub fn variants(dtype: DType) -> Vec<(MomentDType, Rounding)> {
     let mut all = vec![(MomentDType::Auto, Rounding::Nearest)];
     all.push((MomentDType::Bf16, Rounding::Nearest));
     if matches!(dtype, DType::Bf16 | DType::F16) {
-        all.push((MomentDType::Auto, Rounding::Master));
+        all.push((MomentDType::Auto, Rounding::MasterCopy));
     }
     all
 }
@@ -223,7 +223,7 @@ pub fn variants(dtype: DType) -> Vec<(MomentDType, Rounding)> {
 /// [`variants`], with those that the reference does not have.
 pub fn all_variants(dtype: DType) -> Vec<(MomentDType, Rounding)> {
     let mut all = variants(dtype);
-    all.push((MomentDType::Bits8, Rounding::Nearest));
+    all.push((MomentDType::EightBit, Rounding::Nearest));
     if matches!(dtype, DType::Bf16 | DType::F16) {
         all.push((MomentDType::Auto, Rounding::Stochastic));
     }

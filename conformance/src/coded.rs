@@ -129,7 +129,7 @@ pub fn follow(make: Make, spec: CaseSpec, amsgrad: bool, steps: u64) -> Result<F
         true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
         false => &["exp_avg", "exp_avg_sq"],
     };
-    let mut coded = Batch::start(make, &[spec], with(MomentDType::Bits8, amsgrad))?;
+    let mut coded = Batch::start(make, &[spec], with(MomentDType::EightBit, amsgrad))?;
     let mut found = Found::default();
     let (mut sum, mut count) = (0.0, 0.0);
     for t in 1..=steps {

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use lora_pro_core::{
-    Backend, Config, DType, Error, HostTensor, Hyper, NonFinite, Optimizer, ParamId, ParamIo,
+    Backend, Config, DType, Error, HostTensor, Hyper, OnNonFinite, Optimizer, ParamId, ParamIo,
     ParamSpec, StepIo, StepReport, TensorData, TensorFile, relative,
 };
 use lora_pro_reference::ReferenceBackend;
@@ -285,7 +285,7 @@ impl Side {
             })
             .collect();
         self.optimizer.step(StepIo {
-            pairs: &mut [io],
+            adapters: &mut [io],
             params: &mut params,
         })
     }
@@ -304,8 +304,8 @@ impl Side {
         let t = self.optimizer.adapters()[0].state.step;
         let outcome = self.step(&broken);
         let said = match case.config.on_non_finite {
-            NonFinite::Error => outcome.is_err(),
-            NonFinite::Skip => outcome?.skipped.is_some(),
+            OnNonFinite::Error => outcome.is_err(),
+            OnNonFinite::Skip => outcome?.skipped.is_some(),
         };
         let counted = self.optimizer.adapters()[0].state.step - t;
         Ok(said && counted == 0 && self.tensors()? == before)

@@ -127,7 +127,7 @@ impl Laid {
         // SAFETY: `new` made room for every element, and any bits are a value of each dtype.
         unsafe {
             let ptr = self.bytes.as_ptr().add(self.origin);
-            MatRef::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host)
+            MatRef::from_raw(ptr, self.shape, self.strides, self.dtype, Location::Host)
         }
     }
 
@@ -136,7 +136,7 @@ impl Laid {
         // SAFETY: as in `view`, borrowed mutably; the strides of `new` reach each element once.
         unsafe {
             let ptr = self.bytes.as_mut_ptr().add(self.origin);
-            MatMut::from_raw(ptr, self.shape, self.strides, self.dtype, Memory::Host)
+            MatMut::from_raw(ptr, self.shape, self.strides, self.dtype, Location::Host)
         }
     }
 

@@ -1,7 +1,7 @@
 //! Options of a differential check, drawn from a case's seed: so that a case remains a few numbers.
 
 use lora_pro_core::{
-    Config, DType, Damping, Error, Hyper, Method, MomentDType, NonFinite, Rounding, Schedule,
+    Config, DType, Damping, Error, Hyper, Method, MomentDType, OnNonFinite, Rounding, Schedule,
     XChoice,
 };
 use rand::RngExt;
@@ -43,7 +43,7 @@ fn supported(subject: &Subject, case: &Case) -> Result<(), Error> {
             what,
         })
     };
-    if let Some(dtype) = moments.filter(|dtype| !manifest.moment_dtypes.contains(dtype)) {
+    if let Some(dtype) = moments.filter(|dtype| !manifest.state_dtypes.contains(dtype)) {
         return missing(format!("{dtype} moments"));
     }
     if !manifest.roundings.contains(&hyper.rounding) {
@@ -64,7 +64,7 @@ pub fn drawn(spec: &CaseSpec, method: Method) -> Case {
     let config = Config {
         max_grad_norm: pick(&mut random, &[None, Some(1e-2), Some(10.0)]),
         schedule: pick(&mut random, &[Schedule::Constant, SCHEDULE]),
-        on_non_finite: pick(&mut random, &[NonFinite::Error, NonFinite::Skip]),
+        on_non_finite: pick(&mut random, &[OnNonFinite::Error, OnNonFinite::Skip]),
         ..Config::from(hyper)
     };
     // The wild sizes of the laws' cases would only overflow.
@@ -122,7 +122,7 @@ fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
             _ => MomentDType::Auto,
         },
         rounding: match short {
-            true => pick(random, &[Rounding::Nearest, Rounding::Master]),
+            true => pick(random, &[Rounding::Nearest, Rounding::MasterCopy]),
             false => Rounding::Nearest,
         },
     }
@@ -189,7 +189,7 @@ pub fn features(spec: &CaseSpec, method: Method) -> Vec<String> {
             hyper.beta1 == 0.0 && hyper.beta2 == 0.0,
         ),
         ("eps that matters", hyper.eps > 1e-4),
-        ("master copies", hyper.rounding == Rounding::Master),
+        ("master copies", hyper.rounding == Rounding::MasterCopy),
     ];
     let flags = flags.into_iter().filter(|(_, on)| *on);
     let named = [

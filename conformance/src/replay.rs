@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lora_pro_core::{
-    AdapterSpec, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer, PairIo, StepIo,
+    AdapterSpec, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer, AdapterIo, StepIo,
     TensorData, encode_tensors, write_atomically,
 };
 use lora_pro_reference::factors::{Factors, factor_gradients};
@@ -54,7 +54,7 @@ pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Tr
     let mut factors = vec![now.clone()];
     for (k, g) in case.gradients.iter().enumerate() {
         let (grad_a, grad_b) = gradients(&now, g, case.spec.s());
-        let io = PairIo {
+        let io = AdapterIo {
             id,
             a: now.a.view_mut(),
             b: now.b.view_mut(),
@@ -63,7 +63,7 @@ pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Tr
             base: None,
         };
         optimizer.step(StepIo {
-            pairs: &mut [io],
+            adapters: &mut [io],
             params: &mut [],
         })?;
         check(&now, k + 1)?;

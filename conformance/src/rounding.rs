@@ -74,7 +74,7 @@ pub fn master(
 ) -> Result<Option<String>, Error> {
     let dtype = spec.dtype;
     let hyper = Hyper {
-        rounding: Rounding::Master,
+        rounding: Rounding::MasterCopy,
         ..hyper(method)
     };
     let mut twins = Twins::start(make, spec, hyper)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lora_pro_core::{
     AdapterId, AdapterReport, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor,
-    Hyper, Method, Optimizer, PairIo, Preset, Scale, StepIo, StepReport, TensorFile, XChoice,
+    Hyper, Method, Optimizer, AdapterIo, Preset, Scale, StepIo, StepReport, TensorFile, XChoice,
 };
 use lora_pro_reference::factors::{Factors, Pair};
 use lora_pro_reference::storage::{self, matrix};
@@ -213,14 +213,14 @@ impl Run {
             .iter()
             .map(|pair| (self.subject.host(&pair.a), self.subject.host(&pair.b)))
             .collect();
-        let mut pairs: Vec<_> = self
+        let mut adapters: Vec<_> = self
             .members
             .iter_mut()
             .zip(&gradients)
             .map(|(member, (grad_a, grad_b))| member.io(grad_a, grad_b))
             .collect();
         let report = self.optimizer.step(StepIo {
-            pairs: &mut pairs,
+            adapters: &mut adapters,
             params: &mut [],
         })?;
         let moved = self.report().update_norm;
@@ -342,8 +342,8 @@ impl Member {
     }
 
     /// The tensors of a step.
-    pub fn io<'t>(&'t mut self, grad_a: &'t HostTensor, grad_b: &'t HostTensor) -> PairIo<'t> {
-        PairIo {
+    pub fn io<'t>(&'t mut self, grad_a: &'t HostTensor, grad_b: &'t HostTensor) -> AdapterIo<'t> {
+        AdapterIo {
             id: self.id,
             a: self.a.view_mut(),
             b: self.b.view_mut(),

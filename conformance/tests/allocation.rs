@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Batch, METHODS, all_variants, cpu_with, hyper, mixed};
-use lora_pro_core::{Backend, DType, Hyper, PairIo, StepIo};
+use lora_pro_core::{Backend, DType, Hyper, AdapterIo, StepIo};
 use lora_pro_cpu::Options;
 
 /// The system's allocator, counting.
@@ -58,14 +58,14 @@ fn steps_do_not_allocate() {
                 let mut batch = Batch::start(&make, &mixed(dtype), hyper).expect("valid");
                 batch.step(1).expect("a step");
                 let gradients = batch.gradients(2);
-                let mut pairs: Vec<PairIo<'_>> = batch
+                let mut adapters: Vec<AdapterIo<'_>> = batch
                     .members
                     .iter_mut()
                     .zip(&gradients)
                     .map(|(member, (a, b))| member.io(a, b))
                     .collect();
                 let io = StepIo {
-                    pairs: &mut pairs,
+                    adapters: &mut adapters,
                     params: &mut [],
                 };
                 let before = COUNT.load(Ordering::Relaxed);

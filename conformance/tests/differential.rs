@@ -4,7 +4,7 @@ use lora_pro_conformance::differential::{self, Case, compare};
 use lora_pro_conformance::planted::{Equations, Matrix, PlantedBackend};
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::wild::cases;
-use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, PairSlot, XChoice};
+use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, AdapterSlot, XChoice};
 use lora_pro_cpu::{CpuBackend, Options, Path};
 use lora_pro_reference::factors::Pair;
 use proptest::prelude::*;
@@ -183,7 +183,7 @@ const ERRORS: [(&str, Plant); 20] = [
     }),
 ];
 
-fn with(slots: &[PairSlot], id: usize, change: impl Fn(&mut Hyper)) -> Hyper {
+fn with(slots: &[AdapterSlot], id: usize, change: impl Fn(&mut Hyper)) -> Hyper {
     let mut hyper = slots[id].hyper;
     change(&mut hyper);
     hyper

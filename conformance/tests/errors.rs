@@ -3,7 +3,7 @@
 use lora_pro_conformance::subject::Subject;
 use lora_pro_core::{
     AdapterId, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method, MomentDType,
-    Optimizer, PairIo, ParamSpec, Preset, Scale, Schedule, StepIo,
+    Optimizer, AdapterIo, ParamSpec, Preset, Scale, Schedule, StepIo,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::Factors;
@@ -55,7 +55,7 @@ fn stepping(spoil: impl Fn(&mut [HostTensor; 4]), hyper: Hyper) -> Error {
     let mut tensors = [host(&factors.a), host(&factors.b), ones(2, 3), ones(4, 2)];
     spoil(&mut tensors);
     let [a, b, grad_a, grad_b] = &mut tensors;
-    let io = PairIo {
+    let io = AdapterIo {
         id: AdapterId(0),
         a: a.view_mut(),
         b: b.view_mut(),
@@ -64,7 +64,7 @@ fn stepping(spoil: impl Fn(&mut [HostTensor; 4]), hyper: Hyper) -> Error {
         base: None,
     };
     let step = StepIo {
-        pairs: &mut [io],
+        adapters: &mut [io],
         params: &mut [],
     };
     optimizer.step(step).expect_err("refused")

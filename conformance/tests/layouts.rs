@@ -7,7 +7,7 @@ use common::layout::{LAYOUTS, Laid, Layout};
 use common::{METHODS, Make, adapter, cpu, hyper, reference};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
 use lora_pro_core::{
-    AdapterSpec, DType, HostTensor, Hyper, MatMut, MatRef, Memory, Method, Optimizer, PairIo,
+    AdapterSpec, DType, HostTensor, Hyper, MatMut, MatRef, Location, Method, Optimizer, AdapterIo,
     ParamIo, ParamSpec, Scale, StepIo,
 };
 use lora_pro_reference::factors::Factors;
@@ -44,7 +44,7 @@ fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<H
         let grad_b = lay(&stored(&pair.b));
         let grad = lay(&stored(&uniform(&mut random, spec.n, spec.r)));
         let before = [grad_a.clone(), grad_b.clone(), grad.clone()];
-        let pair = PairIo {
+        let pair = AdapterIo {
             id,
             a: a.view_mut(),
             b: b.view_mut(),
@@ -58,7 +58,7 @@ fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<H
             grad: grad.view(),
         };
         let io = StepIo {
-            pairs: &mut [pair],
+            adapters: &mut [pair],
             params: &mut [param_io],
         };
         optimizer.step(io).expect("a step");
@@ -136,7 +136,7 @@ fn interleaved(make: Make, method: Method) {
     let mut expected = (host(&start.a, spec.dtype), host(&start.b, spec.dtype));
     let mut optimizer = Optimizer::new(make(), hyper(method).into()).expect("valid");
     let (id, _) = register(&mut optimizer, &spec);
-    let io = PairIo {
+    let io = AdapterIo {
         id,
         a: expected.0.view_mut(),
         b: expected.1.view_mut(),
@@ -145,7 +145,7 @@ fn interleaved(make: Make, method: Method) {
         base: None,
     };
     let io = StepIo {
-        pairs: &mut [io],
+        adapters: &mut [io],
         params: &mut [],
     };
     optimizer.step(io).expect("a step");
@@ -165,17 +165,17 @@ fn interleaved(make: Make, method: Method) {
     // SAFETY: A's elements are the even ones of `both`, the gradient's the odd ones; neither view
     // reaches the other's, and `both` is not touched while they live.
     let io = unsafe {
-        PairIo {
+        AdapterIo {
             id,
-            a: MatMut::from_raw(ptr, shape, strides, DType::F32, Memory::Host),
+            a: MatMut::from_raw(ptr, shape, strides, DType::F32, Location::Host),
             b: b.view_mut(),
-            grad_a: MatRef::from_raw(ptr.add(4), shape, strides, DType::F32, Memory::Host),
+            grad_a: MatRef::from_raw(ptr.add(4), shape, strides, DType::F32, Location::Host),
             grad_b: grad_b.view(),
             base: None,
         }
     };
     let io = StepIo {
-        pairs: &mut [io],
+        adapters: &mut [io],
         params: &mut [],
     };
     optimizer.step(io).expect("a step");

@@ -73,7 +73,7 @@ fn trajectory(make: fn() -> Box<dyn Backend>, case: &Case) -> Vec<Outcome> {
         };
         let report = optimizer
             .step(StepIo {
-                pairs: &mut [io],
+                adapters: &mut [io],
                 params: &mut [param],
             })
             .expect("a step");

@@ -8,7 +8,7 @@ use common::{
     Batch, Gradients, METHODS, Make, adapter, cpu, cuda, differing, hyper, name, reference,
 };
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{Config, DType, Hyper, Method, NonFinite};
+use lora_pro_core::{Config, DType, Hyper, Method, OnNonFinite};
 
 /// Adapters that are cut for several threads and such that are not.
 fn specs(dtype: DType) -> Vec<CaseSpec> {
@@ -171,7 +171,7 @@ fn cuda_refuses_broken_entries() {
 fn skips(make: Make) {
     for method in METHODS {
         let config = Config {
-            on_non_finite: NonFinite::Skip,
+            on_non_finite: OnNonFinite::Skip,
             ..Config::from(hyper(method))
         };
         let mut batch = Batch::start(make, &specs(DType::F16), config.clone()).expect("valid");

@@ -20,7 +20,7 @@ use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::subject::Subject;
 use lora_pro_core::{
-    Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, NonFinite, ParamId, ParamIo,
+    Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, OnNonFinite, ParamId, ParamIo,
     ParamSpec, Preset, StepIo,
 };
 
@@ -172,7 +172,7 @@ fn parameters_without_a_pair_are_stepped() {
                 grad: grad.view(),
             };
             let io = StepIo {
-                pairs: &mut [],
+                adapters: &mut [],
                 params: &mut [param],
             };
             batch.optimizer.step(io).expect("steps");
@@ -366,7 +366,7 @@ fn what_is_not_described_is_not_asked() {
         fails(
             &remote,
             Config {
-                on_non_finite: NonFinite::Skip,
+                on_non_finite: OnNonFinite::Skip,
                 ..Config::from(good)
             },
         ),
@@ -452,7 +452,7 @@ fn messages() {
             lr_factor: 1.0,
             grad_scale: 0.5,
             max_grad_norm: Some(1.0),
-            on_non_finite: NonFinite::Error,
+            on_non_finite: OnNonFinite::Error,
         },
         adapters: vec![Adapter {
             name: "layers.0.q".into(),

@@ -84,7 +84,7 @@ fn continues_8_bit_moments(make: Make, dtypes: &[DType]) {
     for dtype in dtypes {
         for amsgrad in [false, true] {
             let hyper = Hyper {
-                moment_dtype: MomentDType::Bits8,
+                moment_dtype: MomentDType::EightBit,
                 amsgrad,
                 ..hyper(Method::Full)
             };
@@ -107,7 +107,7 @@ fn cuda_continues_8_bit_moments() {
 #[test]
 fn tensors_of_8_bit_moments() {
     let hyper = Hyper {
-        moment_dtype: MomentDType::Bits8,
+        moment_dtype: MomentDType::EightBit,
         ..hyper(Method::Full)
     };
     let mut batch = Batch::start(&cpu, &specs(DType::F32)[..1], hyper).expect("valid");

@@ -40,7 +40,7 @@ fn long_parameters_are_rounded_to_nearest() {
 }
 
 fn rounded_to_nearest(make: Make) {
-    for rounding in [Rounding::Stochastic, Rounding::Master] {
+    for rounding in [Rounding::Stochastic, Rounding::MasterCopy] {
         let spec = adapter(9, 70, 3, DType::F32);
         let finish = |rounding| {
             let hyper = Hyper {

@@ -1,14 +1,24 @@
-//! What is being stepped: a pair of factors, or a parameter without a pair.
+//! What is stepped: a pair of factors, or an unpaired parameter.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Error, Scale};
+use crate::error::Error;
+use crate::scale::Scale;
+use crate::tensor::DType;
 
 /// One adapter: the pair (A: r x n, B: m x r) on a weight of shape m x n.
 ///
 /// Rank, scale and group are per adapter, so PEFT's `rank_pattern` and `alpha_pattern`
 /// are a matter of filling in different specs.
+///
+/// ```
+/// use lora_pro_core::{AdapterSpec, DType};
+/// let spec = AdapterSpec::new("layers.0.q", 768, 768, 8).alpha(16.0).dtype(DType::Bf16);
+/// assert_eq!(spec.s(), 2.0);
+/// assert_eq!(spec.a_shape(), [8, 768]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AdapterSpec {
     /// Unique name; every error and report about the adapter carries it.
     pub name: String,
@@ -28,6 +38,43 @@ pub struct AdapterSpec {
 }
 
 impl AdapterSpec {
+    /// An adapter in f32 with scale s = 1, in no group. `m`, `n`, `r`: out features, in features,
+    /// rank.
+    pub fn new(name: impl Into<String>, m: usize, n: usize, r: usize) -> Self {
+        AdapterSpec {
+            name: name.into(),
+            m,
+            n,
+            r,
+            scale: Scale::Explicit(1.0),
+            dtype: DType::F32,
+            group: None,
+        }
+    }
+
+    /// With s = alpha / r.
+    pub fn alpha(self, alpha: f64) -> Self {
+        self.scale(Scale::Alpha(alpha))
+    }
+
+    /// With another scale.
+    pub fn scale(mut self, scale: Scale) -> Self {
+        self.scale = scale;
+        self
+    }
+
+    /// With another storage type of A, B and their gradients.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// In a group of [`crate::Config::groups`].
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
     /// The scale as a number.
     pub fn s(&self) -> f64 {
         self.scale.value(self.r)
@@ -48,7 +95,7 @@ impl AdapterSpec {
         format!("adapter `{}`", self.name)
     }
 
-    /// Refuses impossible shapes, ranks and scales (law 18).
+    /// Rejects impossible shapes, ranks and scales (law 18).
     pub fn validate(&self) -> Result<(), Error> {
         let subject = self.subject();
         for (field, value) in [("m", self.m), ("n", self.n), ("r", self.r)] {
@@ -65,10 +112,11 @@ impl AdapterSpec {
     }
 }
 
-/// A parameter without a pair (bias, layer norm, head), stepped by ordinary AdamW.
+/// An unpaired parameter (bias, layer norm, head), stepped by ordinary AdamW.
 ///
 /// It is seen as a matrix; a vector is a matrix of one row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ParamSpec {
     /// Unique name.
     pub name: String,
@@ -84,6 +132,29 @@ pub struct ParamSpec {
 }
 
 impl ParamSpec {
+    /// A parameter in f32, in no group.
+    pub fn new(name: impl Into<String>, rows: usize, cols: usize) -> Self {
+        ParamSpec {
+            name: name.into(),
+            rows,
+            cols,
+            dtype: DType::F32,
+            group: None,
+        }
+    }
+
+    /// With another storage type.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// In a group of [`crate::Config::groups`].
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
     /// Rows and columns.
     pub fn shape(&self) -> [usize; 2] {
         [self.rows, self.cols]
@@ -94,7 +165,7 @@ impl ParamSpec {
         format!("parameter `{}`", self.name)
     }
 
-    /// Refuses empty shapes.
+    /// Rejects empty shapes.
     pub fn validate(&self) -> Result<(), Error> {
         for (field, value) in [("rows", self.rows), ("cols", self.cols)] {
             if value == 0 {

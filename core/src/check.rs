@@ -1,42 +1,45 @@
 //! What the front checks of a step before a backend sees it.
 
-use crate::{Error, Manifest, MatMut, MatRef, PairIo, PairSlot, ParamIo, ParamSlot, StepIo};
+use crate::backend::{AdapterSlot, Manifest, ParamSlot, StepIo};
+use crate::error::Error;
+use crate::io::{AdapterIo, ParamIo};
+use crate::tensor::{DType, Location, MatMut, MatRef};
 
 /// Shape, dtype and place of one tensor.
-struct Seen {
+struct TensorMeta {
     shape: [usize; 2],
-    dtype: crate::DType,
-    memory: crate::Memory,
+    dtype: DType,
+    location: Location,
 }
 
-impl From<&MatRef<'_>> for Seen {
+impl From<&MatRef<'_>> for TensorMeta {
     fn from(view: &MatRef<'_>) -> Self {
-        Seen {
+        TensorMeta {
             shape: view.shape(),
             dtype: view.dtype(),
-            memory: view.memory(),
+            location: view.location(),
         }
     }
 }
 
-impl From<&MatMut<'_>> for Seen {
+impl From<&MatMut<'_>> for TensorMeta {
     fn from(view: &MatMut<'_>) -> Self {
-        Seen::from(&view.as_ref())
+        TensorMeta::from(&view.as_ref())
     }
 }
 
-/// What a tensor must be; borrowed so that a step that is right allocates nothing.
-struct Wanted<'w> {
+/// What is expected of a tensor; borrowed so that a step that is right allocates nothing.
+struct ExpectedTensor<'w> {
     subject: &'w dyn Fn() -> String,
-    dtype: crate::DType,
+    dtype: DType,
     manifest: &'w Manifest,
 }
 
-impl Wanted<'_> {
+impl ExpectedTensor<'_> {
     fn check(
         &self,
         tensor: &'static str,
-        seen: impl Into<Seen>,
+        seen: impl Into<TensorMeta>,
         shape: [usize; 2],
         meaning: &'static str,
     ) -> Result<(), Error> {
@@ -57,13 +60,13 @@ impl Wanted<'_> {
             let expected = format!("{}, as registered", self.dtype);
             return Err(Error::invalid(&subject(), "dtype", value, expected));
         }
-        if seen.memory != self.manifest.memory {
+        if seen.location != self.manifest.location {
             return Err(Error::Unsupported {
                 subject: subject(),
                 backend: self.manifest.name.clone(),
                 what: format!(
                     "{tensor} in {:?} memory, only {:?}",
-                    seen.memory, self.manifest.memory
+                    seen.location, self.manifest.location
                 ),
             });
         }
@@ -74,21 +77,21 @@ impl Wanted<'_> {
 /// Checks ids, shapes, dtypes and places of everything in `io`.
 pub(crate) fn step_io(
     manifest: &Manifest,
-    pairs: &[PairSlot],
+    adapters: &[AdapterSlot],
     params: &[ParamSlot],
     io: &StepIo<'_, '_>,
     seen: &mut Vec<bool>,
 ) -> Result<(), Error> {
-    start(seen, pairs.len());
-    for pair in io.pairs.iter() {
-        let slot = lookup(pairs, pair.id.0, "adapter")?;
-        once(seen, pair.id.0, || slot.spec.subject())?;
-        check_pair(manifest, slot, pair)?;
+    start(seen, adapters.len());
+    for adapter in io.adapters.iter() {
+        let slot = lookup(adapters, adapter.id.index(), "adapter")?;
+        once(seen, adapter.id.index(), || slot.spec.subject())?;
+        check_adapter(manifest, slot, adapter)?;
     }
     start(seen, params.len());
     for param in io.params.iter() {
-        let slot = lookup(params, param.id.0, "parameter")?;
-        once(seen, param.id.0, || slot.spec.subject())?;
+        let slot = lookup(params, param.id.index(), "parameter")?;
+        once(seen, param.id.index(), || slot.spec.subject())?;
         check_param(manifest, slot, param)?;
     }
     Ok(())
@@ -99,7 +102,11 @@ fn start(seen: &mut Vec<bool>, count: usize) {
     seen.resize(count, false);
 }
 
-fn lookup<'s, T>(slots: &'s [T], index: usize, what: &'static str) -> Result<&'s T, Error> {
+pub(crate) fn lookup<'s, T>(
+    slots: &'s [T],
+    index: usize,
+    what: &'static str,
+) -> Result<&'s T, Error> {
     slots.get(index).ok_or(Error::Unknown {
         what,
         index,
@@ -117,25 +124,29 @@ fn once(seen: &mut [bool], index: usize, subject: impl Fn() -> String) -> Result
     Ok(())
 }
 
-fn check_pair(manifest: &Manifest, slot: &PairSlot, pair: &PairIo<'_>) -> Result<(), Error> {
+fn check_adapter(
+    manifest: &Manifest,
+    slot: &AdapterSlot,
+    adapter: &AdapterIo<'_>,
+) -> Result<(), Error> {
     let spec = &slot.spec;
     let subject = || spec.subject();
-    let wanted = Wanted {
+    let expected_tensor = ExpectedTensor {
         subject: &subject,
         dtype: spec.dtype,
         manifest,
     };
-    wanted.check("A", &pair.a, spec.a_shape(), "r x n")?;
-    wanted.check("B", &pair.b, spec.b_shape(), "m x r")?;
-    wanted.check("grad A", &pair.grad_a, spec.a_shape(), "r x n")?;
-    wanted.check("grad B", &pair.grad_b, spec.b_shape(), "m x r")?;
-    match (&pair.base, slot.hyper.decay_base) {
-        (Some(base), true) => {
-            let wanted = Wanted {
-                dtype: base.dtype(),
-                ..wanted
+    expected_tensor.check("A", &adapter.a, spec.a_shape(), "r x n")?;
+    expected_tensor.check("B", &adapter.b, spec.b_shape(), "m x r")?;
+    expected_tensor.check("grad A", &adapter.grad_a, spec.a_shape(), "r x n")?;
+    expected_tensor.check("grad B", &adapter.grad_b, spec.b_shape(), "m x r")?;
+    match (&adapter.w0, slot.hyper.decay_base) {
+        (Some(w0), true) => {
+            let expected_tensor = ExpectedTensor {
+                dtype: w0.dtype(),
+                ..expected_tensor
             };
-            wanted.check("W0", base, [spec.m, spec.n], "m x n")
+            expected_tensor.check("W0", w0, [spec.m, spec.n], "m x n")
         }
         (None, true) => Err(Error::invalid(
             &subject(),
@@ -150,11 +161,11 @@ fn check_pair(manifest: &Manifest, slot: &PairSlot, pair: &PairIo<'_>) -> Result
 fn check_param(manifest: &Manifest, slot: &ParamSlot, param: &ParamIo<'_>) -> Result<(), Error> {
     let spec = &slot.spec;
     let subject = || spec.subject();
-    let wanted = Wanted {
+    let expected_tensor = ExpectedTensor {
         subject: &subject,
         dtype: spec.dtype,
         manifest,
     };
-    wanted.check("value", &param.value, spec.shape(), "rows x cols")?;
-    wanted.check("grad", &param.grad, spec.shape(), "rows x cols")
+    expected_tensor.check("value", &param.value, spec.shape(), "rows x cols")?;
+    expected_tensor.check("grad", &param.grad, spec.shape(), "rows x cols")
 }

@@ -1,11 +1,18 @@
 //! Optimizer state to and from a [`TensorFile`]: everything that continuing to the last bit needs.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{AdapterSpec, Backend, Config, Error, Optimizer, ParamSpec, TensorData, TensorFile};
+use crate::adapter::{AdapterSpec, ParamSpec};
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::error::Error;
+use crate::optimizer::{Factors, Optimizer};
+use crate::tensor_file::{TensorData, TensorFile};
 
-/// Version of the layout below. A file of another version is refused.
+/// Version of the layout below. A file of another version is rejected.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Where the header stands in the file's document.
@@ -17,18 +24,43 @@ struct Header {
     format_version: u32,
     config: Config,
     steps: u64,
-    adapters: Vec<Counted<AdapterSpec>>,
-    params: Vec<Counted<ParamSpec>>,
+    #[serde(default = "one")]
+    grad_scale: f64,
+    #[serde(default = "one")]
+    lr_factor: f64,
+    adapters: Vec<SavedSpec<AdapterSpec>>,
+    params: Vec<SavedSpec<ParamSpec>>,
+}
+
+/// What files of before these fields existed mean.
+fn one() -> f64 {
+    1.0
 }
 
 /// A spec and its step counter.
 #[derive(Serialize, Deserialize)]
-struct Counted<T> {
+struct SavedSpec<T> {
     spec: T,
     step: u64,
 }
 
 impl Optimizer {
+    /// Writes a checkpoint: everything that continuing to the last bit needs, but the factors
+    /// themselves, which are the caller's. The file that was there stays as
+    /// [`crate::backup_path`].
+    pub fn save(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let mut file = TensorFile::new();
+        self.save_to(&mut file)?;
+        file.save(path.as_ref())
+    }
+
+    /// The optimizer that [`Optimizer::save`] saved, on any backend. Ids are handed out in the
+    /// saved order; [`Optimizer::adapter_id`] finds them by name.
+    pub fn load(path: impl AsRef<Path>, backend: impl Backend + 'static) -> Result<Self, Error> {
+        let path = path.as_ref();
+        Optimizer::load_from(backend, &TensorFile::load(path)?, path)
+    }
+
     /// Adds configuration, counters and all state tensors to a file.
     ///
     /// Tensors are called `state.<adapter>.<tensor>`; the document gets the key `optimizer`.
@@ -37,12 +69,9 @@ impl Optimizer {
         let mut tensors = Vec::new();
         for (name, state) in self.states() {
             for (tensor, buffer) in &state.tensors {
-                let data = TensorData {
-                    dtype: tensor.dtype,
-                    shape: tensor.shape.to_vec(),
-                    bytes: self.backend().download(tensor, buffer)?,
-                };
-                tensors.push((key(name, tensor.name), data));
+                let bytes = self.backend().download(tensor, buffer)?;
+                let data = TensorData::new(tensor.dtype, tensor.shape, bytes);
+                tensors.push((key(name, tensor.name()), data));
             }
         }
         let document = serde_json::to_value(self.header()).map_err(|error| {
@@ -61,25 +90,29 @@ impl Optimizer {
     ///
     /// `path` is only for error messages. Ids are handed out in the saved order.
     pub fn load_from(
-        backend: Box<dyn Backend>,
+        backend: impl Backend + 'static,
         file: &TensorFile,
-        path: &std::path::Path,
+        path: &Path,
     ) -> Result<Self, Error> {
         let header = read_header(&file.document).map_err(|reason| Error::file(path, reason))?;
         let mut optimizer = Optimizer::new(backend, header.config)?;
-        optimizer.set_steps(header.steps);
+        let factors = Factors {
+            lr: header.lr_factor,
+            grad: header.grad_scale,
+        };
+        optimizer.set_counters(header.steps, factors)?;
         let mut steps = Vec::new();
-        for Counted { spec, step } in header.adapters {
+        for SavedSpec { spec, step } in header.adapters {
             optimizer.add_adapter(spec)?;
             steps.push(step);
         }
-        for Counted { spec, step } in header.params {
+        for SavedSpec { spec, step } in header.params {
             optimizer.add_param(spec)?;
             steps.push(step);
         }
         optimizer.fill(file, &steps).map_err(|error| match error {
-            Fill::Missing(reason) => Error::file(path, reason),
-            Fill::Backend(error) => error,
+            LoadError::Missing(reason) => Error::file(path, reason),
+            LoadError::Backend(error) => error,
         })?;
         Ok(optimizer)
     }
@@ -91,14 +124,16 @@ impl Optimizer {
             format_version: FORMAT_VERSION,
             config: self.config().clone(),
             steps: self.steps(),
+            grad_scale: self.factors().grad,
+            lr_factor: self.factors().lr,
             adapters: adapters
-                .map(|slot| Counted {
+                .map(|slot| SavedSpec {
                     spec: slot.spec.clone(),
                     step: slot.state.step,
                 })
                 .collect(),
             params: params
-                .map(|slot| Counted {
+                .map(|slot| SavedSpec {
                     spec: slot.spec.clone(),
                     step: slot.state.step,
                 })
@@ -106,33 +141,33 @@ impl Optimizer {
         }
     }
 
-    /// Fills the freshly allocated states, in the order of `steps`.
-    fn fill(&mut self, file: &TensorFile, steps: &[u64]) -> Result<(), Fill> {
+    /// LoadErrors the freshly allocated states, in the order of `steps`.
+    fn fill(&mut self, file: &TensorFile, steps: &[u64]) -> Result<(), LoadError> {
         let (backend, states) = self.states_mut();
         for ((name, state), step) in states.zip(steps) {
             state.step = *step;
             for (tensor, buffer) in &mut state.tensors {
-                let key = key(name, tensor.name);
+                let key = key(name, tensor.name());
                 let data = file.tensors.get(&key);
                 let data =
-                    data.ok_or_else(|| Fill::Missing(format!("tensor `{key}` is missing")))?;
+                    data.ok_or_else(|| LoadError::Missing(format!("tensor `{key}` is missing")))?;
                 if data.dtype != tensor.dtype || data.shape != tensor.shape {
                     let reason = format!(
                         "tensor `{key}` is {} {:?}, but {} {:?} is needed",
                         data.dtype, data.shape, tensor.dtype, tensor.shape
                     );
-                    return Err(Fill::Missing(reason));
+                    return Err(LoadError::Missing(reason));
                 }
                 backend
                     .upload(tensor, buffer, &data.bytes)
-                    .map_err(Fill::Backend)?;
+                    .map_err(LoadError::Backend)?;
             }
         }
         Ok(())
     }
 }
 
-enum Fill {
+enum LoadError {
     Missing(String),
     Backend(Error),
 }

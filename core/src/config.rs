@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::{Error, Hyper, Preset, Schedule};
+use crate::error::Error;
+use crate::hyper::Hyper;
+use crate::presets::Preset;
+use crate::schedule::Schedule;
 
 /// What a step does when a gradient is not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum NonFinite {
-    /// The step is refused with an error that names the adapter and the entry.
+pub enum OnNonFinite {
+    /// The step is rejected with an error that names the adapter and the entry.
     #[default]
     Error,
     /// The whole step is skipped, which the report says. Mixed-precision training with loss
@@ -22,7 +25,7 @@ pub enum NonFinite {
 
 /// Hyper-parameters for a model: common ones, named groups, and what concerns the whole step.
 ///
-/// Written as a file, a group holds only what differs; everything else is inherited, first from
+/// RawConfig as a file, a group holds only what differs; everything else is inherited, first from
 /// the common values, and these from the preset:
 ///
 /// ```
@@ -36,6 +39,7 @@ pub enum NonFinite {
 /// assert!(serde_json::from_str::<Config>(r#"{ "lrr": 1e-3 }"#).is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Config {
     /// The common hyper-parameters.
     #[serde(flatten)]
@@ -45,7 +49,7 @@ pub struct Config {
     /// Global-norm clip of all raw gradients of a step, before the adjustment.
     pub max_grad_norm: Option<f64>,
     /// What to do with a gradient that is not finite.
-    pub on_non_finite: NonFinite,
+    pub on_non_finite: OnNonFinite,
     /// The learning-rate schedule of all groups.
     pub schedule: Schedule,
 }
@@ -68,14 +72,38 @@ impl From<Hyper> for Config {
             hyper,
             groups: BTreeMap::new(),
             max_grad_norm: None,
-            on_non_finite: NonFinite::Error,
+            on_non_finite: OnNonFinite::Error,
             schedule: Schedule::Constant,
         }
     }
 }
 
 impl Config {
-    /// Refuses values out of range, in whichever group they stand.
+    /// With a group of other hyper-parameters.
+    pub fn group(mut self, name: impl Into<String>, hyper: Hyper) -> Self {
+        self.groups.insert(name.into(), hyper);
+        self
+    }
+
+    /// With a global-norm clip of all raw gradients, before the adjustment.
+    pub fn max_grad_norm(mut self, norm: impl Into<Option<f64>>) -> Self {
+        self.max_grad_norm = norm.into();
+        self
+    }
+
+    /// With another policy for gradients that are not finite.
+    pub fn on_non_finite(mut self, policy: OnNonFinite) -> Self {
+        self.on_non_finite = policy;
+        self
+    }
+
+    /// With a learning-rate schedule.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Rejects values out of range, in whichever group they stand.
     pub fn validate(&self) -> Result<(), Error> {
         self.hyper.validate("the optimizer")?;
         for (name, hyper) in &self.groups {
@@ -109,7 +137,7 @@ impl Config {
 
 /// What a file may hold; `rest` are the common hyper-parameters.
 #[derive(Deserialize)]
-struct Written {
+struct RawConfig {
     #[serde(default)]
     preset: Preset,
     #[serde(default)]
@@ -117,7 +145,7 @@ struct Written {
     #[serde(default)]
     max_grad_norm: Option<f64>,
     #[serde(default)]
-    on_non_finite: NonFinite,
+    on_non_finite: OnNonFinite,
     #[serde(default)]
     schedule: Schedule,
     #[serde(flatten)]
@@ -126,9 +154,9 @@ struct Written {
 
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let written = Written::deserialize(deserializer)?;
-        let hyper = overlay(written.preset.hyper(), written.rest).map_err(D::Error::custom)?;
-        let groups = written
+        let raw = RawConfig::deserialize(deserializer)?;
+        let hyper = overlay(raw.preset.hyper(), raw.rest).map_err(D::Error::custom)?;
+        let groups = raw
             .groups
             .into_iter()
             .map(|(name, changes)| Ok((name, overlay(hyper, changes)?)))
@@ -137,9 +165,9 @@ impl<'de> Deserialize<'de> for Config {
         Ok(Config {
             hyper,
             groups,
-            max_grad_norm: written.max_grad_norm,
-            on_non_finite: written.on_non_finite,
-            schedule: written.schedule,
+            max_grad_norm: raw.max_grad_norm,
+            on_non_finite: raw.on_non_finite,
+            schedule: raw.schedule,
         })
     }
 }

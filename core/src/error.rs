@@ -101,15 +101,35 @@ pub enum Error {
         /// The iteration limit.
         limit: usize,
     },
-    /// A checkpoint (or another tensor file) cannot be used.
+    /// A word is none of those that a setting takes.
+    #[error("`{text}` is not a {what}: use {expected}")]
+    Parse {
+        /// What was asked for, such as `method`.
+        what: &'static str,
+        /// The word as given.
+        text: String,
+        /// What would have been accepted.
+        expected: String,
+    },
+    /// A checkpoint (or another tensor file) cannot be read or written.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why it was refused.
+        /// Why not.
+        reason: String,
+        /// The error below it, where there is one.
+        source: Option<std::io::Error>,
+    },
+    /// A backend has no memory left for what was asked.
+    #[error("the {backend} backend: {reason}")]
+    OutOfMemory {
+        /// The backend's name.
+        backend: String,
+        /// What did not fit where.
         reason: String,
     },
-    /// A backend failed for a reason of its own: no device, out of memory.
+    /// A backend failed for a reason of its own, such as a missing device.
     #[error("the {backend} backend: {reason}")]
     Backend {
         /// The backend's name.
@@ -117,6 +137,30 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+}
+
+/// What [`Error::file`] takes: a reason in words, or an error of the file system.
+pub trait FileReason {
+    /// The words, and the error that they are of.
+    fn parts(self) -> (String, Option<std::io::Error>);
+}
+
+impl FileReason for std::io::Error {
+    fn parts(self) -> (String, Option<std::io::Error>) {
+        (self.to_string(), Some(self))
+    }
+}
+
+impl FileReason for String {
+    fn parts(self) -> (String, Option<std::io::Error>) {
+        (self, None)
+    }
+}
+
+impl FileReason for &str {
+    fn parts(self) -> (String, Option<std::io::Error>) {
+        (self.into(), None)
+    }
 }
 
 impl Error {
@@ -135,10 +179,29 @@ impl Error {
         }
     }
 
-    /// An [`Error::File`] from anything that can be shown.
-    pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
+    /// An [`Error::File`], with its source where the reason is an [`std::io::Error`].
+    pub fn file(path: impl Into<PathBuf>, reason: impl FileReason) -> Self {
+        let (reason, source) = reason.parts();
         Error::File {
             path: path.into(),
+            reason,
+            source,
+        }
+    }
+
+    /// An [`Error::Parse`].
+    pub fn parse(what: &'static str, text: &str, expected: impl Into<String>) -> Self {
+        Error::Parse {
+            what,
+            text: text.into(),
+            expected: expected.into(),
+        }
+    }
+
+    /// An [`Error::Backend`] from anything that can be shown.
+    pub fn backend(backend: &str, reason: impl std::fmt::Display) -> Self {
+        Error::Backend {
+            backend: backend.into(),
             reason: reason.to_string(),
         }
     }

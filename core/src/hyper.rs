@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Error;
+use crate::presets::Preset;
 
 /// Which optimizer steps a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +68,7 @@ pub enum MomentDType {
     /// 8-bit floating-point codes with one f32 scale for each block of [`crate::MOMENT_BLOCK`]
     /// entries, rounded stochastically.
     #[serde(rename = "8bit")]
-    Bits8,
+    EightBit,
 }
 
 /// How an update reaches parameters that are stored in 16 bits. In a bf16 number an update of
@@ -82,13 +83,25 @@ pub enum Rounding {
     /// adapter's name, the step and the entry: a run repeats itself to the last bit.
     Stochastic,
     /// An f32 copy of A and B is kept with the state, and the parameters are its rounding to
-    /// nearest. An entry that somebody else has changed is taken over into the copy.
-    Master,
+    /// nearest. A parameter that differs from that rounding was changed by the caller, and wins.
+    #[serde(rename = "master")]
+    MasterCopy,
 }
 
 /// The hyper-parameters of one group. See [`crate::Preset`] for where values come from.
+///
+/// Start from the default (the preset `recommended`) or from a preset, and change what differs:
+///
+/// ```
+/// use lora_pro_core::{Hyper, Method, Preset};
+/// let hyper = Hyper::default().lr(1e-3).update_clip(Some(0.5));
+/// assert_eq!(hyper.lr, 1e-3);
+/// let paper = Preset::Paper.hyper().method(Method::Efficient);
+/// assert!(paper.validate("the optimizer").is_ok());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Hyper {
     /// The optimizer.
     pub method: Method,
@@ -124,6 +137,46 @@ pub struct Hyper {
     /// How 16-bit parameters are rounded.
     pub rounding: Rounding,
 }
+
+impl Default for Hyper {
+    fn default() -> Self {
+        Preset::default().hyper()
+    }
+}
+
+/// One method for each field: the same hyper-parameters with that field replaced.
+macro_rules! with_fields {
+    ($($field:ident: $type:ty),+ $(,)?) => {
+        impl Hyper {
+            $(
+                #[doc = concat!("With another [`Hyper::", stringify!($field), "`](#structfield.", stringify!($field), ").")]
+                pub fn $field(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
+with_fields!(
+    method: Method,
+    x: XChoice,
+    damping: Damping,
+    lr: f64,
+    lr_ratio: f64,
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    weight_decay: f64,
+    decay_base: bool,
+    momentum: f64,
+    amsgrad: bool,
+    maximize: bool,
+    update_clip: Option<f64>,
+    moment_dtype: MomentDType,
+    rounding: Rounding,
+);
 
 impl Hyper {
     /// Refuses NaN and out-of-range values; `subject` is who they were given for (law 18).
@@ -246,13 +299,14 @@ impl Damping {
 ///
 /// ```
 /// use lora_pro_core::Damping;
-/// assert_eq!("absolute 1e-8".parse(), Ok(Damping::Absolute(1e-8)));
+/// assert_eq!("absolute 1e-8".parse::<Damping>()?, Damping::Absolute(1e-8));
 /// assert!("absolute".parse::<Damping>().is_err());
+/// # Ok::<(), lora_pro_core::Error>(())
 /// ```
 impl FromStr for Damping {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         let mut words = text.splitn(2, [' ', ':', '=']);
         let kind = words.next().unwrap_or_default();
         let number = words.next().map(|word| word.trim().parse::<f64>());
@@ -261,8 +315,10 @@ impl FromStr for Damping {
             ("absolute", Some(Ok(d))) => Ok(Damping::Absolute(d)),
             ("relative", Some(Ok(c))) => Ok(Damping::Relative(c)),
             ("cutoff", Some(Ok(c))) => Ok(Damping::Cutoff(c)),
-            _ => Err(format!(
-                "`{text}` is not a damping: use none, absolute:D, relative:C or cutoff:C"
+            _ => Err(Error::parse(
+                "damping",
+                text,
+                "none, absolute:D, relative:C or cutoff:C",
             )),
         }
     }
@@ -272,15 +328,15 @@ impl FromStr for Damping {
 macro_rules! names {
     ($type:ty, $what:literal, $($name:literal => $variant:expr),+ $(,)?) => {
         impl FromStr for $type {
-            type Err = String;
+            type Err = Error;
 
-            fn from_str(text: &str) -> Result<Self, String> {
+            fn from_str(text: &str) -> Result<Self, Error> {
                 match text {
                     $($name => Ok($variant),)+
-                    _ => Err(format!(
-                        concat!("`{}` is not a ", $what, ": use one of ", $($name, " ",)+),
-                        text
-                    ).trim_end().to_string()),
+                    _ => {
+                        let names = [$($name),+].join(" ");
+                        Err(Error::parse($what, text, format!("one of {names}")))
+                    }
                 }
             }
         }
@@ -301,7 +357,7 @@ names!(XChoice, "choice of X",
     "sylvester" => XChoice::Sylvester, "symmetric" => XChoice::Symmetric, "zero" => XChoice::Zero);
 names!(MomentDType, "moment dtype",
     "auto" => MomentDType::Auto, "f64" => MomentDType::F64, "f32" => MomentDType::F32,
-    "bf16" => MomentDType::Bf16, "8bit" => MomentDType::Bits8);
+    "bf16" => MomentDType::Bf16, "8bit" => MomentDType::EightBit);
 names!(Rounding, "rounding",
     "nearest" => Rounding::Nearest, "stochastic" => Rounding::Stochastic,
-    "master" => Rounding::Master);
+    "master" => Rounding::MasterCopy);

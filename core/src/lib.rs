@@ -1,27 +1,29 @@
-//! The words that every part of LoRA-Pro shares, and no arithmetic.
+//! What every part of LoRA-Pro shares, and no arithmetic.
 //!
 //! | module | what |
 //! |---|---|
 //! | `adapter`, `scale` | what is stepped: shapes, rank, scale |
 //! | `hyper`, `presets`, `schedule`, `config` | how: one serde type for files, command line, Python, checkpoints |
-//! | `tensor` | borrowed matrices of any strides, dtype and place (the only `unsafe` here) |
-//! | `state` | which tensors each method remembers |
-//! | `backend` | the contract with what computes |
+//! | `tensor` | borrowed matrices of any strides, dtype and location (the only `unsafe` here) |
+//! | `io` | the tensors of one step |
 //! | `optimizer`, `check` | the front: owns state and counters, checks before anything is written |
-//! | `finite` | which entry of what came in is not finite, for backends |
 //! | `report` | what a step did |
 //! | `tensor_file`, `checkpoint` | saving and loading to the last bit |
+//! | `state` | which tensors each method remembers |
+//! | [`backend`] | for authors of backends: the contract with what computes, state, rejection |
 //!
 //! Notation is PEFT's: W = W0 + s B A with A: r x n, B: m x r.
 
+#![warn(missing_debug_implementations)]
+
 mod adapter;
-mod backend;
+pub mod backend;
 mod check;
 mod checkpoint;
 mod config;
 mod error;
-mod finite;
 mod hyper;
+mod io;
 mod optimizer;
 mod presets;
 mod report;
@@ -32,24 +34,20 @@ mod tensor;
 mod tensor_file;
 
 pub use adapter::{AdapterSpec, ParamSpec};
-pub use backend::{
-    AdapterId, Backend, Control, Determinism, Manifest, PairIo, PairSlot, ParamId, ParamIo,
-    ParamSlot, Slots, StepIo,
-};
+pub use backend::{Backend, Determinism, Manifest};
 pub use checkpoint::FORMAT_VERSION;
-pub use config::{Config, NonFinite};
-pub use error::Error;
-pub use finite::{Find, Refusal, find_non_finite, refusal};
+pub use config::{Config, OnNonFinite};
+pub use error::{Error, FileReason};
 pub use hyper::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
+pub use io::{AdapterId, AdapterIo, ParamId, ParamIo};
 pub use optimizer::Optimizer;
 pub use presets::Preset;
-pub use report::{AdapterReport, Plan, Skip, StepReport, relative};
+pub use report::{AdapterReport, Parallelism, PerFactor, SkippedStep, StepReport};
 pub use scale::Scale;
 pub use schedule::Schedule;
-pub use state::{
-    Buffer, MOMENT_BLOCK, State, StateTensor, adapter_layout, foreign_buffer, param_layout,
-};
-pub use tensor::{DType, Element, HostTensor, MatMut, MatRef, Memory};
+pub use state::{Factor, Moment, StateKind};
+pub use tensor::{DType, Element, HostTensor, Location, MatMut, MatRef};
 pub use tensor_file::{
-    TensorData, TensorFile, encode_tensors, previous, read_metadata, read_tensors, write_atomically,
+    TensorData, TensorFile, backup_path, encode_tensors, read_metadata, read_tensors,
+    write_atomically,
 };

@@ -2,42 +2,75 @@
 
 use std::collections::HashSet;
 
-use crate::{
-    AdapterId, AdapterReport, AdapterSpec, Backend, Config, Control, Error, Hyper, Manifest,
-    PairSlot, ParamId, ParamSlot, ParamSpec, Slots, State, StateTensor, StepIo, StepReport, check,
-    state::{adapter_layout, param_layout},
+use crate::adapter::{AdapterSpec, ParamSpec};
+use crate::backend::{
+    AdapterSlot, Backend, Control, Manifest, ParamSlot, Slots, State, StateKind, StateTensor,
+    StepIo, adapter_layout, param_layout,
 };
+use crate::check;
+use crate::config::Config;
+use crate::error::Error;
+use crate::hyper::Hyper;
+use crate::io::{AdapterId, AdapterIo, ParamId, ParamIo};
+use crate::report::{AdapterReport, StepReport};
+use crate::tensor::DType;
+use crate::tensor_file::TensorData;
 
 /// LoRA-Pro for a whole model.
 ///
-/// Register every adapter (and every parameter without a pair) once, then call
-/// [`Optimizer::step`] with their tensors after each backward pass.
+/// Register every adapter (and every unpaired parameter) once, then call [`Optimizer::step`] with
+/// their tensors after each backward pass.
 pub struct Optimizer {
     backend: Box<dyn Backend>,
     manifest: Manifest,
     config: Config,
-    pairs: Vec<PairSlot>,
+    adapters: Vec<AdapterSlot>,
     params: Vec<ParamSlot>,
     names: HashSet<String>,
     steps: u64,
-    grad_scale: f64,
+    factors: Factors,
     stream: u64,
     seen: Vec<bool>,
 }
 
+/// What the caller multiplies learning rates and gradients by, apart from the configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Factors {
+    pub lr: f64,
+    pub grad: f64,
+}
+
+impl Default for Factors {
+    fn default() -> Self {
+        Factors { lr: 1.0, grad: 1.0 }
+    }
+}
+
+impl std::fmt::Debug for Optimizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Optimizer")
+            .field("backend", &self.manifest.name)
+            .field("config", &self.config)
+            .field("steps", &self.steps)
+            .field("adapters", &self.adapters)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Optimizer {
-    /// An optimizer without adapters. Refuses a configuration that is out of range.
-    pub fn new(backend: Box<dyn Backend>, config: Config) -> Result<Self, Error> {
+    /// An optimizer without adapters. Rejects a configuration that is out of range.
+    pub fn new(backend: impl Backend + 'static, config: Config) -> Result<Self, Error> {
         config.validate()?;
         Ok(Optimizer {
             manifest: backend.manifest(),
-            backend,
+            backend: Box::new(backend),
             config,
-            pairs: Vec::new(),
+            adapters: Vec::new(),
             params: Vec::new(),
             names: HashSet::new(),
             steps: 0,
-            grad_scale: 1.0,
+            factors: Factors::default(),
             stream: 0,
             seen: Vec::new(),
         })
@@ -54,13 +87,13 @@ impl Optimizer {
         self.check_state(&subject, &hyper, &layout)?;
         let state = self.allocate(layout)?;
         self.names.insert(spec.name.clone());
-        self.pairs.push(PairSlot {
+        self.adapters.push(AdapterSlot {
             spec,
             hyper,
             state,
             report: AdapterReport::default(),
         });
-        Ok(AdapterId(self.pairs.len() - 1))
+        Ok(AdapterId::from_index(self.adapters.len() - 1))
     }
 
     /// Registers a parameter that ordinary AdamW steps, and allocates its state.
@@ -75,27 +108,38 @@ impl Optimizer {
         let state = self.allocate(layout)?;
         self.names.insert(spec.name.clone());
         self.params.push(ParamSlot { spec, hyper, state });
-        Ok(ParamId(self.params.len() - 1))
+        Ok(ParamId::from_index(self.params.len() - 1))
     }
 
-    /// Steps what `io` lists. On an error nothing has changed: no parameter, state or counter.
-    pub fn step(&mut self, io: StepIo<'_, '_>) -> Result<StepReport, Error> {
+    /// Steps the listed adapters. On an error nothing has changed: no parameter, state or counter.
+    pub fn step(&mut self, adapters: &mut [AdapterIo<'_>]) -> Result<StepReport, Error> {
+        self.step_with_params(adapters, &mut [])
+    }
+
+    /// Steps the listed adapters and unpaired parameters. On an error nothing has changed: no
+    /// parameter, state or counter.
+    pub fn step_with_params<'a>(
+        &mut self,
+        adapters: &mut [AdapterIo<'a>],
+        params: &mut [ParamIo<'a>],
+    ) -> Result<StepReport, Error> {
+        let io = StepIo { adapters, params };
         check::step_io(
             &self.manifest,
-            &self.pairs,
+            &self.adapters,
             &self.params,
             &io,
             &mut self.seen,
         )?;
         let control = Control {
-            lr_factor: self.config.schedule.factor(self.steps + 1),
-            grad_scale: self.grad_scale,
+            lr_factor: self.config.schedule.factor(self.steps + 1) * self.factors.lr,
+            grad_scale: self.factors.grad,
             max_grad_norm: self.config.max_grad_norm,
             on_non_finite: self.config.on_non_finite,
             stream: self.stream,
         };
         let slots = Slots {
-            pairs: &mut self.pairs,
+            adapters: &mut self.adapters,
             params: &mut self.params,
         };
         let report = self.backend.step(slots, io, &control)?;
@@ -108,24 +152,109 @@ impl Optimizer {
     /// Waits for the backend and brings counters and reports up to date.
     pub fn sync(&mut self) -> Result<(), Error> {
         let slots = Slots {
-            pairs: &mut self.pairs,
+            adapters: &mut self.adapters,
             params: &mut self.params,
         };
         self.backend.sync(slots)
     }
 
-    /// Factor on all gradients of the coming steps, 1 / (loss scale * accumulation steps).
+    /// Factor on all gradients of the coming steps, 1 / (loss scale * accumulation steps); positive
+    /// and finite.
     pub fn set_grad_scale(&mut self, factor: f64) -> Result<(), Error> {
         if !(factor.is_finite() && factor > 0.0) {
+            let expected = "positive and finite";
             return Err(Error::invalid(
                 "the optimizer",
                 "grad_scale",
                 factor,
-                "positive and finite",
+                expected,
             ));
         }
-        self.grad_scale = factor;
+        self.factors.grad = factor;
         Ok(())
+    }
+
+    /// Factor on the learning rates of all groups in the coming steps, at least 0: for a scheduler
+    /// of the caller's own. It multiplies the configured schedule's factor.
+    pub fn set_lr_factor(&mut self, factor: f64) -> Result<(), Error> {
+        if !(factor.is_finite() && factor >= 0.0) {
+            let expected = "finite and at least 0";
+            return Err(Error::invalid(
+                "the optimizer",
+                "lr_factor",
+                factor,
+                expected,
+            ));
+        }
+        self.factors.lr = factor;
+        Ok(())
+    }
+
+    /// Learning rate of the coming steps, of what is in no group.
+    pub fn set_lr(&mut self, lr: f64) -> Result<(), Error> {
+        self.set_hyper(None, self.config.hyper.lr(lr))
+    }
+
+    /// Hyper-parameters of the coming steps: a group's, or (`None`) those of what is in no group.
+    ///
+    /// They are validated as at construction. What decides which tensors are remembered (method,
+    /// AMSGrad, storage and rounding, whether there is momentum) cannot change. On an error nothing
+    /// has changed.
+    pub fn set_hyper(&mut self, group: Option<&str>, hyper: Hyper) -> Result<(), Error> {
+        let subject = group.map_or("the optimizer".into(), |name| format!("group `{name}`"));
+        self.config.hyper_of(&subject, group)?;
+        hyper.validate(&subject)?;
+        self.check_same_state(group, &hyper)?;
+        match group {
+            None => self.config.hyper = hyper,
+            Some(name) => {
+                self.config.groups.insert(name.into(), hyper);
+            }
+        }
+        let adapters = self.adapters.iter_mut();
+        for slot in adapters.filter(|slot| slot.spec.group.as_deref() == group) {
+            slot.hyper = hyper;
+        }
+        let params = self.params.iter_mut();
+        for slot in params.filter(|slot| slot.spec.group.as_deref() == group) {
+            slot.hyper = hyper;
+        }
+        Ok(())
+    }
+
+    /// Rejects hyper-parameters under which an adapter or parameter would remember other tensors.
+    fn check_same_state(&self, group: Option<&str>, hyper: &Hyper) -> Result<(), Error> {
+        let in_group = |other: &Option<String>| other.as_deref() == group;
+        let differs = |state: &State, layout: Vec<StateTensor>| {
+            !state
+                .tensors
+                .iter()
+                .map(|(tensor, _)| tensor)
+                .eq(layout.iter())
+        };
+        let adapters = self
+            .adapters
+            .iter()
+            .filter(|slot| in_group(&slot.spec.group));
+        let adapter = adapters
+            .filter(|slot| {
+                slot.hyper.method != hyper.method
+                    || differs(&slot.state, adapter_layout(&slot.spec, hyper))
+            })
+            .map(|slot| slot.spec.subject());
+        let params = self.params.iter().filter(|slot| in_group(&slot.spec.group));
+        let param = params
+            .filter(|slot| differs(&slot.state, param_layout(&slot.spec, hyper)))
+            .map(|slot| slot.spec.subject());
+        match adapter.chain(param).next() {
+            None => Ok(()),
+            Some(subject) => Err(Error::invalid(
+                &subject,
+                "hyper-parameters",
+                "of another state",
+                "such that method and state tensors stay: make a new optimizer for another state",
+            )),
+        }
     }
 
     /// The stream of the coming steps ([`Control::stream`]).
@@ -148,60 +277,163 @@ impl Optimizer {
         self.steps
     }
 
-    /// The adapters, in the order of registration, with their last reports.
-    pub fn adapters(&self) -> &[PairSlot] {
-        &self.pairs
+    /// The id of the adapter of this name.
+    pub fn adapter_id(&self, name: &str) -> Option<AdapterId> {
+        let index = self
+            .adapters
+            .iter()
+            .position(|slot| slot.spec.name == name)?;
+        Some(AdapterId::from_index(index))
     }
 
-    /// The parameters without a pair, in the order of registration.
+    /// The id of the unpaired parameter of this name.
+    pub fn param_id(&self, name: &str) -> Option<ParamId> {
+        let index = self.params.iter().position(|slot| slot.spec.name == name)?;
+        Some(ParamId::from_index(index))
+    }
+
+    /// What the last step did to an adapter. On a device that runs behind, as of the last
+    /// [`Optimizer::sync`].
+    pub fn report(&self, id: AdapterId) -> Result<&AdapterReport, Error> {
+        Ok(&self.adapter(id)?.report)
+    }
+
+    /// An adapter's specification, hyper-parameters, state and last report.
+    pub fn adapter(&self, id: AdapterId) -> Result<&AdapterSlot, Error> {
+        check::lookup(&self.adapters, id.index(), "adapter")
+    }
+
+    /// An unpaired parameter's specification, hyper-parameters and state.
+    pub fn param(&self, id: ParamId) -> Result<&ParamSlot, Error> {
+        check::lookup(&self.params, id.index(), "parameter")
+    }
+
+    /// One state tensor of an adapter, row-major: exp_avg and so on ([`StateKind`]).
+    ///
+    /// Call [`Optimizer::sync`] first where steps may still be running on a device.
+    pub fn adapter_state(&self, id: AdapterId, kind: StateKind) -> Result<TensorData, Error> {
+        let slot = self.adapter(id)?;
+        read_state(
+            self.backend.as_ref(),
+            &slot.state,
+            &slot.spec.subject(),
+            kind,
+        )
+    }
+
+    /// One state tensor of an unpaired parameter, row-major.
+    pub fn param_state(&self, id: ParamId, kind: StateKind) -> Result<TensorData, Error> {
+        let slot = self.param(id)?;
+        read_state(
+            self.backend.as_ref(),
+            &slot.state,
+            &slot.spec.subject(),
+            kind,
+        )
+    }
+
+    /// Replaces one state tensor of an adapter. Shape and dtype must be those of
+    /// [`Optimizer::adapter_state`].
+    pub fn set_adapter_state(
+        &mut self,
+        id: AdapterId,
+        kind: StateKind,
+        data: &TensorData,
+    ) -> Result<(), Error> {
+        check::lookup(&self.adapters, id.index(), "adapter")?;
+        let slot = &mut self.adapters[id.index()];
+        let subject = slot.spec.subject();
+        write_state(self.backend.as_mut(), &mut slot.state, &subject, kind, data)
+    }
+
+    /// Replaces one state tensor of an unpaired parameter.
+    pub fn set_param_state(
+        &mut self,
+        id: ParamId,
+        kind: StateKind,
+        data: &TensorData,
+    ) -> Result<(), Error> {
+        check::lookup(&self.params, id.index(), "parameter")?;
+        let slot = &mut self.params[id.index()];
+        let subject = slot.spec.subject();
+        write_state(self.backend.as_mut(), &mut slot.state, &subject, kind, data)
+    }
+
+    /// Sets an adapter's step counter t, as when its state is taken from elsewhere.
+    pub fn set_adapter_steps(&mut self, id: AdapterId, steps: u64) -> Result<(), Error> {
+        check::lookup(&self.adapters, id.index(), "adapter")?;
+        self.adapters[id.index()].state.step = steps;
+        Ok(())
+    }
+
+    /// Sets an unpaired parameter's step counter t.
+    pub fn set_param_steps(&mut self, id: ParamId, steps: u64) -> Result<(), Error> {
+        check::lookup(&self.params, id.index(), "parameter")?;
+        self.params[id.index()].state.step = steps;
+        Ok(())
+    }
+
+    /// The adapters, in the order of registration, with their last reports.
+    pub fn adapters(&self) -> &[AdapterSlot] {
+        &self.adapters
+    }
+
+    /// The unpaired parameters, in the order of registration.
     pub fn params(&self) -> &[ParamSlot] {
         &self.params
     }
 
     /// Bytes of all optimizer state.
     pub fn state_bytes(&self) -> usize {
-        let pairs = self.pairs.iter().map(|slot| slot.state.bytes());
+        let adapters = self.adapters.iter().map(|slot| slot.state.bytes());
         let params = self.params.iter().map(|slot| slot.state.bytes());
-        pairs.chain(params).sum()
+        adapters.chain(params).sum()
     }
 
     /// All states with their owner's name: for checkpoints.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&str, &State)> {
-        let pairs = self
-            .pairs
+        let adapters = self
+            .adapters
             .iter()
             .map(|slot| (slot.spec.name.as_str(), &slot.state));
         let params = self
             .params
             .iter()
             .map(|slot| (slot.spec.name.as_str(), &slot.state));
-        pairs.chain(params)
+        adapters.chain(params)
     }
 
     /// As `states`, to write, together with the backend that owns the memory.
     pub(crate) fn states_mut(
         &mut self,
     ) -> (&mut dyn Backend, impl Iterator<Item = (&str, &mut State)>) {
-        let pairs = self
-            .pairs
+        let adapters = self
+            .adapters
             .iter_mut()
             .map(|slot| (slot.spec.name.as_str(), &mut slot.state));
         let params = self
             .params
             .iter_mut()
             .map(|slot| (slot.spec.name.as_str(), &mut slot.state));
-        (self.backend.as_mut(), pairs.chain(params))
+        (self.backend.as_mut(), adapters.chain(params))
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
         self.backend.as_ref()
     }
 
-    pub(crate) fn set_steps(&mut self, steps: u64) {
-        self.steps = steps;
+    pub(crate) fn factors(&self) -> Factors {
+        self.factors
     }
 
-    fn check_new(&self, subject: &str, name: &str, dtype: crate::DType) -> Result<(), Error> {
+    /// Counters of a checkpoint; a factor that is out of range is rejected.
+    pub(crate) fn set_counters(&mut self, steps: u64, factors: Factors) -> Result<(), Error> {
+        self.steps = steps;
+        self.set_lr_factor(factors.lr)?;
+        self.set_grad_scale(factors.grad)
+    }
+
+    fn check_new(&self, subject: &str, name: &str, dtype: DType) -> Result<(), Error> {
         if self.names.contains(name) {
             return Err(Error::Duplicate {
                 subject: subject.into(),
@@ -223,8 +455,9 @@ impl Optimizer {
         if !self.manifest.roundings.contains(&hyper.rounding) {
             return Err(self.unsupported(subject, format!("rounding {}", hyper.rounding)));
         }
-        let takes = |tensor: &&StateTensor| !self.manifest.moment_dtypes.contains(&tensor.dtype);
-        match layout.iter().find(takes) {
+        let unsupported =
+            |tensor: &&StateTensor| !self.manifest.state_dtypes.contains(&tensor.dtype);
+        match layout.iter().find(unsupported) {
             Some(tensor) => {
                 Err(self.unsupported(subject, format!("moments of type {}", tensor.dtype)))
             }
@@ -249,4 +482,39 @@ impl Optimizer {
             .collect::<Result<_, Error>>()?;
         Ok(State { step: 0, tensors })
     }
+}
+
+fn read_state(
+    backend: &dyn Backend,
+    state: &State,
+    subject: &str,
+    kind: StateKind,
+) -> Result<TensorData, Error> {
+    let (tensor, buffer) = state.find(kind).ok_or_else(|| no_state(subject, kind))?;
+    let bytes = backend.download(tensor, buffer)?;
+    Ok(TensorData::new(tensor.dtype, tensor.shape, bytes))
+}
+
+fn write_state(
+    backend: &mut dyn Backend,
+    state: &mut State,
+    subject: &str,
+    kind: StateKind,
+    data: &TensorData,
+) -> Result<(), Error> {
+    let found = state
+        .find_mut(kind)
+        .ok_or_else(|| no_state(subject, kind))?;
+    let (tensor, buffer) = found;
+    if data.dtype != tensor.dtype || data.shape != tensor.shape {
+        let value = format!("{} {:?}", data.dtype, data.shape);
+        let expected = format!("{} {:?}", tensor.dtype, tensor.shape);
+        return Err(Error::invalid(subject, kind.name(), value, expected));
+    }
+    backend.upload(tensor, buffer, &data.bytes)
+}
+
+fn no_state(subject: &str, kind: StateKind) -> Error {
+    let expected = "a tensor that the method remembers";
+    Error::invalid(subject, "state", kind, expected)
 }

@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
+use crate::error::Error;
+use crate::hyper::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 
 /// A named set of hyper-parameters; every field can be changed afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,15 +29,13 @@ impl Preset {
 }
 
 impl FromStr for Preset {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "paper" => Ok(Preset::Paper),
             "recommended" => Ok(Preset::Recommended),
-            _ => Err(format!(
-                "`{text}` is not a preset: use one of paper recommended"
-            )),
+            _ => Err(Error::parse("preset", text, "one of paper recommended")),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Error;
 
 /// How the scale `s` follows from the rank `r`.
 ///
@@ -33,7 +33,7 @@ impl Scale {
         }
     }
 
-    /// Refuses a scale that is zero, negative, NaN or infinite (law 18).
+    /// Rejects a scale that is zero, negative, NaN or infinite (law 18).
     pub(crate) fn validate(self, subject: &str, r: usize) -> Result<(), Error> {
         let s = self.value(r);
         if s.is_finite() && s > 0.0 {

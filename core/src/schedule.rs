@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The factor on the learning rate as a function of the step t = 1, 2, ...
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,16 +41,14 @@ impl Schedule {
     pub fn factor(self, t: u64) -> f64 {
         match self {
             Schedule::Constant => 1.0,
-            Schedule::Linear { warmup, total } => {
-                rise_and_fall(t, warmup, total, |done| 1.0 - done)
-            }
-            Schedule::Cosine { warmup, total } => rise_and_fall(t, warmup, total, |done| {
+            Schedule::Linear { warmup, total } => warmup_decay(t, warmup, total, |done| 1.0 - done),
+            Schedule::Cosine { warmup, total } => warmup_decay(t, warmup, total, |done| {
                 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
             }),
         }
     }
 
-    /// Refuses a schedule that ends before its warm-up does.
+    /// Rejects a schedule that ends before its warm-up does.
     pub fn validate(self) -> Result<(), Error> {
         match self {
             Schedule::Constant => Ok(()),
@@ -65,7 +63,7 @@ impl Schedule {
     }
 }
 
-fn rise_and_fall(t: u64, warmup: u64, total: u64, fall: impl Fn(f64) -> f64) -> f64 {
+fn warmup_decay(t: u64, warmup: u64, total: u64, fall: impl Fn(f64) -> f64) -> f64 {
     if t < warmup {
         return t as f64 / warmup as f64;
     }

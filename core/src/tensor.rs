@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Error;
 
 /// Storage types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub enum DType {
     Bf16,
     /// IEEE binary16.
     F16,
-    /// A byte: the code of an 8-bit moment ([`crate::MomentDType::Bits8`]). No parameter has it.
+    /// A byte: the code of an 8-bit moment ([`crate::MomentDType::EightBit`]). No parameter has it.
     U8,
 }
 
@@ -93,13 +93,13 @@ impl std::fmt::Display for DType {
 }
 
 impl std::str::FromStr for DType {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         DType::PARAMETERS
             .into_iter()
             .find(|dtype| dtype.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is not a dtype: use one of f64 f32 bf16 f16"))
+            .ok_or_else(|| Error::parse("dtype", text, "one of f64 f32 bf16 f16"))
     }
 }
 
@@ -125,7 +125,7 @@ element!(f64 => DType::F64, f32 => DType::F32, bf16 => DType::Bf16, f16 => DType
 /// Where a tensor's memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Memory {
+pub enum Location {
     /// Ordinary memory.
     Host,
     /// The memory of the CUDA device with this ordinal.
@@ -139,7 +139,7 @@ struct Raw {
     shape: [usize; 2],
     strides: [isize; 2],
     dtype: DType,
-    memory: Memory,
+    location: Location,
 }
 
 impl Raw {
@@ -151,7 +151,7 @@ impl Raw {
             "({i}, {j}) is outside of {rows} x {cols}"
         );
         assert!(
-            self.memory == Memory::Host,
+            self.location == Location::Host,
             "device memory cannot be read by the host"
         );
         let offset = i as isize * self.strides[0] + j as isize * self.strides[1];
@@ -211,7 +211,7 @@ fn check_extent(len: usize, shape: [usize; 2], strides: [usize; 2]) -> Result<()
     })
 }
 
-/// Checks that no two index pairs reach the same element.
+/// Checks that no two index adapters reach the same element.
 fn check_distinct(len: usize, shape: [usize; 2], strides: [usize; 2]) -> Result<(), Error> {
     let inner = if strides[0] < strides[1] { 0 } else { 1 };
     let outer = 1 - inner;
@@ -262,8 +262,8 @@ macro_rules! view_basics {
             }
 
             /// Where the memory is.
-            pub fn memory(&self) -> Memory {
-                self.raw.memory
+            pub fn location(&self) -> Location {
+                self.raw.location
             }
 
             /// Element (i, j) as f64. Panics outside of the shape and for device memory.
@@ -311,21 +311,21 @@ impl<'a> MatRef<'a> {
         check_extent(data.len(), shape, strides)?;
         let ptr = data.as_ptr().cast_mut().cast();
         // SAFETY: all elements lie in `data` (checked), which is borrowed for 'a.
-        Ok(unsafe { Self::from_raw(ptr, shape, signed(strides), T::DTYPE, Memory::Host) })
+        Ok(unsafe { Self::from_raw(ptr, shape, signed(strides), T::DTYPE, Location::Host) })
     }
 
     /// A view of foreign memory: torch's, or a device's.
     ///
     /// # Safety
-    /// For 'a, every element of the view must be an initialised value of `dtype` in `memory`,
-    /// readable, and written by nobody (for device memory: by no work that is not ordered by the
+    /// For 'a, every element of the view must be an initialised value of `dtype` at `location`,
+    /// readable, and not written (for device memory: by no work that is not ordered by the
     /// stream of the step). Alignment is not required.
     pub unsafe fn from_raw(
         ptr: *const u8,
         shape: [usize; 2],
         strides: [isize; 2],
         dtype: DType,
-        memory: Memory,
+        location: Location,
     ) -> Self {
         let ptr = ptr.cast_mut();
         let raw = Raw {
@@ -333,7 +333,7 @@ impl<'a> MatRef<'a> {
             shape,
             strides,
             dtype,
-            memory,
+            location,
         };
         MatRef {
             raw,
@@ -377,27 +377,27 @@ impl<'a> MatMut<'a> {
         check_distinct(data.len(), shape, strides)?;
         let ptr = data.as_mut_ptr().cast();
         // SAFETY: all elements lie in `data` (checked), which is borrowed mutably for 'a.
-        Ok(unsafe { Self::from_raw(ptr, shape, signed(strides), T::DTYPE, Memory::Host) })
+        Ok(unsafe { Self::from_raw(ptr, shape, signed(strides), T::DTYPE, Location::Host) })
     }
 
     /// A mutable view of foreign memory.
     ///
     /// # Safety
-    /// As for [`MatRef::from_raw`]; besides, for 'a every element must be writable and reached by
-    /// nobody else, and by this view through one index pair only.
+    /// As for [`MatRef::from_raw`]; besides, for 'a every element must be writable and reached
+    /// through this view alone, and there by one pair of indices only.
     pub unsafe fn from_raw(
         ptr: *mut u8,
         shape: [usize; 2],
         strides: [isize; 2],
         dtype: DType,
-        memory: Memory,
+        location: Location,
     ) -> Self {
         let raw = Raw {
             ptr,
             shape,
             strides,
             dtype,
-            memory,
+            location,
         };
         MatMut {
             raw,
@@ -491,7 +491,7 @@ impl HostTensor {
                 self.shape,
                 strides,
                 self.dtype,
-                Memory::Host,
+                Location::Host,
             )
         }
     }
@@ -501,7 +501,7 @@ impl HostTensor {
         let strides = [self.shape[1] as isize, 1];
         let ptr = self.bytes.as_mut_ptr();
         // SAFETY: as in `view`, borrowed mutably; row-major strides reach each element once.
-        unsafe { MatMut::from_raw(ptr, self.shape, strides, self.dtype, Memory::Host) }
+        unsafe { MatMut::from_raw(ptr, self.shape, strides, self.dtype, Location::Host) }
     }
 }
 

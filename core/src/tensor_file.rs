@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};
 
-use crate::{DType, Error};
+use crate::error::Error;
+use crate::tensor::DType;
 
 /// What a tensor of any number of dimensions holds, as row-major little-endian bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,7 @@ pub struct TensorData {
 
 /// Named tensors and one JSON document, which is an object.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct TensorFile {
     /// The document.
     pub document: Value,
@@ -36,20 +38,45 @@ pub struct TensorFile {
 /// The one metadata key that holds everything: safetensors keeps metadata in no fixed order.
 const KEY: &str = "lora-pro";
 
+impl TensorData {
+    /// From row-major little-endian bytes.
+    pub fn new(dtype: DType, shape: impl Into<Vec<usize>>, bytes: Vec<u8>) -> Self {
+        TensorData {
+            dtype,
+            shape: shape.into(),
+            bytes,
+        }
+    }
+}
+
+impl Default for TensorFile {
+    fn default() -> Self {
+        TensorFile::new()
+    }
+}
+
 impl TensorFile {
+    /// A file without tensors, whose document is an empty object.
+    pub fn new() -> Self {
+        TensorFile {
+            document: json!({}),
+            tensors: BTreeMap::new(),
+        }
+    }
+
     /// Writes the file so that at every moment `path` is either the old file or the new one. The
-    /// old one stays as [`previous`].
+    /// old one stays as [`backup_path`].
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let bytes = self.to_bytes(path)?;
         replace(path, &bytes).map_err(|error| Error::file(path, error))
     }
 
-    /// Reads and checks a file. A damaged one is refused with a reason that names the previous
+    /// Reads and checks a file. A damaged one is rejected with a reason that names the previous
     /// one, if there is one.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
         Self::from_bytes(&bytes).map_err(|reason| {
-            let old = previous(path);
+            let old = backup_path(path);
             let hint = if old.exists() {
                 format!("; the one before it is {}", old.display())
             } else {
@@ -62,7 +89,7 @@ impl TensorFile {
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
         let sealed = json!({ "document": self.document, "crc32": self.checksum() });
         let metadata = HashMap::from([(KEY.to_string(), sealed.to_string())]);
-        encode_tensors(&self.tensors, metadata).map_err(|error| Error::file(path, error))
+        encode_tensors(&self.tensors, metadata).map_err(|reason| Error::file(path, reason))
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
@@ -119,7 +146,7 @@ pub fn read_metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
     Ok(header.metadata().clone().unwrap_or_default())
 }
 
-/// All tensors of a safetensors file, this project's or anybody's. The reason is for people.
+/// All tensors of a safetensors file, this project's or another program's. The reason is for people.
 pub fn read_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorData>, String> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| format!("not a readable safetensors file ({error})"))?;
@@ -141,7 +168,7 @@ pub fn read_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorData>, String
 }
 
 /// Where [`TensorFile::save`] keeps the file that it replaced.
-pub fn previous(path: &Path) -> PathBuf {
+pub fn backup_path(path: &Path) -> PathBuf {
     path.with_extension("previous.safetensors")
 }
 
@@ -152,10 +179,10 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     commit(path, bytes, |_| Ok(())).map_err(|error| Error::file(path, error))
 }
 
-/// As [`write_atomically`]; the old file is first linked to its `previous` name.
+/// As [`write_atomically`]; the old file is first linked to its `backup_path` name.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     commit(path, bytes, |path| match path.exists() {
-        true => keep(path, &previous(path)),
+        true => keep(path, &backup_path(path)),
         false => Ok(()),
     })
 }

@@ -7,7 +7,7 @@
 
 use lora_pro_core::{
     AdapterId, AdapterSpec, Backend, Config, DType, Error, HostTensor, Hyper, Method, Optimizer,
-    PairIo, Preset, Rounding, Scale, StepIo,
+    AdapterIo, Preset, Rounding, Scale, StepIo,
 };
 use lora_pro_cpu::CpuBackend;
 use lora_pro_reference::ReferenceBackend;
@@ -85,7 +85,7 @@ impl Run {
         let g = self.product() - towards;
         let pair = factor_gradients(&self.factors(), &g);
         let (grad_a, grad_b) = (host(&pair.a, self.dtype), host(&pair.b, self.dtype));
-        let io = PairIo {
+        let io = AdapterIo {
             id: self.id,
             a: self.a.view_mut(),
             b: self.b.view_mut(),
@@ -94,7 +94,7 @@ impl Run {
             base: None,
         };
         self.optimizer.step(StepIo {
-            pairs: &mut [io],
+            adapters: &mut [io],
             params: &mut [],
         })?;
         Ok(())
@@ -140,7 +140,7 @@ fn main() -> Result<(), Error> {
         let mut runs = Vec::new();
         for (kind, dtype, rounding) in [
             ("f32", DType::F32, Rounding::Nearest),
-            ("bf16 with master copies", DType::Bf16, Rounding::Master),
+            ("bf16 with master copies", DType::Bf16, Rounding::MasterCopy),
             ("bf16, stochastic", DType::Bf16, Rounding::Stochastic),
             ("bf16, nearest", DType::Bf16, Rounding::Nearest),
         ] {

@@ -1,7 +1,7 @@
 //! One small adapter with a target, stepped by the reference.
 
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, Optimizer, PairIo, Scale, StepIo,
+    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, Optimizer, AdapterIo, Scale, StepIo,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::{Factors, factor_gradients};
@@ -60,7 +60,7 @@ impl Toy {
     /// As [`Optimizer::step`].
     pub fn step(&mut self) -> Result<f64, Error> {
         let (grad_a, grad_b) = self.gradients();
-        let mut pair = PairIo {
+        let mut pair = AdapterIo {
             id: self.id,
             a: self.a.view_mut(),
             b: self.b.view_mut(),
@@ -69,7 +69,7 @@ impl Toy {
             base: None,
         };
         self.optimizer.step(StepIo {
-            pairs: std::slice::from_mut(&mut pair),
+            adapters: std::slice::from_mut(&mut pair),
             params: &mut [],
         })?;
         Ok(self.optimizer.adapters()[self.id.0].report.relative_update[0])

@@ -42,12 +42,12 @@ pub(crate) struct Param {
     pub value: Trained,
 }
 
-/// The network in training. The layers hold the variables of `pairs` and `params`, in this order:
+/// The network in training. The layers hold the variables of `adapters` and `params`, in this order:
 /// pair k belongs to hidden layer k.
 pub(crate) struct Adapted {
     pub hidden: Vec<Layer>,
     pub head: Linear,
-    pub pairs: Vec<Pair>,
+    pub adapters: Vec<Pair>,
     pub params: Vec<Param>,
 }
 
@@ -59,7 +59,7 @@ impl Adapted {
         let mut adapted = Adapted {
             hidden: Vec::new(),
             head: head.clone(),
-            pairs: Vec::new(),
+            adapters: Vec::new(),
             params: Vec::new(),
         };
         let mut random = random(run.seed, START);
@@ -104,16 +104,16 @@ impl Adapted {
 
     /// Copies all stepped host memory into candle's variables; false if a number is not finite.
     pub fn publish(&self) -> Result<bool, Error> {
-        let pairs = self.pairs.iter().flat_map(|pair| [&pair.a, &pair.b]);
+        let adapters = self.adapters.iter().flat_map(|pair| [&pair.a, &pair.b]);
         let params = self.params.iter().map(|param| &param.value);
-        pairs
+        adapters
             .chain(params)
             .try_fold(true, |finite, trained| Ok(trained.publish()? && finite))
     }
 
     /// All trained tensors with their names, to be overwritten from a checkpoint.
     pub fn trained_mut(&mut self) -> impl Iterator<Item = (String, &mut Trained)> {
-        let pairs = self.pairs.iter_mut().flat_map(|Pair { spec, a, b }| {
+        let adapters = self.adapters.iter_mut().flat_map(|Pair { spec, a, b }| {
             [
                 (format!("{}.lora_A", spec.name), a),
                 (format!("{}.lora_B", spec.name), b),
@@ -123,7 +123,7 @@ impl Adapted {
             .params
             .iter_mut()
             .map(|param| (param.spec.name.clone(), &mut param.value));
-        pairs.chain(params)
+        adapters.chain(params)
     }
 
     fn add_pair(
@@ -144,7 +144,7 @@ impl Adapted {
             b: variable(&b),
             s,
         };
-        self.pairs.push(Pair { spec, a, b });
+        self.adapters.push(Pair { spec, a, b });
         Ok(layer)
     }
 

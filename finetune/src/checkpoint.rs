@@ -117,7 +117,7 @@ fn restore(adapted: &mut Adapted, file: &TensorFile) -> Result<(), String> {
 fn fits(optimizer: &Optimizer, adapted: &Adapted) -> bool {
     let adapters = optimizer.adapters().iter().map(|slot| &slot.spec);
     let params = optimizer.params().iter().map(|slot| &slot.spec);
-    adapters.eq(adapted.pairs.iter().map(|pair| &pair.spec))
+    adapters.eq(adapted.adapters.iter().map(|pair| &pair.spec))
         && params.eq(adapted.params.iter().map(|param| &param.spec))
 }
 

@@ -75,7 +75,7 @@ impl Trainer {
             Layer::Plain(_) => None,
         });
         let mut sums = Sums::default();
-        let gradients = match self.adapted.pairs.is_empty() {
+        let gradients = match self.adapted.adapters.is_empty() {
             true => Vec::new(),
             false => weight_gradients(&self.network()?, &self.batch()?).map_err(candle)?,
         };

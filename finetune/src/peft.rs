@@ -119,7 +119,7 @@ impl Trainer {
         let mut add = |module: &str, part: &str, tensor| {
             to_data(tensor).map(|data| tensors.insert(format!("{PREFIX}{module}.{part}"), data))
         };
-        for pair in &self.adapted.pairs {
+        for pair in &self.adapted.adapters {
             add(&pair.spec.name, "lora_A.weight", pair.a.var.as_tensor())?;
             add(&pair.spec.name, "lora_B.weight", pair.b.var.as_tensor())?;
         }
@@ -131,7 +131,7 @@ impl Trainer {
         }
         let targets = self
             .adapted
-            .pairs
+            .adapters
             .iter()
             .map(|pair| pair.spec.name.clone())
             .collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{Tensor, backprop::GradStore};
 use candle_nn::loss::cross_entropy;
 use lora_pro_core::{
-    AdapterId, AdapterReport, Backend, Error, Optimizer, PairIo, ParamId, ParamIo, StepIo,
+    AdapterId, AdapterReport, Backend, Error, Optimizer, AdapterIo, ParamId, ParamIo, StepIo,
 };
 
 use crate::{
@@ -50,7 +50,7 @@ impl Trainer {
     ) -> Result<Self, Error> {
         let adapted = Adapted::new(base, &run)?;
         let mut optimizer = Optimizer::new(backend, run.config.clone())?;
-        for pair in &adapted.pairs {
+        for pair in &adapted.adapters {
             optimizer.add_adapter(pair.spec.clone())?;
         }
         for param in &adapted.params {
@@ -130,19 +130,19 @@ impl Trainer {
 
     /// One step of the optimizer, on gradients borrowed from candle.
     fn update(&mut self, gradients: &GradStore) -> Result<(), Error> {
-        let Adapted { pairs, params, .. } = &mut self.adapted;
+        let Adapted { adapters, params, .. } = &mut self.adapted;
         let borrow_pair = |pair: &_| borrow_pair(pair, gradients);
-        let of_pairs = pairs
+        let of_pairs = adapters
             .iter()
             .map(borrow_pair)
             .collect::<Result<Vec<_>, _>>()?;
         let of_params = params.iter().map(|param| param.value.gradient(gradients));
         let of_params = of_params.collect::<Result<Vec<_>, _>>()?;
         let pair_io = (0..)
-            .zip(pairs)
+            .zip(adapters)
             .zip(&of_pairs)
             .map(|((id, pair), [grad_a, grad_b])| {
-                Ok(PairIo {
+                Ok(AdapterIo {
                     id: AdapterId(id),
                     a: pair.a.host.view_mut(),
                     b: pair.b.host.view_mut(),
@@ -166,7 +166,7 @@ impl Trainer {
         let mut param_io = param_io.collect::<Result<Vec<_>, Error>>()?;
         let start = Instant::now();
         self.optimizer.step(StepIo {
-            pairs: &mut pair_io,
+            adapters: &mut pair_io,
             params: &mut param_io,
         })?;
         self.optimizer.sync()?;
@@ -228,14 +228,14 @@ impl Trainer {
     /// Bytes of optimizer state for the adapted weights; the head's, which is the same for all
     /// methods, is not counted.
     pub fn state_bytes(&self) -> usize {
-        let pairs = self
+        let adapters = self
             .optimizer
             .adapters()
             .iter()
             .map(|slot| slot.state.bytes());
         let params = self.optimizer.params().iter();
         let params = params.filter(|slot| !slot.spec.name.starts_with("head."));
-        pairs.chain(params.map(|slot| slot.state.bytes())).sum()
+        adapters.chain(params.map(|slot| slot.state.bytes())).sum()
     }
 
     /// The frozen network.

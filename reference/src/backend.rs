@@ -2,7 +2,7 @@
 
 use lora_pro_core::{
     AdapterReport, Backend, Buffer, Control, DType, Determinism, Error, HostTensor, Manifest,
-    Memory as Place, PairIo, PairSlot, ParamIo, ParamSlot, Refusal, Rounding, Slots, StateTensor,
+    Location, AdapterIo, AdapterSlot, ParamIo, ParamSlot, Rejection, Rounding, Slots, StateTensor,
     StepIo, StepReport, foreign_buffer,
 };
 use nalgebra::DMatrix;
@@ -46,15 +46,15 @@ impl Backend for ReferenceBackend {
             name: NAME.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             device: "CPU".into(),
-            memory: Place::Host,
+            location: Location::Host,
             dtypes: DType::PARAMETERS.to_vec(),
-            moment_dtypes: vec![DType::F64, DType::F32, DType::Bf16],
-            roundings: vec![Rounding::Nearest, Rounding::Master],
-            accumulate: DType::F64,
-            simd: "none of its own".into(),
+            state_dtypes: vec![DType::F64, DType::F32, DType::Bf16],
+            roundings: vec![Rounding::Nearest, Rounding::MasterCopy],
+            accumulator_dtype: DType::F64,
+            code_path: "none of its own".into(),
             threads: 1,
             determinism: Determinism::Bitwise,
-            chosen: "asked for".into(),
+            selection: "asked for".into(),
         }
     }
 
@@ -95,22 +95,22 @@ impl Backend for ReferenceBackend {
             Ok(gradients) => gradients,
             Err(error) => {
                 let of_gradient = true;
-                return Refusal { error, of_gradient }.settle(control);
+                return Rejection { error, of_gradient }.settle(control);
             }
         };
         let grad_clip = gradient_clip(control.max_grad_norm, gradients.norm);
-        let mut pairs = Vec::new();
-        for (pair, gradient) in io.pairs.iter().zip(&gradients.pairs) {
-            let slot = &slots.pairs[pair.id.0];
-            pairs.push(self.pair_step(slot, pair, gradient, grad_clip, control)?);
+        let mut adapters = Vec::new();
+        for (pair, gradient) in io.adapters.iter().zip(&gradients.adapters) {
+            let slot = &slots.adapters[pair.id.0];
+            adapters.push(self.pair_step(slot, pair, gradient, grad_clip, control)?);
         }
         let mut params = Vec::new();
         for (param, gradient) in io.params.iter().zip(&gradients.params) {
             let slot = &slots.params[param.id.0];
             params.push(param_step(slot, param, &(gradient * grad_clip), control)?);
         }
-        for (pair, new) in io.pairs.iter_mut().zip(pairs) {
-            commit_pair(&mut slots.pairs[pair.id.0], pair, new)?;
+        for (pair, new) in io.adapters.iter_mut().zip(adapters) {
+            commit_pair(&mut slots.adapters[pair.id.0], pair, new)?;
         }
         for (param, new) in io.params.iter_mut().zip(params) {
             commit_param(&mut slots.params[param.id.0], param, &new)?;
@@ -128,8 +128,8 @@ impl ReferenceBackend {
     /// Everything that a step of one adapter leads to; nothing is written yet.
     fn pair_step(
         &self,
-        slot: &PairSlot,
-        io: &PairIo<'_>,
+        slot: &AdapterSlot,
+        io: &AdapterIo<'_>,
         gradient: &Pair,
         grad_clip: f64,
         control: &Control,
@@ -184,24 +184,24 @@ impl ReferenceBackend {
 
 /// All gradients, scaled, and their global norm.
 struct Gradients {
-    pairs: Vec<Pair>,
+    adapters: Vec<Pair>,
     params: Vec<DMatrix<f64>>,
     norm: f64,
 }
 
 fn read_gradients(slots: &Slots<'_>, io: &StepIo<'_, '_>, scale: f64) -> Result<Gradients, Error> {
     let mut gradients = Gradients {
-        pairs: Vec::new(),
+        adapters: Vec::new(),
         params: Vec::new(),
         norm: 0.0,
     };
     let mut squares = 0.0;
-    for pair in io.pairs.iter() {
-        let subject = slots.pairs[pair.id.0].spec.subject();
+    for pair in io.adapters.iter() {
+        let subject = slots.adapters[pair.id.0].spec.subject();
         let a = finite(&pair.grad_a, &subject, "grad A")? * scale;
         let b = finite(&pair.grad_b, &subject, "grad B")? * scale;
         squares += a.norm_squared() + b.norm_squared();
-        gradients.pairs.push(Pair { a, b });
+        gradients.adapters.push(Pair { a, b });
     }
     for param in io.params.iter() {
         let subject = slots.params[param.id.0].spec.subject();
@@ -242,7 +242,7 @@ fn param_step(
     Ok(ParamStepped { value, moments })
 }
 
-fn commit_pair(slot: &mut PairSlot, io: &mut PairIo<'_>, new: Stepped) -> Result<(), Error> {
+fn commit_pair(slot: &mut AdapterSlot, io: &mut AdapterIo<'_>, new: Stepped) -> Result<(), Error> {
     save_tensors(&mut slot.state, &memory_tensors(&new.memory))?;
     save_master(&mut slot.state, "master_a", &new.factors.a)?;
     save_master(&mut slot.state, "master_b", &new.factors.b)?;

@@ -4,7 +4,7 @@
 //! that nothing comes near to the largest number; an adapter for which they do not is stepped first,
 //! with a copy to go back to.
 
-use lora_pro_core::{DType, Method, PairSlot};
+use lora_pro_core::{DType, Method, AdapterSlot};
 
 use super::{PairWork, Setting, in_f64};
 use crate::small::{norm, trace};
@@ -14,7 +14,7 @@ use crate::small::{norm, trace};
 const N: f64 = 10.0;
 
 impl PairWork {
-    pub(super) fn may_overflow(&self, slot: &PairSlot, setting: &Setting) -> bool {
+    pub(super) fn may_overflow(&self, slot: &AdapterSlot, setting: &Setting) -> bool {
         let (spec, hyper, s) = (&slot.spec, &slot.hyper, slot.spec.s());
         let [a, b] = self.factor_norms();
         let solved = &self.solved;

@@ -1,6 +1,6 @@
 //! The factored mode: three passes over thin tiles, with r x r work between them.
 
-use lora_pro_core::PairSlot;
+use lora_pro_core::AdapterSlot;
 
 use super::{MASTER, PairViews, PairWork, Step, Update, update_clip};
 use crate::memory::{Stateful, tensors, thin};
@@ -21,7 +21,7 @@ impl PairWork {
         &mut self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         views: PairViews,
         step: Step,
     ) -> Update {
@@ -43,7 +43,7 @@ impl PairWork {
         &self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         views: PairViews,
         step: Step,
     ) {
@@ -101,7 +101,7 @@ impl PairWork {
     }
 
     /// X and Q for N, of which `B'N A' = (1 / c1) [(B'Da B)(Y Db A') + (B'Da Z)(A Db A')]`.
-    fn choose_for_n<T: Stateful>(&mut self, lead: &mut Lead<T>, slot: &PairSlot, step: Step) {
+    fn choose_for_n<T: Stateful>(&mut self, lead: &mut Lead<T>, slot: &AdapterSlot, step: Step) {
         let s = slot.spec.s();
         let [[waa, way], [wbb, wbz]] = &lead.small.weighted;
         let first = [wbb.as_ref(), way.transpose()];
@@ -118,7 +118,7 @@ impl PairWork {
         &self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         step: Step,
         clip: f64,
     ) -> [f64; 2] {
@@ -167,7 +167,7 @@ impl PairWork {
         &mut self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         views: PairViews,
         step: Step,
     ) {

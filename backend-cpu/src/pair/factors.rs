@@ -1,6 +1,6 @@
 //! Steps along the adjusted gradients of A and B: lora, sgd, efficient, and the full mode's end.
 
-use lora_pro_core::{Method, PairSlot};
+use lora_pro_core::{Method, AdapterSlot};
 
 use super::{MASTER, PairViews, PairWork, Step, Update, update_clip};
 use crate::kernels::AdamNumbers;
@@ -31,7 +31,7 @@ impl PairWork {
         &mut self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         views: PairViews,
         step: Step,
     ) -> Update {
@@ -71,7 +71,7 @@ impl PairWork {
         &self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         views: PairViews,
         step: Step,
         along: Along<'_, T>,

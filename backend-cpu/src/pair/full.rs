@@ -1,6 +1,6 @@
 //! The full mode: form E's factors, one pass over the moments, and the closed form of N.
 
-use lora_pro_core::{PairSlot, State};
+use lora_pro_core::{AdapterSlot, State};
 
 use super::factors::Along;
 use super::{PairViews, PairWork, Step, Update, factors};
@@ -23,7 +23,7 @@ impl PairWork {
         &mut self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         views: PairViews,
         step: Step,
     ) -> Update {
@@ -63,7 +63,7 @@ impl PairWork {
         &self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         views: PairViews,
         step: Step,
     ) {
@@ -88,7 +88,7 @@ impl PairWork {
 }
 
 /// The wide pass: leaves B'N in `gan`, (N A')' in `gbn`.
-fn reduce<T: Stateful>(crew: &Crew<'_, T>, lead: &mut Lead<T>, slot: &mut PairSlot, step: Step) {
+fn reduce<T: Stateful>(crew: &Crew<'_, T>, lead: &mut Lead<T>, slot: &mut AdapterSlot, step: Step) {
     let spec = &slot.spec;
     let rows = spec.m.div_ceil(HEIGHT);
     let parts = rows.div_ceil(group(spec.m));

@@ -6,7 +6,7 @@ mod factors;
 mod full;
 
 use lora_pro_core::{
-    AdapterReport, DType, Hyper, Method, MomentDType, PairIo, PairSlot, State, relative,
+    AdapterReport, DType, Hyper, Method, MomentDType, AdapterIo, AdapterSlot, State, relative,
 };
 
 use crate::decay;
@@ -30,7 +30,7 @@ pub(crate) struct PairViews {
 }
 
 impl PairViews {
-    pub(crate) fn of(io: &mut PairIo<'_>) -> Self {
+    pub(crate) fn of(io: &mut AdapterIo<'_>) -> Self {
         PairViews {
             f: [
                 View::of_mut(&mut io.a),
@@ -87,7 +87,7 @@ struct Step {
 }
 
 impl Step {
-    fn new(slot: &PairSlot, setting: &Setting) -> Self {
+    fn new(slot: &AdapterSlot, setting: &Setting) -> Self {
         let hyper = &slot.hyper;
         let lr = hyper.lr * setting.lr_factor;
         let t = slot.state.step + 1;
@@ -103,7 +103,7 @@ impl Step {
 }
 
 /// Whether an adapter is computed in f64: where anything that grows with it is stored in f64.
-pub(crate) fn in_f64(slot: &PairSlot) -> bool {
+pub(crate) fn in_f64(slot: &AdapterSlot) -> bool {
     let moments = slot.hyper.method == Method::Full && slot.hyper.moment_dtype == MomentDType::F64;
     slot.spec.dtype == DType::F64 || moments
 }
@@ -127,7 +127,7 @@ impl PairWork {
         &mut self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
     ) {
         let Some(views) = self.views else { return };
         let f = factors(&views, &mut slot.state);
@@ -161,7 +161,7 @@ impl PairWork {
     pub(crate) fn solve<T: Stateful>(
         &mut self,
         lead: &mut Lead<T>,
-        slot: &PairSlot,
+        slot: &AdapterSlot,
         setting: &Setting,
     ) {
         let (spec, hyper) = (&slot.spec, &slot.hyper);
@@ -196,7 +196,7 @@ impl PairWork {
         &mut self,
         crew: &Crew<'_, T>,
         lead: &mut Lead<T>,
-        slot: &mut PairSlot,
+        slot: &mut AdapterSlot,
         setting: &Setting,
     ) {
         let Some(views) = self.views.filter(|_| !self.done) else {

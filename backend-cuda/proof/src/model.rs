@@ -6,8 +6,8 @@ use bytemuck::cast_slice;
 use lora_pro_bench::fill;
 use lora_pro_conformance::batch::Bits;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, MatMut, MatRef, Memory, Optimizer,
-    PairIo, StepIo, StepReport, TensorFile,
+    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, MatMut, MatRef, Location, Optimizer,
+    AdapterIo, StepIo, StepReport, TensorFile,
 };
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{Block, CudaBackend, Options};
@@ -63,9 +63,9 @@ impl Model {
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let ordinal = self.ordinal;
         let adapters = self.adapters.iter_mut().enumerate();
-        let mut pairs: Vec<PairIo<'_>> = adapters.map(|(k, x)| x.io(k, ordinal)).collect();
+        let mut adapters: Vec<AdapterIo<'_>> = adapters.map(|(k, x)| x.io(k, ordinal)).collect();
         self.optimizer.step(StepIo {
-            pairs: &mut pairs,
+            adapters: &mut adapters,
             params: &mut [],
         })
     }
@@ -205,11 +205,11 @@ impl Tensors {
         })
     }
 
-    fn io(&mut self, k: usize, ordinal: usize) -> PairIo<'_> {
+    fn io(&mut self, k: usize, ordinal: usize) -> AdapterIo<'_> {
         let [a, b, grad_a, grad_b] = &self.blocks;
         let ([a_shape, b_shape], dtype) = (self.shapes, self.dtype);
         let rows = |shape: [usize; 2]| [shape[1] as isize, 1];
-        let memory = Memory::Cuda(ordinal);
+        let memory = Location::Cuda(ordinal);
         let to_read = |block: &Block, shape| {
             // SAFETY: the block holds a tensor of this shape and type, row by row, and lives as long
             // as `self` is borrowed; it is used in the order of the stream.
@@ -219,7 +219,7 @@ impl Tensors {
             // SAFETY: the same; `self` is borrowed mutably.
             unsafe { MatMut::from_raw(block.at() as *mut u8, shape, rows(shape), dtype, memory) }
         };
-        PairIo {
+        AdapterIo {
             id: AdapterId(k),
             a: to_write(a, a_shape),
             b: to_write(b, b_shape),

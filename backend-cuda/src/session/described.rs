@@ -7,14 +7,14 @@ use crate::model::{Pair, Param};
 /// What the kernels know of the set.
 #[derive(Default)]
 pub(super) struct Described {
-    pub(super) pairs: Vec<Pair>,
+    pub(super) adapters: Vec<Pair>,
     pub(super) params: Vec<Param>,
 }
 
 impl Described {
     /// Adapters and parameters as they lie on the device.
     fn parts(&self) -> [&[u8]; 2] {
-        [cast_slice(&self.pairs), cast_slice(&self.params)]
+        [cast_slice(&self.adapters), cast_slice(&self.params)]
     }
 
     /// The bytes of both, and how many of them are the adapters'.
@@ -44,9 +44,9 @@ impl Described {
             (new.value.at, new.grad.at) = (old.value.at, old.grad.at);
             bytes_of(&new) == bytes_of(old)
         };
-        self.pairs.len() == other.pairs.len()
+        self.adapters.len() == other.adapters.len()
             && self.params.len() == other.params.len()
-            && self.pairs.iter().zip(&other.pairs).all(put_back)
+            && self.adapters.iter().zip(&other.adapters).all(put_back)
             && self.params.iter().zip(&other.params).all(put_back_param)
     }
 
@@ -54,6 +54,6 @@ impl Described {
     /// show in the kernels.)
     pub(super) fn lies_as(&self, other: &Described) -> bool {
         let shape = |pair: &Pair| (pair.r, pair.side.map(|side| side.len), pair.small);
-        (self.pairs.iter().map(shape)).eq(other.pairs.iter().map(shape))
+        (self.adapters.iter().map(shape)).eq(other.adapters.iter().map(shape))
     }
 }

@@ -20,7 +20,7 @@ impl Session {
         self.forget_refusals(stream)?;
         let backups = self.describe_backups(stream)?;
         let [out, back] = [false, true]
-            .map(|back| backup_passes(&self.described.pairs, &self.described.params, back));
+            .map(|back| backup_passes(&self.described.adapters, &self.described.params, back));
         let own: usize = self.passes.iter().map(|pass| pass.tasks.len()).sum();
         self.upload_tasks(stream, &out)?;
         self.launch(stream, &out, own)?;
@@ -63,7 +63,7 @@ impl Session {
             blocks.push(block);
             Ok(at)
         };
-        for pair in &mut self.described.pairs {
+        for pair in &mut self.described.adapters {
             for side in &mut pair.side {
                 side.backup = place(pair.r as usize * side.len as usize)?;
             }

@@ -45,7 +45,7 @@ const HEAD: usize = CONTROL + size_of::<model::Control>();
 
 /// How many adapters and parameters are registered.
 fn counts(slots: &Slots<'_>) -> [usize; 2] {
-    [slots.pairs.len(), slots.params.len()]
+    [slots.adapters.len(), slots.params.len()]
 }
 
 /// Numbers in their order, each with its place in a list.
@@ -105,8 +105,8 @@ impl Session {
 
     /// Splits what is there for everything registered: for adapters, for parameters.
     pub(crate) fn split<'b, T>(&self, all: &'b [T]) -> [&'b [T]; 2] {
-        let (pairs, params) = all.split_at(self.counters[0].len());
-        [pairs, params]
+        let (adapters, params) = all.split_at(self.counters[0].len());
+        [adapters, params]
     }
 
     /// Brings what is on the device up to date for a step.
@@ -122,7 +122,7 @@ impl Session {
         capturing: bool,
     ) -> Result<(), Error> {
         let changed = self.place(slots, capturing)?;
-        let of_pairs = in_order(io.pairs.iter().map(|pair| pair.id.0));
+        let of_pairs = in_order(io.adapters.iter().map(|pair| pair.id.0));
         let of_params = in_order(io.params.iter().map(|param| param.id.0));
         let described = self.describe(slots, io, [&of_pairs, &of_params], capturing)?;
         if changed || self.is_incomplete() || !self.described.is(&described) {
@@ -169,11 +169,11 @@ impl Session {
             let mut described = Described::default();
             for (id, k) in of_pairs {
                 let board = self.whereabouts(*id);
-                let pair = describe::pair(&slots.pairs[*id], &io.pairs[*k], board, &mut arena)?;
-                described.pairs.push(pair);
+                let pair = describe::pair(&slots.adapters[*id], &io.adapters[*k], board, &mut arena)?;
+                described.adapters.push(pair);
             }
             for (id, k) in of_params {
-                let board = self.whereabouts(slots.pairs.len() + id);
+                let board = self.whereabouts(slots.adapters.len() + id);
                 let slot = &slots.params[*id];
                 let param = describe::param(slot, &io.params[*k], board, &mut arena)?;
                 described.params.push(param);
@@ -217,11 +217,11 @@ impl Session {
         }
         let descriptors = at(&self.blocks.descriptors);
         let model = Model {
-            pairs: descriptors,
+            adapters: descriptors,
             params: descriptors + of_pairs as u64,
             control: head(&self.blocks) + CONTROL as u64,
             status: at(&self.blocks.board),
-            pair_count: described.pairs.len() as i32,
+            pair_count: described.adapters.len() as i32,
             param_count: described.params.len() as i32,
         };
         if let Some(block) = &self.blocks.descriptors {
@@ -236,7 +236,7 @@ impl Session {
 
     /// Plans the launches of another set.
     fn plan(&mut self, stream: u64, described: &Described) -> Result<(), Error> {
-        let new = passes(&described.pairs, &described.params);
+        let new = passes(&described.adapters, &described.params);
         if new != self.passes || !described.lies_as(&self.described) {
             // Scratch memory is laid out anew, and kernels count on zeros beyond the last column.
             if let Some(scratch) = &self.blocks.scratch {
@@ -272,19 +272,19 @@ impl Session {
         capturing: bool,
     ) -> Result<(), Error> {
         let base = at(&self.blocks.counters);
-        let pairs = self.ids[0]
+        let adapters = self.ids[0]
             .iter()
-            .map(|id| (0, *id, slots.pairs[*id].state.step));
+            .map(|id| (0, *id, slots.adapters[*id].state.step));
         let params = self.ids[1]
             .iter()
             .map(|id| (1, *id, slots.params[*id].state.step));
-        let all: Vec<_> = pairs.chain(params).collect();
+        let all: Vec<_> = adapters.chain(params).collect();
         for (kind, id, step) in all {
             if self.counters[kind][id] == step {
                 continue;
             }
             refuse_capture(capturing)?;
-            let place = kind * slots.pairs.len() + id;
+            let place = kind * slots.adapters.len() + id;
             // SAFETY: the counters have room for every adapter and parameter.
             unsafe {
                 self.device
@@ -371,7 +371,7 @@ impl Session {
     /// Notes the counters that the host has just seen.
     pub(crate) fn note_counters(&mut self, slots: &Slots<'_>) {
         for id in &self.ids[0] {
-            self.counters[0][*id] = slots.pairs[*id].state.step;
+            self.counters[0][*id] = slots.adapters[*id].state.step;
         }
         for id in &self.ids[1] {
             self.counters[1][*id] = slots.params[*id].state.step;
@@ -391,10 +391,10 @@ impl Session {
         let steps: &[u64] = cast_slice(&bytes);
         let count = self.counters[0].len() + self.counters[1].len();
         let (of_pairs, of_params) = steps[..count].split_at(self.counters[0].len());
-        let pairs = slots.pairs.iter_mut().map(|slot| &mut slot.state);
+        let adapters = slots.adapters.iter_mut().map(|slot| &mut slot.state);
         let params = slots.params.iter_mut().map(|slot| &mut slot.state);
         let [known_pairs, known_params] = &mut self.counters;
-        let all = pairs.zip(known_pairs).zip(of_pairs);
+        let all = adapters.zip(known_pairs).zip(of_pairs);
         let all = all.chain(params.zip(known_params).zip(of_params));
         // One that was never uploaded is not the device's to tell.
         for ((state, known), step) in all.filter(|((_, known), _)| **known != UNKNOWN) {

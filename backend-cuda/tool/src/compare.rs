@@ -38,8 +38,8 @@ fn bytes_differ(name: &str, there: &[u8], built: &[u8]) -> Option<String> {
     if there == built {
         return None;
     }
-    let pairs = there.iter().zip(built);
-    let same = pairs.take_while(|(there, built)| there == built).count();
+    let adapters = there.iter().zip(built);
+    let same = adapters.take_while(|(there, built)| there == built).count();
     Some(format!(
         "{name}: {} bytes are checked in, {} are built; the first {same} are the same",
         there.len(),

@@ -112,7 +112,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
     let mut report = bench.run()?;
     progress.finish();
-    report.backend.chosen = choice.manifest()?.chosen;
+    report.backend.selection = choice.manifest()?.selection;
     say(&bench_text::text(&report))?;
     if let Some(path) = &args.json {
         let bytes = serde_json::to_vec_pretty(&report).map_err(|error| Error::file(path, error))?;

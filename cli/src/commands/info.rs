@@ -21,7 +21,7 @@ pub fn run() -> Result<(), Failure> {
         format!("SIMD detected: {}", or_none(simd().join(" "))),
         format!(
             "backend by default: {} ({})",
-            automatic.name, automatic.chosen
+            automatic.name, automatic.selection
         ),
     ];
     for entry in BACKENDS {
@@ -39,13 +39,13 @@ fn describe(manifest: &Manifest) -> Vec<String> {
         format!("  version: {}", manifest.version),
         format!(
             "  device: {} ({:?} memory)",
-            manifest.device, manifest.memory
+            manifest.device, manifest.location
         ),
         format!("  dtypes: {}", list(&manifest.dtypes)),
-        format!("  moment dtypes: {}", list(&manifest.moment_dtypes)),
+        format!("  moment dtypes: {}", list(&manifest.state_dtypes)),
         format!("  roundings: {}", list(&manifest.roundings)),
-        format!("  accumulates in: {}", manifest.accumulate),
-        format!("  SIMD: {}", manifest.simd),
+        format!("  accumulates in: {}", manifest.accumulator_dtype),
+        format!("  SIMD: {}", manifest.code_path),
         format!("  threads: {}", manifest.threads),
         format!("  determinism: {:?}", manifest.determinism),
     ]

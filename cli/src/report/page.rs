@@ -178,9 +178,9 @@ fn facts(setup: &Setup) -> Vec<(&'static str, String)> {
                 backend.name,
                 backend.version,
                 backend.device,
-                backend.chosen,
+                backend.selection,
                 backend.threads,
-                backend.simd
+                backend.code_path
             ),
         ),
         ("time", format!("{:.0} s", setup.seconds)),

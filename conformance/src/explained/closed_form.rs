@@ -214,8 +214,8 @@ impl<'f> Place<'f> {
         let null = 100.0 * f64::EPSILON;
         let (null_b, null_a) = (null * b.max(), null * a.max());
         let rounding = b.len() as f64 * f64::EPSILON * (b.max() + a.max());
-        let pairs = b.iter().flat_map(|b| a.iter().map(move |a| (*b, *a)));
-        Ok(pairs
+        let adapters = b.iter().flat_map(|b| a.iter().map(move |a| (*b, *a)));
+        Ok(adapters
             .filter(|(b, a)| *b > null_b || *a > null_a)
             .map(|(b, a)| (a.max(0.0), (a.max(0.0) + b.max(0.0)).max(rounding)))
             .collect())

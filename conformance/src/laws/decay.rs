@@ -78,7 +78,7 @@ fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error
         let mut io = members[0].io(&grad_a, &grad_b);
         io.base = Some(stored.view_mut());
         optimizer.step(StepIo {
-            pairs: &mut [io],
+            adapters: &mut [io],
             params: &mut [],
         })?;
         let shrink = if decay_base {

@@ -85,7 +85,7 @@ fn step(
         .map(|pair| (subject.host(&pair.a), subject.host(&pair.b)))
         .collect();
     let (optimizer, members) = run.parts();
-    let mut pairs: Vec<_> = members
+    let mut adapters: Vec<_> = members
         .iter_mut()
         .zip(&gradients)
         .enumerate()
@@ -93,10 +93,10 @@ fn step(
         .map(|(_, (member, (a, b)))| member.io(a, b))
         .collect();
     if listed.first() > listed.last() {
-        pairs.reverse();
+        adapters.reverse();
     }
     optimizer.step(StepIo {
-        pairs: &mut pairs,
+        adapters: &mut adapters,
         params: &mut [],
     })?;
     Ok(())

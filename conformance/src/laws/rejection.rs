@@ -3,7 +3,7 @@
 
 use lora_pro_core::{
     AdapterId, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method, Optimizer,
-    PairIo, Scale, StepIo,
+    AdapterIo, Scale, StepIo,
 };
 use lora_pro_reference::factors::Pair;
 
@@ -193,7 +193,7 @@ fn bits(tensor: &HostTensor) -> &[u8] {
 /// A step with the adapter listed once or twice.
 fn step(run: &mut Run, tensors: &mut Tensors, id: AdapterId, times: usize) -> Result<(), Error> {
     let (mut a, mut b) = (tensors.a.clone(), tensors.b.clone());
-    let io = PairIo {
+    let io = AdapterIo {
         id,
         a: tensors.a.view_mut(),
         b: tensors.b.view_mut(),
@@ -201,7 +201,7 @@ fn step(run: &mut Run, tensors: &mut Tensors, id: AdapterId, times: usize) -> Re
         grad_b: tensors.grad_b.view(),
         base: None,
     };
-    let again = PairIo {
+    let again = AdapterIo {
         id,
         a: a.view_mut(),
         b: b.view_mut(),
@@ -209,10 +209,10 @@ fn step(run: &mut Run, tensors: &mut Tensors, id: AdapterId, times: usize) -> Re
         grad_b: tensors.grad_b.view(),
         base: None,
     };
-    let mut pairs = [io, again];
+    let mut adapters = [io, again];
     let (optimizer, _) = run.parts();
     optimizer.step(StepIo {
-        pairs: &mut pairs[..times],
+        adapters: &mut adapters[..times],
         params: &mut [],
     })?;
     Ok(())

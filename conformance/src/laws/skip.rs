@@ -1,7 +1,7 @@
 //! Law 23: where gradients that are not finite are to be skipped, a step with one changes nothing,
 //! counts for nothing and says why; the run then goes on as if it had not been.
 
-use lora_pro_core::{Config, Error, Method, NonFinite};
+use lora_pro_core::{Config, Error, Method, OnNonFinite};
 
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
@@ -20,7 +20,7 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut held = true;
-    let skip = NonFinite::Skip;
+    let skip = OnNonFinite::Skip;
     let config = Config {
         on_non_finite: skip,
         ..Config::from(exact(method))

@@ -125,7 +125,7 @@ fn step(
         grad: grad.view(),
     };
     optimizer.step(StepIo {
-        pairs: &mut [members[0].io(&grad_a, &grad_b)],
+        adapters: &mut [members[0].io(&grad_a, &grad_b)],
         params: &mut [param],
     })?;
     Ok(())

@@ -2,8 +2,8 @@
 //! looked up in the table.
 
 use lora_pro_core::{
-    AdapterReport, Backend, Buffer, Control, DType, Error, Manifest, PairIo, PairSlot, ParamIo,
-    ParamSlot, Refusal, Slots, StateTensor, StepIo, StepReport,
+    AdapterReport, Backend, Buffer, Control, DType, Error, Manifest, AdapterIo, AdapterSlot, ParamIo,
+    ParamSlot, Rejection, Slots, StateTensor, StepIo, StepReport,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::adamw::Moments;
@@ -78,18 +78,18 @@ impl Backend for PlantedBackend {
             Err(error) => return e.refuse(error, &mut slots, &control),
         };
         let grad_clip = gradient_clip(control.max_grad_norm, gradients.norm);
-        let mut pairs = Vec::new();
-        for (k, pair) in io.pairs.iter().enumerate() {
-            let gradient = (e.gradients_of)(&gradients.pairs, k);
-            pairs.push(e.pair_step(slots.pairs, pair, &gradient, grad_clip, &control)?);
+        let mut adapters = Vec::new();
+        for (k, pair) in io.adapters.iter().enumerate() {
+            let gradient = (e.gradients_of)(&gradients.adapters, k);
+            adapters.push(e.pair_step(slots.adapters, pair, &gradient, grad_clip, &control)?);
         }
         let mut params = Vec::new();
         for (param, gradient) in io.params.iter().zip(&gradients.params) {
             let slot = &slots.params[param.id.0];
             params.push(e.param_step(slot, param, &(gradient * grad_clip), &control)?);
         }
-        for (pair, new) in io.pairs.iter_mut().zip(pairs) {
-            e.commit_pair(&mut slots.pairs[pair.id.0], pair, new)?;
+        for (pair, new) in io.adapters.iter_mut().zip(adapters) {
+            e.commit_pair(&mut slots.adapters[pair.id.0], pair, new)?;
         }
         for (param, new) in io.params.iter_mut().zip(params) {
             commit_param(&mut slots.params[param.id.0], param, &new)?;
@@ -105,7 +105,7 @@ impl Backend for PlantedBackend {
 
 /// All gradients, scaled, and their global norm.
 struct Gradients {
-    pairs: Vec<Pair>,
+    adapters: Vec<Pair>,
     params: Vec<Matrix>,
     norm: f64,
 }
@@ -123,13 +123,13 @@ impl Equations {
         io: &StepIo<'_, '_>,
         scale: f64,
     ) -> Result<Gradients, Error> {
-        let mut pairs = Vec::new();
-        for pair in io.pairs.iter() {
-            let spec = &slots.pairs[pair.id.0].spec;
+        let mut adapters = Vec::new();
+        for pair in io.adapters.iter() {
+            let spec = &slots.adapters[pair.id.0].spec;
             let (a, b) = (matrix(&pair.grad_a), matrix(&pair.grad_b));
             (self.finite)(&a, spec.dtype, &spec.subject(), "grad A")?;
             (self.finite)(&b, spec.dtype, &spec.subject(), "grad B")?;
-            pairs.push((self.raw)(&Pair { a, b }, scale));
+            adapters.push((self.raw)(&Pair { a, b }, scale));
         }
         let mut params = Vec::new();
         for param in io.params.iter() {
@@ -139,11 +139,11 @@ impl Equations {
             params.push(gradient * scale);
         }
         let of_pair = |pair: &Pair| pair.a.norm_squared() + pair.b.norm_squared();
-        let of_pairs: Vec<f64> = pairs.iter().map(of_pair).collect();
+        let of_pairs: Vec<f64> = adapters.iter().map(of_pair).collect();
         let of_params: Vec<f64> = params.iter().map(Matrix::norm_squared).collect();
         Ok(Gradients {
             norm: (self.global_norm)(&of_pairs, &of_params),
-            pairs,
+            adapters,
             params,
         })
     }
@@ -156,21 +156,21 @@ impl Equations {
         control: &Control,
     ) -> Result<StepReport, Error> {
         let of_gradient = true;
-        let report = Refusal { error, of_gradient }.settle(control)?;
+        let report = Rejection { error, of_gradient }.settle(control)?;
         (self.skipped)(slots);
         Ok(report)
     }
 
     fn pair_step(
         &self,
-        slots: &[PairSlot],
-        io: &PairIo<'_>,
+        slots: &[AdapterSlot],
+        io: &AdapterIo<'_>,
         gradient: &Pair,
         grad_clip: f64,
         control: &Control,
     ) -> Result<Stepped, Error> {
         let id = io.id.0;
-        let PairSlot { spec, state, .. } = &slots[id];
+        let AdapterSlot { spec, state, .. } = &slots[id];
         let subject = spec.subject();
         let (a, b) = (matrix(&io.a.as_ref()), matrix(&io.b.as_ref()));
         (self.finite)(&b, spec.dtype, &subject, "B")?;
@@ -231,8 +231,8 @@ impl Equations {
 
     fn commit_pair(
         &self,
-        slot: &mut PairSlot,
-        io: &mut PairIo<'_>,
+        slot: &mut AdapterSlot,
+        io: &mut AdapterIo<'_>,
         new: Stepped,
     ) -> Result<(), Error> {
         let remembered = (self.remembered)(memory_tensors(&new.memory));

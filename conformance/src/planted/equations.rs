@@ -1,7 +1,7 @@
 //! Every equation of a step, in a table. A bug replaces one of them.
 
 use lora_pro_core::{
-    AdapterReport, Control, DType, Damping, Error, Hyper, PairSlot, Slots, StateTensor, StepIo,
+    AdapterReport, Control, DType, Damping, Error, Hyper, AdapterSlot, Slots, StateTensor, StepIo,
     XChoice,
 };
 use lora_pro_reference::adamw::{self, Moments, bias_correction, running_mean};
@@ -42,13 +42,13 @@ pub struct Equations {
     /// The gradients of the k-th adapter of a batch.
     pub gradients_of: fn(&[Pair], usize) -> Pair,
     /// The hyper-parameters of an adapter.
-    pub hyper: fn(&[PairSlot], usize) -> Hyper,
+    pub hyper: fn(&[AdapterSlot], usize) -> Hyper,
     /// The scale s of an adapter.
-    pub scale: fn(&[PairSlot], usize) -> f64,
+    pub scale: fn(&[AdapterSlot], usize) -> f64,
     /// The moments of an adapter.
-    pub memory: fn(&[PairSlot], usize) -> Result<Memory, Error>,
+    pub memory: fn(&[AdapterSlot], usize) -> Result<Memory, Error>,
     /// The step counter t = 1, 2, ... of an adapter.
-    pub counter: fn(&[PairSlot], usize) -> u64,
+    pub counter: fn(&[AdapterSlot], usize) -> u64,
     /// Steps taken after a step, from those before it.
     pub counted: fn(u64) -> u64,
 
@@ -148,7 +148,7 @@ impl Equations {
         finite: storable,
         skipped: |_| {},
         raw: Pair::scaled,
-        global_norm: |pairs, params| pairs.iter().chain(params).sum::<f64>().sqrt(),
+        global_norm: |adapters, params| adapters.iter().chain(params).sum::<f64>().sqrt(),
         gradient_clip: |clip| [clip, 1.0],
 
         gradients_of: |all, k| all[k].clone(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lora_pro_core::{
-    Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, PairIo, PairSlot,
+    Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, AdapterIo, AdapterSlot,
     ParamSlot, Slots, State, StateTensor, StepIo, StepReport, foreign_buffer,
 };
 
@@ -68,8 +68,8 @@ impl RemoteBackend {
         if let Some(what) = self.description().lacks_for(control, io.params.len()) {
             return self.refuse("the optimizer", what);
         }
-        for pair in io.pairs.iter() {
-            let slot = &slots.pairs[pair.id.0];
+        for pair in io.adapters.iter() {
+            let slot = &slots.adapters[pair.id.0];
             if let Some(what) = self.description().lacks(&slot.hyper) {
                 return self.refuse(&slot.spec.subject(), what);
             }
@@ -103,8 +103,8 @@ impl RemoteBackend {
     ) -> Result<Request, Error> {
         let mut tensors = Tensors::default();
         let mut adapters = Vec::new();
-        for (k, pair) in io.pairs.iter().enumerate() {
-            let slot = &slots.pairs[pair.id.0];
+        for (k, pair) in io.adapters.iter().enumerate() {
+            let slot = &slots.adapters[pair.id.0];
             for (name, view) in views(pair, slot) {
                 tensors.put(format!("{k}.{name}"), &view);
             }
@@ -164,17 +164,17 @@ impl RemoteBackend {
         io: &StepIo<'_, '_>,
         stepped: &Stepped,
     ) -> Result<After, String> {
-        if ![0, io.pairs.len()].contains(&stepped.reports.len()) {
-            let (got, needed) = (stepped.reports.len(), io.pairs.len());
+        if ![0, io.adapters.len()].contains(&stepped.reports.len()) {
+            let (got, needed) = (stepped.reports.len(), io.adapters.len());
             return Err(format!("{got} reports for {needed} adapters"));
         }
         let mut file = Tensors::load(&session.output())?;
-        let mut pairs = Vec::new();
-        for (k, pair) in io.pairs.iter().enumerate() {
-            let slot = &slots.pairs[pair.id.0];
+        let mut adapters = Vec::new();
+        for (k, pair) in io.adapters.iter().enumerate() {
+            let slot = &slots.adapters[pair.id.0];
             let spec = &slot.spec;
             let base = pair.base.as_ref().filter(|_| slot.hyper.decay_base);
-            pairs.push(PairAfter {
+            adapters.push(PairAfter {
                 a: file.expect(&format!("{k}.A"), spec.dtype, spec.a_shape())?,
                 b: file.expect(&format!("{k}.B"), spec.dtype, spec.b_shape())?,
                 base: base
@@ -191,7 +191,7 @@ impl RemoteBackend {
             let state = self.take_state(&mut file, &format!("param.{k}."), &slot.state)?;
             params.push((value, state));
         }
-        Ok(After { pairs, params })
+        Ok(After { adapters, params })
     }
 
     fn take_state(
@@ -224,8 +224,8 @@ impl RemoteBackend {
     ) {
         let reports = stepped.reports.iter().copied().map(Some);
         let reports = reports.chain(std::iter::repeat(None));
-        for ((pair, after), report) in io.pairs.iter_mut().zip(after.pairs).zip(reports) {
-            let slot = &mut slots.pairs[pair.id.0];
+        for ((pair, after), report) in io.adapters.iter_mut().zip(after.adapters).zip(reports) {
+            let slot = &mut slots.adapters[pair.id.0];
             slot.report = summary(
                 slot,
                 pair,
@@ -345,7 +345,7 @@ impl Drop for RemoteBackend {
 
 /// What a valid answer replaces; state in the order of the layout, where it is shown.
 struct After {
-    pairs: Vec<PairAfter>,
+    adapters: Vec<PairAfter>,
     params: Vec<(HostTensor, Vec<Option<HostTensor>>)>,
 }
 
@@ -357,7 +357,7 @@ struct PairAfter {
 }
 
 /// What an adapter's step needs, by the names in the file.
-fn views<'p>(pair: &'p PairIo<'_>, slot: &PairSlot) -> Vec<(&'static str, MatRef<'p>)> {
+fn views<'p>(pair: &'p AdapterIo<'_>, slot: &AdapterSlot) -> Vec<(&'static str, MatRef<'p>)> {
     let mut all = vec![
         ("A", pair.a.as_ref()),
         ("B", pair.b.as_ref()),
@@ -370,7 +370,7 @@ fn views<'p>(pair: &'p PairIo<'_>, slot: &PairSlot) -> Vec<(&'static str, MatRef
     all
 }
 
-fn adapter(slot: &PairSlot, load: bool) -> protocol::Adapter {
+fn adapter(slot: &AdapterSlot, load: bool) -> protocol::Adapter {
     let spec = &slot.spec;
     protocol::Adapter {
         name: spec.name.clone(),

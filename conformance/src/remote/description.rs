@@ -1,7 +1,7 @@
 //! What a child says that it can do, and what follows from it before it is asked.
 
 use lora_pro_core::{
-    Control, DType, Damping, Determinism, Hyper, Manifest, Memory, Method, Rounding, XChoice,
+    Control, DType, Damping, Determinism, Hyper, Manifest, Location, Method, Rounding, XChoice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -151,9 +151,9 @@ impl Description {
             version: manifest.version.clone(),
             device: manifest.device.clone(),
             dtypes: manifest.dtypes.clone(),
-            moment_dtypes: manifest.moment_dtypes.clone(),
+            moment_dtypes: manifest.state_dtypes.clone(),
             roundings: manifest.roundings.clone(),
-            accumulate: manifest.accumulate,
+            accumulate: manifest.accumulator_dtype,
             threads: manifest.threads,
             methods: vec![
                 Method::Lora,
@@ -177,15 +177,15 @@ impl Description {
             name: self.name.clone(),
             version: self.version.clone(),
             device: self.device.clone(),
-            memory: Memory::Host,
+            location: Location::Host,
             dtypes: self.dtypes.clone(),
-            moment_dtypes: self.moment_dtypes.clone(),
+            state_dtypes: self.moment_dtypes.clone(),
             roundings: self.roundings.clone(),
-            accumulate: self.accumulate,
-            simd: "unknown".into(),
+            accumulator_dtype: self.accumulate,
+            code_path: "unknown".into(),
             threads: self.threads,
             determinism: self.determinism,
-            chosen: "asked for".into(),
+            selection: "asked for".into(),
         }
     }
 
@@ -242,7 +242,7 @@ impl Description {
             (control.grad_scale != 1.0, Opt::GradScale),
             (control.max_grad_norm.is_some(), Opt::MaxGradNorm),
             (
-                control.on_non_finite == lora_pro_core::NonFinite::Skip,
+                control.on_non_finite == lora_pro_core::OnNonFinite::Skip,
                 Opt::Skip,
             ),
             (params > 0, Opt::Unpaired),
@@ -320,8 +320,8 @@ mod tests {
                 method,
                 momentum: 0.5,
                 amsgrad: true,
-                moment_dtype: MomentDType::Bits8,
-                rounding: Rounding::Master,
+                moment_dtype: MomentDType::EightBit,
+                rounding: Rounding::MasterCopy,
                 ..Preset::Paper.hyper()
             };
             let pair = adapter_layout(&adapter, &hyper);

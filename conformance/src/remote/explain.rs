@@ -1,6 +1,6 @@
 //! A child's failure in the words of core's errors.
 
-use lora_pro_core::{Error, PairIo, ParamIo, Slots, StepIo};
+use lora_pro_core::{Error, AdapterIo, ParamIo, Slots, StepIo};
 
 use super::failed;
 use super::protocol::{Failure, FailureKind};
@@ -45,10 +45,10 @@ pub(super) fn explain(
 type Entry = (usize, usize, f64);
 
 fn non_finite(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> Option<(&'static str, Entry)> {
-    let pair = |pair: &&PairIo<'_>| slots.pairs[pair.id.0].spec.name == name;
+    let pair = |pair: &&AdapterIo<'_>| slots.adapters[pair.id.0].spec.name == name;
     let param = |param: &&ParamIo<'_>| slots.params[param.id.0].spec.name == name;
     let mut given = Vec::new();
-    if let Some(pair) = io.pairs.iter().find(pair) {
+    if let Some(pair) = io.adapters.iter().find(pair) {
         given.push(("grad A", pair.grad_a));
         given.push(("grad B", pair.grad_b));
         given.push(("B", pair.b.as_ref()));

@@ -1,7 +1,7 @@
 //! Reports on steps: what the child tells, and what it leaves out computed from the tensors.
 
 use lora_pro_core::{
-    AdapterReport, Control, HostTensor, MatRef, PairIo, PairSlot, Skip, Slots, StepIo, StepReport,
+    AdapterReport, Control, HostTensor, MatRef, AdapterIo, AdapterSlot, SkippedStep, Slots, StepIo, StepReport,
     relative,
 };
 
@@ -12,8 +12,8 @@ use super::tensors::entries;
 /// The child's report, with what it leaves out computed from the tensors. What cannot be known is
 /// NaN. Before anything is written.
 pub(super) fn summary(
-    slot: &PairSlot,
-    pair: &PairIo<'_>,
+    slot: &AdapterSlot,
+    pair: &AdapterIo<'_>,
     after: [&HostTensor; 2],
     control: &Control,
     told: Report,
@@ -43,13 +43,13 @@ pub(super) fn whole(
     io: &StepIo<'_, '_>,
     control: &Control,
 ) -> StepReport {
-    let skipped = stepped.skipped.as_ref().map(|skipped| Skip {
+    let skipped = stepped.skipped.as_ref().map(|skipped| SkippedStep {
         subject: subject(&skipped.adapter, slots, io),
         reason: skipped.reason.clone(),
     });
     let grad_norm = stepped.grad_norm.unwrap_or_else(|| {
-        let pairs = io.pairs.iter().flat_map(|pair| [pair.grad_a, pair.grad_b]);
-        let all = pairs.chain(io.params.iter().map(|param| param.grad));
+        let adapters = io.adapters.iter().flat_map(|pair| [pair.grad_a, pair.grad_b]);
+        let all = adapters.chain(io.params.iter().map(|param| param.grad));
         control.grad_scale * all.map(|grad| norm(&grad).powi(2)).sum::<f64>().sqrt()
     });
     let limit = control.max_grad_norm.unwrap_or(f64::INFINITY);

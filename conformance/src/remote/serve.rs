@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
 use lora_pro_core::{
-    AdapterId, AdapterReport, AdapterSpec, Backend, Control, Error, HostTensor, PairIo, PairSlot,
+    AdapterId, AdapterReport, AdapterSpec, Backend, Control, Error, HostTensor, AdapterIo, AdapterSlot,
     ParamId, ParamIo, ParamSlot, ParamSpec, Scale, Slots, State, StateTensor, StepIo, StepReport,
     adapter_layout, param_layout,
 };
@@ -57,7 +57,7 @@ fn line_of(answer: &Answer<impl Serialize>) -> io::Result<String> {
 /// What is kept of a session: slots as core's front has them.
 #[derive(Default)]
 struct Session {
-    pairs: Vec<PairSlot>,
+    adapters: Vec<AdapterSlot>,
     params: Vec<ParamSlot>,
 }
 
@@ -72,13 +72,13 @@ impl Session {
     fn step(&mut self, backend: &mut dyn Backend, run: &Run) -> Result<Stepped, Error> {
         let tensors = Tensors::load(&run.input);
         let mut tensors = tensors.map_err(|reason| Error::file(&run.input, reason))?;
-        let mut pairs = Vec::new();
+        let mut adapters = Vec::new();
         for (k, adapter) in run.adapters.iter().enumerate() {
             let mut take = taker(run, &mut tensors, format!("{k}."));
             let id = self.pair(backend, adapter)?;
-            let state = &mut self.pairs[id].state;
+            let state = &mut self.adapters[id].state;
             prepare(backend, state, adapter.t, adapter.load, &mut take)?;
-            pairs.push(Pair::read(id, adapter, &mut take)?);
+            adapters.push(Pair::read(id, adapter, &mut take)?);
         }
         let mut params = Vec::new();
         for (k, param) in run.params.iter().enumerate() {
@@ -90,31 +90,31 @@ impl Session {
             params.push(Single { id, value, grad });
         }
         let io = StepIo {
-            pairs: &mut pairs.iter_mut().map(Pair::io).collect::<Vec<_>>(),
+            adapters: &mut adapters.iter_mut().map(Pair::io).collect::<Vec<_>>(),
             params: &mut params.iter_mut().map(Single::io).collect::<Vec<_>>(),
         };
         let report = backend.step(self.slots(), io, &control(run))?;
         backend.sync(self.slots())?;
         if report.skipped.is_none() {
-            let after = self.after(backend, &pairs, &params)?;
+            let after = self.after(backend, &adapters, &params)?;
             let saved = after.save(&run.output);
             saved.map_err(|reason| Error::file(&run.output, reason))?;
         }
-        let reports = pairs.iter().map(|pair| self.pairs[pair.id].report);
+        let reports = adapters.iter().map(|pair| self.adapters[pair.id].report);
         Ok(told(&report, reports, run))
     }
 
     fn slots(&mut self) -> Slots<'_> {
         Slots {
-            pairs: &mut self.pairs,
+            adapters: &mut self.adapters,
             params: &mut self.params,
         }
     }
 
     /// Place of the adapter's slot, made where it is new.
     fn pair(&mut self, backend: &mut dyn Backend, adapter: &Adapter) -> Result<usize, Error> {
-        let known = |slot: &PairSlot| slot.spec.name == adapter.name;
-        if let Some(id) = self.pairs.iter().position(known) {
+        let known = |slot: &AdapterSlot| slot.spec.name == adapter.name;
+        if let Some(id) = self.adapters.iter().position(known) {
             return Ok(id);
         }
         let spec = AdapterSpec {
@@ -127,13 +127,13 @@ impl Session {
             group: None,
         };
         let state = state(backend, adapter_layout(&spec, &adapter.hyper))?;
-        self.pairs.push(PairSlot {
+        self.adapters.push(AdapterSlot {
             spec,
             hyper: adapter.hyper,
             state,
             report: AdapterReport::default(),
         });
-        Ok(self.pairs.len() - 1)
+        Ok(self.adapters.len() - 1)
     }
 
     /// Place of the parameter's slot, made where it is new.
@@ -159,17 +159,17 @@ impl Session {
     fn after(
         &self,
         backend: &dyn Backend,
-        pairs: &[Pair],
+        adapters: &[Pair],
         params: &[Single],
     ) -> Result<Tensors, Error> {
         let mut after = Tensors::default();
-        for (k, pair) in pairs.iter().enumerate() {
+        for (k, pair) in adapters.iter().enumerate() {
             after.put(format!("{k}.A"), &pair.a.view());
             after.put(format!("{k}.B"), &pair.b.view());
             if let Some(base) = &pair.base {
                 after.put(format!("{k}.W0"), &base.view());
             }
-            let state = &self.pairs[pair.id].state;
+            let state = &self.adapters[pair.id].state;
             show(backend, state, &format!("{k}."), &mut after)?;
         }
         for (k, param) in params.iter().enumerate() {
@@ -204,8 +204,8 @@ impl Pair {
         })
     }
 
-    fn io(&mut self) -> PairIo<'_> {
-        PairIo {
+    fn io(&mut self) -> AdapterIo<'_> {
+        AdapterIo {
             id: AdapterId(self.id),
             a: self.a.view_mut(),
             b: self.b.view_mut(),

@@ -309,8 +309,8 @@ fn same_input(name: &str, found: &TensorData, expected: &TensorData) -> bool {
 /// ||x - y|| / ||y|| over the entries that differ: what is equal may be infinite.
 fn distance(x: &[u8], y: &[u8]) -> f64 {
     let number = |entry: &[u8]| f64::from_le_bytes(entry.try_into().unwrap_or_default());
-    let pairs = x.chunks_exact(8).zip(y.chunks_exact(8));
-    let squares = pairs
+    let adapters = x.chunks_exact(8).zip(y.chunks_exact(8));
+    let squares = adapters
         .filter(|(x, y)| x != y)
         .map(|(x, y)| ((number(x) - number(y)).powi(2), number(y).powi(2)))
         .fold((0.0, 0.0), |sum, square| {

@@ -15,7 +15,7 @@ pub fn small_numbers(make: Make) {
         rank_b: 0,
         ..adapter(45, 150, 3, DType::F32)
     };
-    let [mut coded, mut long] = [MomentDType::Bits8, MomentDType::F32]
+    let [mut coded, mut long] = [MomentDType::EightBit, MomentDType::F32]
         .map(|kind| Batch::start(make, &[spec], with(kind, false)).expect("valid"));
     let mut gradients = coded.gradients(1);
     let grad_b = &mut gradients[0].1;
@@ -74,7 +74,7 @@ pub fn differs(make: Make) {
     let hyper = Hyper {
         beta1: 0.0,
         beta2: 0.0,
-        ..with(MomentDType::Bits8, false)
+        ..with(MomentDType::EightBit, false)
     };
     let spec = adapter(45, 150, 3, DType::F32);
     let mut batch = Batch::start(make, &[spec], hyper).expect("valid");
@@ -99,7 +99,7 @@ pub fn differs(make: Make) {
 /// Equal numbers in a block are rounded with different random numbers: both up and down.
 pub fn varies(make: Make) {
     let spec = adapter(12, 128, 1, DType::F32);
-    let hyper = with(MomentDType::Bits8, false);
+    let hyper = with(MomentDType::EightBit, false);
     let mut batch = Batch::start(make, &[spec], hyper).expect("valid");
     // With B = 0 row i of E is gB's row i times A: the first row of each block is larger than others.
     let of = |shape, f: fn(usize) -> f64| HostTensor::from_fn(DType::F32, shape, |i, _| f(i));

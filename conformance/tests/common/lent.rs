@@ -46,7 +46,7 @@ impl Lent {
                 shape,
                 strides,
                 self.laid.dtype,
-                Memory::Cuda(0),
+                Location::Cuda(0),
             )
         }
     }
@@ -61,7 +61,7 @@ impl Lent {
                 shape,
                 strides,
                 self.laid.dtype,
-                Memory::Cuda(0),
+                Location::Cuda(0),
             )
         }
     }

@@ -1,7 +1,7 @@
 //! Steps that never wait: what comes home in `sync`, and what does not get lost until then.
 
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{Config, DType, Error, HostTensor, Hyper, NonFinite};
+use lora_pro_core::{Config, DType, Error, HostTensor, Hyper, OnNonFinite};
 use lora_pro_cuda::Options;
 
 use crate::common::layout::Layout;
@@ -59,13 +59,13 @@ fn what_comes_home_is_what_the_other_mode_says() {
         waiting.step(t).expect("a step");
     }
     let counters = |model: &Model| -> Vec<u64> {
-        let pairs = model
+        let adapters = model
             .optimizer
             .adapters()
             .iter()
             .map(|slot| slot.state.step);
         let params = model.optimizer.params().iter().map(|slot| slot.state.step);
-        pairs.chain(params).collect()
+        adapters.chain(params).collect()
     };
     assert!(counters(&deferred).iter().all(|step| *step == 0));
     deferred.optimizer.sync().expect("all is well");
@@ -105,7 +105,7 @@ fn reports_of_earlier_sets() {
 
 #[test]
 fn a_broken_gradient_changes_nothing_and_is_told_in_sync() {
-    for on_non_finite in [NonFinite::Error, NonFinite::Skip] {
+    for on_non_finite in [OnNonFinite::Error, OnNonFinite::Skip] {
         let config = Config {
             on_non_finite,
             ..config(&parts())
@@ -128,8 +128,8 @@ fn a_broken_gradient_changes_nothing_and_is_told_in_sync() {
             straight.step_of(which, t).expect("a step");
         }
         match (broken.optimizer.sync(), on_non_finite) {
-            (Ok(()), NonFinite::Skip) => (),
-            (Err(Error::Backend { reason, .. }), NonFinite::Error) => {
+            (Ok(()), OnNonFinite::Skip) => (),
+            (Err(Error::Backend { reason, .. }), OnNonFinite::Error) => {
                 let subject = name(&broken.members[3].part.spec);
                 assert!(reason.contains(&subject), "{reason}");
                 assert!(reason.contains("1 step(s)"), "{reason}");

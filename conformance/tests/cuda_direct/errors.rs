@@ -2,7 +2,7 @@
 
 use lora_pro_core::{
     AdapterId, AdapterReport, AdapterSpec, Backend, Control, DType, Error, Hyper, Method,
-    MomentDType, NonFinite, PairIo, PairSlot, Scale, Slots, State, StepIo, adapter_layout,
+    MomentDType, OnNonFinite, AdapterIo, AdapterSlot, Scale, Slots, State, StepIo, adapter_layout,
 };
 use lora_pro_cuda::{CudaBackend, MAX_RANK, Options};
 
@@ -58,7 +58,7 @@ fn short_moments_of_long_parameters() {
     let part = Part {
         spec: adapter(20, 30, 3, DType::F64),
         hyper: Hyper {
-            moment_dtype: MomentDType::Bits8,
+            moment_dtype: MomentDType::EightBit,
             ..hyper(Method::Full)
         },
         unpaired: false,
@@ -116,7 +116,7 @@ fn state_of_another_backend() {
     let mut other = cpu();
     let layout = adapter_layout(&spec, &part.hyper).into_iter();
     let tensors = layout.map(|tensor| (tensor, other.allocate(&tensor).expect("memory")));
-    let mut slot = PairSlot {
+    let mut slot = AdapterSlot {
         state: State {
             step: 0,
             tensors: tensors.collect(),
@@ -126,13 +126,13 @@ fn state_of_another_backend() {
         report: AdapterReport::default(),
     };
     let slots = Slots {
-        pairs: std::slice::from_mut(&mut slot),
+        adapters: std::slice::from_mut(&mut slot),
         params: &mut [],
     };
     let mut lent = std::mem::take(&mut model.members[0].tensors);
     let mut take = |name| lent.remove(name).expect("there is one");
     let [mut a, mut b, grad_a, grad_b] = ["A", "B", "grad A", "grad B"].map(&mut take);
-    let pair = PairIo {
+    let pair = AdapterIo {
         id: AdapterId(0),
         a: a.view_mut(),
         b: b.view_mut(),
@@ -141,14 +141,14 @@ fn state_of_another_backend() {
         base: None,
     };
     let io = StepIo {
-        pairs: &mut [pair],
+        adapters: &mut [pair],
         params: &mut [],
     };
     let control = Control {
         lr_factor: 1.0,
         grad_scale: 1.0,
         max_grad_norm: None,
-        on_non_finite: NonFinite::Error,
+        on_non_finite: OnNonFinite::Error,
         stream: 0,
     };
     let mut backend = CudaBackend::on(device.clone(), Options::default());

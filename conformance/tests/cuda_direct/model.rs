@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lora_pro_conformance::sample::{CaseSpec, uniform};
 use lora_pro_core::{
     AdapterId, AdapterSpec, Config, DType, Error, HostTensor, Hyper, Method, MomentDType,
-    Optimizer, PairIo, ParamId, ParamIo, ParamSpec, Rounding, Scale, StepIo, StepReport,
+    Optimizer, AdapterIo, ParamId, ParamIo, ParamSpec, Rounding, Scale, StepIo, StepReport,
     TensorFile,
 };
 use lora_pro_cuda::{CudaBackend, Dial, Options};
@@ -66,11 +66,11 @@ pub fn settings() -> Vec<(DType, Hyper)> {
             }
             if method == Method::Full && dtype != DType::F64 {
                 all.push((dtype, with_moments(MomentDType::F64)));
-                all.push((dtype, with_moments(MomentDType::Bits8)));
+                all.push((dtype, with_moments(MomentDType::EightBit)));
             }
             if matches!(dtype, DType::Bf16 | DType::F16) {
                 all.push((dtype, with_rounding(Rounding::Stochastic)));
-                all.push((dtype, with_rounding(Rounding::Master)));
+                all.push((dtype, with_rounding(Rounding::MasterCopy)));
             }
         }
     }
@@ -152,14 +152,14 @@ impl Model {
 
     /// One step of some members, in this order, with the gradients that are there.
     pub fn step_lent(&mut self, which: &[usize]) -> Result<StepReport, Error> {
-        let (mut pairs, mut params) = (Vec::new(), Vec::new());
+        let (mut adapters, mut params) = (Vec::new(), Vec::new());
         let mut members: Vec<_> = self.members.iter_mut().map(Some).collect();
         for k in which {
             let member = members[*k].take().expect("listed once");
             let tensors = member.tensors.iter_mut();
             let mut rest: BTreeMap<_, _> = tensors.map(|(name, lent)| (*name, lent)).collect();
             let mut take = |name: &str| rest.remove(name).expect("there is one");
-            pairs.push(PairIo {
+            adapters.push(AdapterIo {
                 id: member.id,
                 a: take("A").view_mut(),
                 b: take("B").view_mut(),
@@ -175,7 +175,7 @@ impl Model {
             params.extend(member.param_id.map(io));
         }
         self.optimizer.step(StepIo {
-            pairs: &mut pairs,
+            adapters: &mut adapters,
             params: &mut params,
         })
     }
@@ -211,11 +211,11 @@ impl Model {
                 assert!(untouched, "{owner}: {tensor} is only read");
             }
         }
-        let pairs = self.optimizer.adapters().iter();
-        let pairs = pairs.map(|slot| (&slot.spec.name, slot.state.step));
+        let adapters = self.optimizer.adapters().iter();
+        let adapters = adapters.map(|slot| (&slot.spec.name, slot.state.step));
         let params = self.optimizer.params().iter();
         let params = params.map(|slot| (&slot.spec.name, slot.state.step));
-        for (name, step) in pairs.chain(params) {
+        for (name, step) in adapters.chain(params) {
             all.insert(format!("{name}.step"), step.to_le_bytes().to_vec());
         }
         all

@@ -37,7 +37,7 @@ pub fn check() {
         let mut io = batch.members[0].io(&gradients[0].0, &gradients[0].1);
         io.base = Some(base.view_mut());
         let io = StepIo {
-            pairs: &mut [io],
+            adapters: &mut [io],
             params: &mut [],
         };
         batch.optimizer.step(io).expect("a step");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lora_pro_core::{
     AdapterId, Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, Memory,
-    PairIo, ParamId, ParamIo, Slots, StateTensor, StepIo, StepReport,
+    AdapterIo, ParamId, ParamIo, Slots, StateTensor, StepIo, StepReport,
 };
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{CudaBackend, Options};
@@ -51,7 +51,7 @@ impl Scattered {
         Lent::new(self.inner.device().clone(), &host, layout)
     }
 
-    fn lay_pair(&mut self, io: &PairIo<'_>) -> Pair {
+    fn lay_pair(&mut self, io: &AdapterIo<'_>) -> Pair {
         Pair {
             id: AdapterId(io.id.0),
             written: [self.lay(&io.a.as_ref()), self.lay(&io.b.as_ref())],
@@ -84,9 +84,9 @@ fn copy_back(lent: &Lent, to: &mut MatMut<'_>) {
 }
 
 impl Pair {
-    fn io(&mut self) -> PairIo<'_> {
+    fn io(&mut self) -> AdapterIo<'_> {
         let [a, b] = &mut self.written;
-        PairIo {
+        AdapterIo {
             id: AdapterId(self.id.0),
             a: a.view_mut(),
             b: b.view_mut(),
@@ -96,7 +96,7 @@ impl Pair {
         }
     }
 
-    fn copy_back(&self, io: &mut PairIo<'_>) {
+    fn copy_back(&self, io: &mut AdapterIo<'_>) {
         copy_back(&self.written[0], &mut io.a);
         copy_back(&self.written[1], &mut io.b);
         if let (Some(from), Some(to)) = (&self.base, &mut io.base) {
@@ -127,7 +127,7 @@ impl Param {
 impl Backend for Scattered {
     fn manifest(&self) -> Manifest {
         Manifest {
-            memory: Memory::Host,
+            location: Location::Host,
             ..self.inner.manifest()
         }
     }
@@ -155,20 +155,20 @@ impl Backend for Scattered {
         io: StepIo<'_, '_>,
         control: &Control,
     ) -> Result<StepReport, Error> {
-        let mut pairs: Vec<_> = io.pairs.iter().map(|pair| self.lay_pair(pair)).collect();
+        let mut adapters: Vec<_> = io.adapters.iter().map(|pair| self.lay_pair(pair)).collect();
         let mut params: Vec<_> = io
             .params
             .iter()
             .map(|param| self.lay_param(param))
             .collect();
-        let mut pair_ios: Vec<_> = pairs.iter_mut().map(Pair::io).collect();
+        let mut pair_ios: Vec<_> = adapters.iter_mut().map(Pair::io).collect();
         let mut param_ios: Vec<_> = params.iter_mut().map(Param::io).collect();
         let on_device = StepIo {
-            pairs: &mut pair_ios,
+            adapters: &mut pair_ios,
             params: &mut param_ios,
         };
         let report = self.inner.step(slots, on_device, control);
-        for (pair, io) in pairs.iter().zip(io.pairs.iter_mut()) {
+        for (pair, io) in adapters.iter().zip(io.adapters.iter_mut()) {
             pair.copy_back(io);
         }
         for (param, io) in params.iter().zip(io.params.iter_mut()) {

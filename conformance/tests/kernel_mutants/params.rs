@@ -49,7 +49,7 @@ fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
             });
         }
         let io = StepIo {
-            pairs: &mut [],
+            adapters: &mut [],
             params: &mut params,
         };
         optimizer.step(io).expect("a step");
@@ -72,7 +72,7 @@ pub fn check() {
     for dtype in DType::PARAMETERS {
         let short = matches!(dtype, DType::Bf16 | DType::F16);
         let rounding = if short {
-            Rounding::Master
+            Rounding::MasterCopy
         } else {
             Rounding::Nearest
         };
@@ -131,7 +131,7 @@ fn refusal(make: Make, wrong: Wrong) -> String {
         grad: grad.view(),
     };
     let io = StepIo {
-        pairs: &mut [],
+        adapters: &mut [],
         params: &mut [io],
     };
     let error = optimizer.step(io).expect_err("it cannot be made");

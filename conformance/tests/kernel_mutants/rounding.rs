@@ -82,7 +82,7 @@ fn params_differ() {
             grad: grad.view(),
         };
         let io = StepIo {
-            pairs: &mut [],
+            adapters: &mut [],
             params: &mut [io],
         };
         optimizer.step(io).expect("a step");

@@ -8,8 +8,8 @@ use lora_pro_conformance::laws::METHODS;
 use lora_pro_conformance::layout::{LAYOUTS, Laid, Layout};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
 use lora_pro_core::{
-    AdapterId, AdapterSpec, DType, Error, HostTensor, Hyper, MatMut, MatRef, Memory, Method,
-    Optimizer, PairIo, ParamId, ParamIo, ParamSpec, Scale, StepIo,
+    AdapterId, AdapterSpec, DType, Error, HostTensor, Hyper, MatMut, MatRef, Location, Method,
+    Optimizer, AdapterIo, ParamId, ParamIo, ParamSpec, Scale, StepIo,
 };
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{Block, CudaBackend, Options};
@@ -175,7 +175,7 @@ impl<'t> Trajectory<'t> {
         let ordinal = self.device.about().ordinal;
         let [a, b, base, value] = written.each_mut().map(|tensor| tensor.view_mut(ordinal));
         let [grad_a, grad_b, grad] = read.each_ref().map(|tensor| tensor.view(ordinal));
-        let pair = PairIo {
+        let pair = AdapterIo {
             id: AdapterId(0),
             a,
             b,
@@ -189,7 +189,7 @@ impl<'t> Trajectory<'t> {
             grad,
         };
         optimizer.step(StepIo {
-            pairs: &mut [pair],
+            adapters: &mut [pair],
             params: &mut [param],
         })?;
         Ok(())
@@ -199,7 +199,7 @@ impl<'t> Trajectory<'t> {
 impl OnDevice {
     fn view(&self, ordinal: usize) -> MatRef<'_> {
         let at = self.block.at() as usize + self.laid.origin;
-        let (strides, memory) = (self.laid.strides, Memory::Cuda(ordinal));
+        let (strides, memory) = (self.laid.strides, Location::Cuda(ordinal));
         let (shape, dtype) = (self.laid.shape, self.laid.dtype);
         // SAFETY: the block is a copy of the bytes of `laid`, in which all elements lie; it is used in
         // the order of the stream.
@@ -208,7 +208,7 @@ impl OnDevice {
 
     fn view_mut(&mut self, ordinal: usize) -> MatMut<'_> {
         let at = self.block.at() as usize + self.laid.origin;
-        let (strides, memory) = (self.laid.strides, Memory::Cuda(ordinal));
+        let (strides, memory) = (self.laid.strides, Location::Cuda(ordinal));
         let (shape, dtype) = (self.laid.shape, self.laid.dtype);
         // SAFETY: as in `view`, borrowed mutably; a layout reaches each element once.
         unsafe { MatMut::from_raw(at as *mut u8, shape, strides, dtype, memory) }

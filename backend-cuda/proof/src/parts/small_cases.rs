@@ -55,7 +55,7 @@ fn with_everything(
             decay_base: true,
             update_clip: Some(0.3),
             rounding: match dtype {
-                DType::Bf16 | DType::F16 => Rounding::Master,
+                DType::Bf16 | DType::F16 => Rounding::MasterCopy,
                 _ => Rounding::Nearest,
             },
             ..hyper(method)

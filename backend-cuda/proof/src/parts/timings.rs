@@ -58,7 +58,7 @@ fn all() -> Vec<(Work, DType)> {
         moments,
         threads: None,
     };
-    const MOMENTS: [MomentDType; 3] = [MomentDType::F32, MomentDType::Bf16, MomentDType::Bits8];
+    const MOMENTS: [MomentDType; 3] = [MomentDType::F32, MomentDType::Bf16, MomentDType::EightBit];
     let mut all = Vec::new();
     for rank in [8, 16, 32] {
         for moments in MOMENTS {

@@ -1,6 +1,6 @@
 //! Bugs between adapters of one batch, and in their step counters.
 
-use lora_pro_core::{DType, Error, Hyper, PairSlot};
+use lora_pro_core::{DType, Error, Hyper, AdapterSlot};
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::step::Memory;
 use lora_pro_reference::storage::load_memory;
@@ -34,7 +34,7 @@ pub(super) const BUGS: &[Bug] = &[
         what: "moments are kept by shape: adapters of equal shape continue those of the first",
         plant: |e| {
             e.memory = |slots, id| {
-                let shape = |slot: &PairSlot| (slot.spec.m, slot.spec.n, slot.spec.r);
+                let shape = |slot: &AdapterSlot| (slot.spec.m, slot.spec.n, slot.spec.r);
                 let first = slots
                     .iter()
                     .position(|slot| shape(slot) == shape(&slots[id]));
@@ -125,7 +125,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
 ];
 
-fn of_a_shared(slots: &[PairSlot], id: usize) -> Result<Memory, Error> {
+fn of_a_shared(slots: &[AdapterSlot], id: usize) -> Result<Memory, Error> {
     let first = load_memory(&slots[0].state)?;
     let own = load_memory(&slots[id].state)?;
     Ok(match (first, own) {

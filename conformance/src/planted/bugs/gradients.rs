@@ -79,15 +79,15 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         id: "global-norm-of-squares",
         what: "the global norm lacks its root",
-        plant: |e| e.global_norm = |pairs, params| pairs.iter().chain(params).sum(),
+        plant: |e| e.global_norm = |adapters, params| adapters.iter().chain(params).sum(),
     },
     Bug {
         id: "global-norm-of-the-largest",
         what: "the norm of the largest adapter stands for the global one: each is clipped as if \
                alone",
         plant: |e| {
-            e.global_norm = |pairs, params| {
-                pairs
+            e.global_norm = |adapters, params| {
+                adapters
                     .iter()
                     .chain(params)
                     .fold(0.0_f64, |a, b| a.max(*b))

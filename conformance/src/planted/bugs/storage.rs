@@ -1,6 +1,6 @@
 //! Bugs in what is written, remembered, reported and refused.
 
-use lora_pro_core::{AdapterReport, Control, NonFinite, StateTensor, StepIo, relative};
+use lora_pro_core::{AdapterReport, Control, OnNonFinite, StateTensor, StepIo, relative};
 
 use super::Bug;
 
@@ -131,7 +131,7 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         id: "skip-counts",
         what: "a skipped step raises the counters: the next one is corrected too little",
-        plant: |e| e.skipped = |slots| slots.pairs.iter_mut().for_each(|slot| slot.state.step += 1),
+        plant: |e| e.skipped = |slots| slots.adapters.iter_mut().for_each(|slot| slot.state.step += 1),
     },
     Bug {
         id: "skip-ignored",
@@ -139,7 +139,7 @@ pub(super) const BUGS: &[Bug] = &[
                ends the run",
         plant: |e| {
             e.control = |control| Control {
-                on_non_finite: NonFinite::Error,
+                on_non_finite: OnNonFinite::Error,
                 ..*control
             }
         },
@@ -150,7 +150,7 @@ pub(super) const BUGS: &[Bug] = &[
                has died goes on in silence",
         plant: |e| {
             e.control = |control| Control {
-                on_non_finite: NonFinite::Skip,
+                on_non_finite: OnNonFinite::Skip,
                 ..*control
             }
         },
@@ -169,7 +169,7 @@ fn through_f32(bytes: &[u8]) -> Vec<u8> {
 
 /// Moves A along gA where gB is about to be refused.
 fn a_before_b(io: &mut StepIo<'_, '_>) {
-    for pair in io.pairs.iter_mut() {
+    for pair in io.adapters.iter_mut() {
         let [rows, cols] = pair.grad_b.shape();
         let broken = (0..rows).any(|i| (0..cols).any(|j| !pair.grad_b.get(i, j).is_finite()));
         if broken {

@@ -32,7 +32,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "unpaired-not-in-the-global-norm",
         what: "the global norm counts the adapters only: a head with large gradients is not \
                clipped",
-        plant: |e| e.global_norm = |pairs, _| pairs.iter().sum::<f64>().sqrt(),
+        plant: |e| e.global_norm = |adapters, _| adapters.iter().sum::<f64>().sqrt(),
     },
     Bug {
         id: "unpaired-not-corrected",
@@ -102,7 +102,7 @@ fn adapters_first(io: &mut StepIo<'_, '_>) {
         let [rows, cols] = param.grad.shape();
         (0..rows).any(|i| (0..cols).any(|j| !param.grad.get(i, j).is_finite()))
     });
-    for pair in io.pairs.iter_mut().filter(|_| broken) {
+    for pair in io.adapters.iter_mut().filter(|_| broken) {
         let moved = pair.b.get(0, 0) - pair.grad_b.get(0, 0);
         pair.b.set(0, 0, moved);
     }

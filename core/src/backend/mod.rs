@@ -19,10 +19,31 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AdapterReport, AdapterSpec, Buffer, DType, Error, Hyper, MatMut, MatRef, Memory, NonFinite,
-    ParamSpec, Rounding, State, StateTensor, StepReport,
+use crate::adapter::{AdapterSpec, ParamSpec};
+use crate::config::OnNonFinite;
+use crate::error::Error;
+use crate::hyper::{Hyper, Rounding};
+use crate::io::{AdapterIo, ParamIo};
+use crate::report::{AdapterReport, StepReport};
+use crate::tensor::{DType, Location};
+
+mod rejection;
+
+pub use crate::report::ratio_or_zero;
+pub use crate::state::{
+    Buffer, Factor, MOMENT_BLOCK, Moment, State, StateForm, StateKind, StateTensor, adapter_layout,
+    foreign_buffer, param_layout,
 };
+pub use rejection::{FirstNonFinite, Rejection, find_non_finite, reject};
+
+/// An eigenvalue of an r x r Gram matrix, or a sum of two of them, counts as zero up to this times
+/// `r f64::EPSILON` times the largest.
+///
+/// Rounding alone gives an eigenvalue an error of some `r f64::EPSILON` of the largest; one that is
+/// below a hundred of these errors keeps less than two digits, and dividing by it amplifies noise.
+/// Every implementation takes the same number, so that all agree on the rank of a rank-deficient
+/// factor.
+pub const NULL_EIGENVALUE: f64 = 100.0;
 
 /// How far a backend promises to repeat itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,27 +65,28 @@ pub struct Manifest {
     /// The device, in words.
     pub device: String,
     /// Where its tensors must be.
-    pub memory: Memory,
+    pub location: Location,
     /// Storage types that it takes for A, B and gradients.
     pub dtypes: Vec<DType>,
-    /// Storage types that it takes for the full mode's moments.
-    pub moment_dtypes: Vec<DType>,
+    /// Storage types that it takes for state tensors.
+    pub state_dtypes: Vec<DType>,
     /// How it can round 16-bit parameters.
     pub roundings: Vec<Rounding>,
     /// Type in which r x r matrices are accumulated and solved.
-    pub accumulate: DType,
+    pub accumulator_dtype: DType,
     /// The instruction set that runs.
-    pub simd: String,
+    pub code_path: String,
     /// Threads that it uses.
     pub threads: usize,
     /// What it promises about repeated runs.
     pub determinism: Determinism,
-    /// How it came to be chosen: `asked for`, or `auto: ` and why.
-    pub chosen: String,
+    /// How it was selected: `asked for`, or `auto: ` and why.
+    pub selection: String,
 }
 
 /// One adapter of the front: what it is, how it is stepped, what it remembers, what it did last.
-pub struct PairSlot {
+#[derive(Debug)]
+pub struct AdapterSlot {
     /// Name, shape, rank, scale.
     pub spec: AdapterSpec,
     /// The hyper-parameters of its group.
@@ -75,7 +97,8 @@ pub struct PairSlot {
     pub report: AdapterReport,
 }
 
-/// One parameter without a pair.
+/// One unpaired parameter of the front.
+#[derive(Debug)]
 pub struct ParamSlot {
     /// Name and shape.
     pub spec: ParamSpec,
@@ -86,66 +109,34 @@ pub struct ParamSlot {
 }
 
 /// All slots of a model.
+#[derive(Debug)]
 pub struct Slots<'s> {
     /// The adapters.
-    pub pairs: &'s mut [PairSlot],
-    /// The parameters without a pair.
+    pub adapters: &'s mut [AdapterSlot],
+    /// The unpaired parameters.
     pub params: &'s mut [ParamSlot],
 }
 
-/// Number of an adapter, given by [`crate::Optimizer::add_adapter`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AdapterId(pub usize);
-
-/// Number of a parameter, given by [`crate::Optimizer::add_param`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ParamId(pub usize);
-
-/// The tensors of one adapter in one step.
-pub struct PairIo<'a> {
-    /// Which adapter.
-    pub id: AdapterId,
-    /// A, r x n.
-    pub a: MatMut<'a>,
-    /// B, m x r.
-    pub b: MatMut<'a>,
-    /// gA = dL/dA, r x n.
-    pub grad_a: MatRef<'a>,
-    /// gB = dL/dB, m x r.
-    pub grad_b: MatRef<'a>,
-    /// W0, m x n; needed, and looked at, only where [`Hyper::decay_base`] is set.
-    pub base: Option<MatMut<'a>>,
-}
-
-/// The tensors of one parameter without a pair in one step.
-pub struct ParamIo<'a> {
-    /// Which parameter.
-    pub id: ParamId,
-    /// The parameter.
-    pub value: MatMut<'a>,
-    /// Its gradient.
-    pub grad: MatRef<'a>,
-}
-
 /// The tensors of one step; an adapter that is not listed is not stepped.
+#[derive(Debug)]
 pub struct StepIo<'s, 'a> {
     /// The adapters.
-    pub pairs: &'s mut [PairIo<'a>],
-    /// The parameters without a pair.
+    pub adapters: &'s mut [AdapterIo<'a>],
+    /// The unpaired parameters.
     pub params: &'s mut [ParamIo<'a>],
 }
 
 /// What concerns the whole step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Control {
-    /// Factor on all learning rates, from the schedule.
+    /// Factor on all learning rates: the schedule's times [`crate::Optimizer::set_lr_factor`]'s.
     pub lr_factor: f64,
     /// Factor on all gradients before anything else: 1 / (loss scale * accumulation steps).
     pub grad_scale: f64,
     /// Global-norm clip of all gradients, after `grad_scale`, before the adjustment.
     pub max_grad_norm: Option<f64>,
     /// What to do with a gradient that is not finite.
-    pub on_non_finite: NonFinite,
+    pub on_non_finite: OnNonFinite,
     /// The caller's stream (a `CUstream` as an integer; 0 is the default stream). Host backends
     /// ignore it.
     pub stream: u64,
@@ -185,5 +176,41 @@ pub trait Backend: Send {
     /// Waits for the device and brings counters and reports home. Nothing to do on a host.
     fn sync(&mut self, _slots: Slots<'_>) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    fn manifest(&self) -> Manifest {
+        (**self).manifest()
+    }
+
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
+        (**self).allocate(tensor)
+    }
+
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
+        (**self).download(tensor, buffer)
+    }
+
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        (**self).upload(tensor, buffer, bytes)
+    }
+
+    fn step(
+        &mut self,
+        slots: Slots<'_>,
+        io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        (**self).step(slots, io, control)
+    }
+
+    fn sync(&mut self, slots: Slots<'_>) -> Result<(), Error> {
+        (**self).sync(slots)
     }
 }
