@@ -1,9 +1,9 @@
 //! Core's contract: one call steps a whole model.
 
-use lora_pro_core::{
-    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Location, AdapterSlot,
-    ParamSlot, Rounding, Slots, StateTensor, StepIo, StepReport, foreign_buffer,
+use lora_pro_core::backend::{
+    AdapterSlot, Buffer, Control, ParamSlot, Slots, StateTensor, StepIo, foreign_buffer,
 };
+use lora_pro_core::{Backend, DType, Determinism, Error, Location, Manifest, Rounding, StepReport};
 
 use crate::base::shrink;
 use crate::decay;
@@ -89,16 +89,17 @@ impl CpuBackend {
     /// Notes where everything is, and refuses state that is not ours.
     fn begin(&mut self, slots: &Slots<'_>, io: &mut StepIo<'_, '_>) -> Result<(), Error> {
         self.end();
-        self.adapters.resize_with(slots.adapters.len(), PairWork::default);
+        self.adapters
+            .resize_with(slots.adapters.len(), PairWork::default);
         self.params
             .resize_with(slots.params.len(), ParamWork::default);
         for pair in io.adapters.iter_mut() {
-            check_state(&slots.adapters[pair.id.0].state)?;
-            self.adapters[pair.id.0].views = Some(PairViews::of(pair));
+            check_state(&slots.adapters[pair.id.index()].state)?;
+            self.adapters[pair.id.index()].views = Some(PairViews::of(pair));
         }
         for param in io.params.iter_mut() {
-            check_state(&slots.params[param.id.0].state)?;
-            self.params[param.id.0].views = Some(ParamViews::of(param));
+            check_state(&slots.params[param.id.index()].state)?;
+            self.params[param.id.index()].views = Some(ParamViews::of(param));
         }
         if self.poison {
             self.engine.pool32.poison();
@@ -143,7 +144,11 @@ impl Backend for CpuBackend {
             location: Location::Host,
             dtypes: DType::PARAMETERS.to_vec(),
             state_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
-            roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::MasterCopy],
+            roundings: vec![
+                Rounding::Nearest,
+                Rounding::Stochastic,
+                Rounding::MasterCopy,
+            ],
             accumulator_dtype: DType::F64,
             code_path: self.engine.path.to_string(),
             threads: self.engine.threads.count,
@@ -159,7 +164,7 @@ impl Backend for CpuBackend {
     fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
         let memory = buffer.get::<Memory>();
         Ok(memory
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?
             .bytes(tensor))
     }
 
@@ -170,7 +175,7 @@ impl Backend for CpuBackend {
         bytes: &[u8],
     ) -> Result<(), Error> {
         let memory = buffer.get_mut::<Memory>();
-        let memory = memory.ok_or_else(|| foreign_buffer(NAME, tensor.name))?;
+        let memory = memory.ok_or_else(|| foreign_buffer(NAME, tensor.name()))?;
         *memory = Memory::from_bytes(tensor, bytes)?;
         Ok(())
     }
@@ -213,7 +218,7 @@ impl CpuBackend {
         };
         self.round(slots, Task::Survey, large);
         if let Some(refusal) = first_refusal(slots, io, &self.adapters, &self.params) {
-            return refusal.settle(control);
+            return refusal.into_outcome(control);
         }
         report.grad_norm = self.gradient_norm(control.grad_scale);
         report.grad_clip = match control.max_grad_norm {
@@ -279,7 +284,12 @@ impl CpuBackend {
         let path = self.engine.path;
         let mut taken: Vec<(bool, usize, Snapshot)> = Vec::new();
         let mut outcome = Ok(());
-        for (k, (slot, work)) in slots.adapters.iter_mut().zip(&mut self.adapters).enumerate() {
+        for (k, (slot, work)) in slots
+            .adapters
+            .iter_mut()
+            .zip(&mut self.adapters)
+            .enumerate()
+        {
             let Some(views) = work.views.filter(|_| work.doubtful) else {
                 continue;
             };

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, cast_slice};
 use half::bf16;
-use lora_pro_core::{DType, Error, State, StateTensor, foreign_buffer};
+use lora_pro_core::backend::{State, StateTensor, foreign_buffer};
+use lora_pro_core::{DType, Error};
 
 use crate::NAME;
 use crate::panel::{Block, Panel, Wide};
@@ -58,7 +59,7 @@ impl Memory {
     /// Zeros.
     pub(crate) fn zeros(tensor: &StateTensor) -> Result<Memory, Error> {
         let [rows, cols] = tensor.shape;
-        Ok(match (shape_of(tensor.name), tensor.dtype) {
+        Ok(match (shape_of(tensor.name()), tensor.dtype) {
             (Shape::Thin, DType::F32) => Memory::Thin32(Panel::zeros(rows, cols)),
             (Shape::Thin, DType::F64) => Memory::Thin64(Panel::zeros(rows, cols)),
             (Shape::ThinTransposed, DType::F32) => Memory::Thin32(Panel::zeros(cols, rows)),
@@ -70,7 +71,7 @@ impl Memory {
             (Shape::Scales, DType::F32) => Memory::Scales(vec![0.0; rows * cols]),
             (_, dtype) => {
                 return Err(Error::Unsupported {
-                    subject: format!("state tensor `{}`", tensor.name),
+                    subject: format!("state tensor `{}`", tensor.name()),
                     backend: NAME.into(),
                     what: format!("storage type {dtype}"),
                 });
@@ -80,7 +81,7 @@ impl Memory {
 
     /// The row-major bytes.
     pub(crate) fn bytes(&self, tensor: &StateTensor) -> Vec<u8> {
-        let transposed = matches!(shape_of(tensor.name), Shape::ThinTransposed);
+        let transposed = matches!(shape_of(tensor.name()), Shape::ThinTransposed);
         match self {
             Memory::Thin32(x) => thin_bytes(x, tensor, transposed),
             Memory::Thin64(x) => thin_bytes(x, tensor, transposed),
@@ -95,7 +96,7 @@ impl Memory {
     /// The tensor with these row-major bytes.
     pub(crate) fn from_bytes(tensor: &StateTensor, bytes: &[u8]) -> Result<Memory, Error> {
         tensor.check_bytes(bytes)?;
-        let transposed = matches!(shape_of(tensor.name), Shape::ThinTransposed);
+        let transposed = matches!(shape_of(tensor.name()), Shape::ThinTransposed);
         let mut memory = Memory::zeros(tensor)?;
         match &mut memory {
             Memory::Thin32(x) => thin_from(x, tensor, transposed, bytes),
@@ -120,7 +121,7 @@ impl Memory {
 impl Memory {
     /// Row, column and value of the first entry that is not finite.
     pub(crate) fn non_finite(&self, tensor: &StateTensor) -> Option<(usize, usize, f64)> {
-        let transposed = matches!(shape_of(tensor.name), Shape::ThinTransposed);
+        let transposed = matches!(shape_of(tensor.name()), Shape::ThinTransposed);
         let thin = |i: usize, j: usize| if transposed { (j, i) } else { (i, j) };
         let [rows, cols] = tensor.shape;
         let get = |i: usize, j: usize| {
@@ -199,7 +200,7 @@ pub(crate) fn tensors<'s, const N: usize>(
 ) -> [Option<&'s mut Memory>; N] {
     let mut found = [const { None }; N];
     for (tensor, buffer) in &mut state.tensors {
-        if let Some(k) = names.iter().position(|name| *name == tensor.name) {
+        if let Some(k) = names.iter().position(|name| *name == tensor.name()) {
             found[k] = buffer.get_mut::<Memory>();
         }
     }
@@ -279,7 +280,7 @@ pub(crate) fn thin<T: Stateful>(memory: Option<&mut Memory>) -> Option<&mut Pane
 pub(crate) fn check_state(state: &State) -> Result<(), Error> {
     for (tensor, buffer) in &state.tensors {
         if buffer.get::<Memory>().is_none() {
-            return Err(foreign_buffer(NAME, tensor.name));
+            return Err(foreign_buffer(NAME, tensor.name()));
         }
     }
     Ok(())

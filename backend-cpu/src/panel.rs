@@ -5,7 +5,7 @@
 //! 6 x 64 one after another, row of tiles by row of tiles. What reaches past the end is 0 and stays
 //! 0: no kernel needs to know where the matrix ends.
 
-use lora_pro_core::MOMENT_BLOCK;
+use lora_pro_core::backend::MOMENT_BLOCK;
 
 use crate::simd::{Real, Strip, WIDTH};
 

@@ -1,6 +1,7 @@
 //! Parameters without a pair: ordinary AdamW, in tiles of 6 x 64.
 
-use lora_pro_core::{DType, ParamIo, ParamSlot};
+use lora_pro_core::backend::ParamSlot;
+use lora_pro_core::{DType, ParamIo};
 
 use crate::decay;
 use crate::kernels::{AdamNumbers, adam};

@@ -1,6 +1,7 @@
 //! Which adapters are cut up for several threads, and which are stepped by one thread each.
 
-use lora_pro_core::{Method, AdapterSlot, ParamSlot, Parallelism, Slots};
+use lora_pro_core::backend::{AdapterSlot, ParamSlot, Slots};
+use lora_pro_core::{Method, Parallelism};
 
 use crate::pair::PairWork;
 use crate::param::ParamWork;

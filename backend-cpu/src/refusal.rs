@@ -1,6 +1,6 @@
 //! Why a step is refused before anything is written.
 
-use lora_pro_core::{Rejection, Slots, StepIo, find_non_finite, refusal};
+use lora_pro_core::backend::{Rejection, Slots, StepIo, find_non_finite, reject};
 
 use crate::pair::PairWork;
 use crate::param::ParamWork;
@@ -14,15 +14,18 @@ pub(crate) fn first_refusal(
     params: &[ParamWork],
 ) -> Option<Rejection> {
     let finite = |x: &[f64; 2]| x.iter().all(|x| x.is_finite());
-    let pair = io.adapters.iter().find(|pair| !adapters[pair.id.0].is_finite());
+    let pair = io
+        .adapters
+        .iter()
+        .find(|pair| !adapters[pair.id.index()].is_finite());
     let param = io
         .params
         .iter()
-        .find(|param| !finite(&params[param.id.0].squares));
+        .find(|param| !finite(&params[param.id.index()].squares));
     let subject = match (pair, param) {
-        (Some(pair), _) => slots.adapters[pair.id.0].spec.subject(),
-        (None, Some(param)) => slots.params[param.id.0].spec.subject(),
+        (Some(pair), _) => slots.adapters[pair.id.index()].spec.subject(),
+        (None, Some(param)) => slots.params[param.id.index()].spec.subject(),
         (None, None) => return None,
     };
-    Some(refusal(slots, io, &subject, &mut find_non_finite))
+    Some(reject(slots, io, &subject, &mut find_non_finite))
 }

@@ -1,6 +1,7 @@
 //! A way back, for an adapter or a parameter whose step might overflow.
 
-use lora_pro_core::{Buffer, Error, State, StateTensor};
+use lora_pro_core::Error;
+use lora_pro_core::backend::{Buffer, State, StateTensor};
 
 use crate::memory::Memory;
 use crate::panel::Panel;
@@ -75,7 +76,7 @@ impl Snapshot {
         }
         for (tensor, buffer) in &state.tensors {
             if let Some(found) = non_finite(tensor, buffer) {
-                return fail(tensor.name, found);
+                return fail(tensor.name(), found);
             }
         }
         Ok(())

@@ -5,9 +5,10 @@
 //! `MIRIFLAGS=-Zmiri-disable-isolation`. Whether results are right is conformance's business; this
 //! asks whether every access to memory is in order, and whether parameters move and stay finite.
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterSpec, Config, DType, Hyper, MatMut, MatRef, Location, Method, MomentDType, Optimizer,
-    AdapterIo, ParamIo, ParamSpec, Preset, Rounding, Scale, StepIo,
+    AdapterIo, AdapterSpec, Config, DType, Hyper, Location, MatMut, MatRef, Method, MomentDType,
+    Optimizer, ParamIo, ParamSpec, Preset, Rounding, Scale,
 };
 use lora_pro_cpu::{CpuBackend, Options, Path};
 
@@ -73,30 +74,13 @@ fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
         poison: true,
     };
     let backend = CpuBackend::with(options).expect("every machine has the scalar path");
-    let config = Config {
-        max_grad_norm: Some(1.0),
-        ..Config::from(hyper)
-    };
+    let config = Config::from(hyper).max_grad_norm(Some(1.0));
     let mut optimizer = Optimizer::new(Box::new(backend), config).expect("valid");
     let scale = Scale::Explicit(2.0);
     let name = "adapter".into();
-    let spec = AdapterSpec {
-        name,
-        m: M,
-        n: N,
-        r: R,
-        scale,
-        dtype,
-        group: None,
-    };
+    let spec = AdapterSpec::new(name, M, N, R).scale(scale).dtype(dtype);
     let id = optimizer.add_adapter(spec).expect("valid");
-    let bias = ParamSpec {
-        name: "bias".into(),
-        rows: 1,
-        cols: N,
-        dtype,
-        group: None,
-    };
+    let bias = ParamSpec::new("bias", 1, N).dtype(dtype);
     let bias = optimizer.add_param(bias).expect("valid");
     let new = |shape, size| Tensor::new(dtype, shape, columns_first, size);
     let (mut a, mut b, mut w0) = (new([R, N], 0.5), new([M, R], 0.1), new([M, N], 1.0));
@@ -104,19 +88,9 @@ fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
     let (mut value, grad) = (new([1, N], 1.0), new([1, N], 0.1));
     let before = (a.bytes.clone(), b.bytes.clone(), value.bytes.clone());
     for _ in 0..2 {
-        let pair = AdapterIo {
-            id,
-            a: a.view_mut(),
-            b: b.view_mut(),
-            grad_a: grad_a.view(),
-            grad_b: grad_b.view(),
-            base: Some(w0.view_mut()),
-        };
-        let param = ParamIo {
-            id: bias,
-            value: value.view_mut(),
-            grad: grad.view(),
-        };
+        let pair = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
+            .w0(Some(w0.view_mut()));
+        let param = ParamIo::new(bias, value.view_mut(), grad.view());
         let io = StepIo {
             adapters: &mut [pair],
             params: &mut [param],
@@ -138,33 +112,18 @@ fn every_method_in_every_storage_type_and_layout() {
     ] {
         let sgd = method == Method::Sgd;
         for dtype in DType::PARAMETERS {
-            let hyper = Hyper {
-                method,
-                lr: 0.1,
-                momentum: if sgd { 0.5 } else { 0.0 },
-                amsgrad: !sgd,
-                decay_base: true,
-                weight_decay: if sgd { 0.0 } else { 0.1 },
-                update_clip: Some(0.5),
-                ..Preset::Recommended.hyper()
-            };
+            let hyper = Preset::Recommended
+                .hyper()
+                .method(method)
+                .lr(0.1)
+                .momentum(if sgd { 0.5 } else { 0.0 })
+                .amsgrad(!sgd)
+                .decay_base(true)
+                .weight_decay(if sgd { 0.0 } else { 0.1 })
+                .update_clip(Some(0.5));
             steps(dtype, false, hyper);
-            steps(
-                dtype,
-                true,
-                Hyper {
-                    rounding: Rounding::MasterCopy,
-                    ..hyper
-                },
-            );
-            steps(
-                dtype,
-                true,
-                Hyper {
-                    rounding: Rounding::Stochastic,
-                    ..hyper
-                },
-            );
+            steps(dtype, true, hyper.rounding(Rounding::MasterCopy));
+            steps(dtype, true, hyper.rounding(Rounding::Stochastic));
         }
     }
 }
@@ -173,12 +132,11 @@ fn every_method_in_every_storage_type_and_layout() {
 fn every_storage_type_of_moments() {
     for moment_dtype in [MomentDType::F64, MomentDType::Bf16, MomentDType::EightBit] {
         let method = Method::Full;
-        let hyper = Hyper {
-            method,
-            moment_dtype,
-            amsgrad: true,
-            ..Preset::Recommended.hyper()
-        };
-        steps(DType::F32, false, Hyper { lr: 0.1, ..hyper });
+        let hyper = Preset::Recommended
+            .hyper()
+            .method(method)
+            .moment_dtype(moment_dtype)
+            .amsgrad(true);
+        steps(DType::F32, false, hyper.lr(0.1));
     }
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytemuck::{cast_slice, from_bytes};
+use lora_pro_core::backend::{
+    Buffer, Control, Slots, StateTensor, StepIo, foreign_buffer, ratio_or_zero,
+};
 use lora_pro_core::{
-    Backend, Buffer, Control, DType, Determinism, Error, Manifest, Location, OnNonFinite,
-    Rounding, Slots, StateTensor, StepIo, StepReport, foreign_buffer, relative,
+    Backend, DType, Determinism, Error, Location, Manifest, OnNonFinite, Rounding, StepReport,
 };
 
 use crate::NAME;
@@ -118,7 +120,7 @@ impl CudaBackend {
         self.session.forget_refusals(control.stream)?;
         let subject = self.at_fault(slots, board);
         let refusal = first_refusal(self.device.as_ref(), control.stream, slots, io, &subject)?;
-        refusal.settle(control)
+        refusal.into_outcome(control)
     }
 
     /// What the first report of a refusal is about.
@@ -144,7 +146,7 @@ impl CudaBackend {
             out.step = report.step;
             out.grad_norm = report.gradient_square.map(|x| x.sqrt() * grad_scale);
             out.update_norm = report.update_norm;
-            out.relative_update = [0, 1].map(|k| relative(report.update_norm[k], factors[k]));
+            out.relative_update = [0, 1].map(|k| ratio_or_zero(report.update_norm[k], factors[k]));
             out.equivalent_norm = report.equivalent_norm;
             out.clip = report.clip;
         }
@@ -175,7 +177,11 @@ impl Backend for CudaBackend {
             location: Location::Cuda(about.ordinal),
             dtypes: DType::PARAMETERS.to_vec(),
             state_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
-            roundings: vec![Rounding::Nearest, Rounding::Stochastic, Rounding::MasterCopy],
+            roundings: vec![
+                Rounding::Nearest,
+                Rounding::Stochastic,
+                Rounding::MasterCopy,
+            ],
             accumulator_dtype: DType::F64,
             code_path: about.code,
             threads: 1,
@@ -191,7 +197,7 @@ impl Backend for CudaBackend {
     fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
         let memory = buffer.get::<Memory>();
         memory
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?
             .download(self.stream, tensor)
     }
 
@@ -203,7 +209,7 @@ impl Backend for CudaBackend {
     ) -> Result<(), Error> {
         let memory = buffer.get_mut::<Memory>();
         memory
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?
             .upload(self.stream, tensor, bytes)
     }
 

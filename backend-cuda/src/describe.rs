@@ -1,8 +1,9 @@
 //! From slots and borrowed tensors to what the kernels read.
 
+use lora_pro_core::backend::{AdapterSlot, MOMENT_BLOCK, ParamSlot};
 use lora_pro_core::{
-    DType, Damping, Error, Hyper, MOMENT_BLOCK, MatRef, Method, MomentDType, AdapterIo, AdapterSlot,
-    ParamIo, ParamSlot, Rounding, XChoice,
+    AdapterIo, DType, Damping, Error, Hyper, MatRef, Method, MomentDType, ParamIo, Rounding,
+    XChoice,
 };
 
 use crate::memory::{address, leading};
@@ -99,7 +100,7 @@ fn check_pair_aligned(slot: &AdapterSlot, io: &AdapterIo<'_>) -> Result<(), Erro
     check_aligned(&io.b.as_ref(), subject, "B")?;
     check_aligned(&io.grad_a, subject, "grad A")?;
     check_aligned(&io.grad_b, subject, "grad B")?;
-    match &io.base {
+    match &io.w0 {
         Some(base) if slot.hyper.decay_base => check_aligned(&base.as_ref(), subject, "W0"),
         _ => Ok(()),
     }
@@ -278,8 +279,8 @@ pub(crate) fn pair(
         let stored = slot.state.dtype(MOMENTS[0]).unwrap_or(DType::F32);
         pair.wide_dtype = dtype_number(stored);
     }
-    if let Some(base) = io.base.as_ref().filter(|_| slot.hyper.decay_base) {
-        pair.base = view(&base.as_ref(), false);
+    if let Some(base) = io.w0.as_ref().filter(|_| slot.hyper.decay_base) {
+        pair.w0 = view(&base.as_ref(), false);
     }
     let small = SMALL_COUNT[usize::from(method == Method::Factored)];
     pair.small = arena.take(small * r * r, 8);

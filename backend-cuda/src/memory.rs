@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use lora_pro_core::{DType, Error, State, StateTensor, foreign_buffer};
+use lora_pro_core::backend::{State, StateTensor, foreign_buffer};
+use lora_pro_core::{DType, Error};
 
 use crate::NAME;
 use crate::device::Device;
@@ -113,7 +114,7 @@ struct Layout {
 impl Layout {
     fn of(tensor: &StateTensor) -> Self {
         let [rows, cols] = tensor.shape;
-        let name = tensor.name;
+        let name = tensor.name();
         // B and all that belongs to it is seen transposed, so that its long side is contiguous.
         let transposed = ["_b", "_z", "row_sq"].iter().any(|end| name.ends_with(end));
         let (rows, cols) = if transposed {
@@ -163,7 +164,7 @@ impl Memory {
     pub(crate) fn zeros(device: &Arc<dyn Device>, tensor: &StateTensor) -> Result<Self, Error> {
         if tensor.dtype == DType::F16 {
             return Err(Error::Unsupported {
-                subject: format!("state tensor `{}`", tensor.name),
+                subject: format!("state tensor `{}`", tensor.name()),
                 backend: NAME.into(),
                 what: format!("storage type {}", tensor.dtype),
             });

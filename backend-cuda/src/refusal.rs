@@ -1,6 +1,7 @@
 //! Why a step is refused before anything is written.
 
-use lora_pro_core::{Error, MatRef, Rejection, Slots, StepIo, find_non_finite, refusal};
+use lora_pro_core::backend::{Rejection, Slots, StepIo, find_non_finite, reject};
+use lora_pro_core::{Error, MatRef};
 
 use crate::device::Device;
 use crate::views::to_host;
@@ -21,6 +22,6 @@ pub(crate) fn first_refusal(
             None
         }
     };
-    let found = refusal(slots, io, subject, &mut find);
+    let found = reject(slots, io, subject, &mut find);
     failure.map_or(Ok(found), Err)
 }

@@ -1,10 +1,10 @@
 //! State as it was before a step that might overflow, and whether what came out is finite.
 
 use half::bf16;
-use lora_pro_core::{
-    Buffer, DType, Error, MatRef, Slots, State, StateTensor, StepIo, find_non_finite,
-    foreign_buffer,
+use lora_pro_core::backend::{
+    Buffer, Slots, State, StateTensor, StepIo, find_non_finite, foreign_buffer,
 };
+use lora_pro_core::{DType, Error, MatRef};
 
 use crate::NAME;
 use crate::device::Device;
@@ -22,7 +22,7 @@ fn states<'s>(slots: &'s Slots<'_>, ids: &'s [Vec<usize>; 2]) -> impl Iterator<I
 fn memory((tensor, buffer): &(StateTensor, Buffer)) -> Result<&Memory, Error> {
     buffer
         .get::<Memory>()
-        .ok_or_else(|| foreign_buffer(NAME, tensor.name))
+        .ok_or_else(|| foreign_buffer(NAME, tensor.name()))
 }
 
 impl Snapshot {
@@ -63,12 +63,12 @@ pub(crate) fn check(
         refuse(find_non_finite(&host.view()), subject, tensor)
     };
     for pair in io.adapters.iter() {
-        let subject = || slots.adapters[pair.id.0].spec.subject();
+        let subject = || slots.adapters[pair.id.index()].spec.subject();
         view(&pair.a.as_ref(), subject(), "A after the step")?;
         view(&pair.b.as_ref(), subject(), "B after the step")?;
     }
     for param in io.params.iter() {
-        let subject = slots.params[param.id.0].spec.subject();
+        let subject = slots.params[param.id.index()].spec.subject();
         view(&param.value.as_ref(), subject, "value after the step")?;
     }
     let adapters = ids[0].iter().map(|id| &slots.adapters[*id]);

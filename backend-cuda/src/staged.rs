@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
 use lora_pro_core::{
-    AdapterId, Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, Memory,
-    AdapterIo, ParamId, ParamIo, Slots, StateTensor, StepIo, StepReport,
+    AdapterId, AdapterIo, Backend, Error, HostTensor, Location, Manifest, MatMut, MatRef, ParamId,
+    ParamIo, StepReport,
 };
 
 use crate::backend::{CudaBackend, Options};
@@ -51,23 +52,24 @@ impl HostTensors {
 
     /// Copies everything over.
     fn upload(&mut self, slots: &Slots<'_>, io: &StepIo<'_, '_>, stream: u64) -> Result<(), Error> {
-        self.adapters.resize_with(slots.adapters.len(), Default::default);
+        self.adapters
+            .resize_with(slots.adapters.len(), Default::default);
         self.params
             .resize_with(slots.params.len(), Default::default);
         let device = &self.device;
         for pair in io.adapters.iter() {
-            let [a, b, grad_a, grad_b, base] = &mut self.adapters[pair.id.0];
+            let [a, b, grad_a, grad_b, base] = &mut self.adapters[pair.id.index()];
             upload(device, stream, a, &pair.a.as_ref())?;
             upload(device, stream, b, &pair.b.as_ref())?;
             upload(device, stream, grad_a, &pair.grad_a)?;
             upload(device, stream, grad_b, &pair.grad_b)?;
-            let wanted = slots.adapters[pair.id.0].hyper.decay_base;
-            if let Some(view) = pair.base.as_ref().filter(|_| wanted) {
+            let wanted = slots.adapters[pair.id.index()].hyper.decay_base;
+            if let Some(view) = pair.w0.as_ref().filter(|_| wanted) {
                 upload(device, stream, base, &view.as_ref())?;
             }
         }
         for param in io.params.iter() {
-            let [value, grad] = &mut self.params[param.id.0];
+            let [value, grad] = &mut self.params[param.id.index()];
             upload(device, stream, value, &param.value.as_ref())?;
             upload(device, stream, grad, &param.grad)?;
         }
@@ -77,15 +79,15 @@ impl HostTensors {
     /// Copies everything that a step writes back.
     fn download(&self, io: &mut StepIo<'_, '_>, stream: u64) -> Result<(), Error> {
         for pair in io.adapters.iter_mut() {
-            let [a, b, _, _, base] = &self.adapters[pair.id.0];
+            let [a, b, _, _, base] = &self.adapters[pair.id.index()];
             download(stream, a, &mut pair.a)?;
             download(stream, b, &mut pair.b)?;
-            if let (Some(view), Some(_)) = (&mut pair.base, base) {
+            if let (Some(view), Some(_)) = (&mut pair.w0, base) {
                 download(stream, base, view)?;
             }
         }
         for param in io.params.iter_mut() {
-            download(stream, &self.params[param.id.0][0], &mut param.value)?;
+            download(stream, &self.params[param.id.index()][0], &mut param.value)?;
         }
         Ok(())
     }
@@ -195,16 +197,16 @@ impl Backend for HostTensors {
             .adapters
             .iter()
             .map(|pair| {
-                let [a, b, grad_a, grad_b, base] = &copies[pair.id.0];
-                AdapterIo {
-                    id: AdapterId(pair.id.0),
-                    a: lent_mut(a, &pair.a, ordinal),
-                    b: lent_mut(b, &pair.b, ordinal),
-                    grad_a: lent(grad_a, &pair.grad_a, ordinal),
-                    grad_b: lent(grad_b, &pair.grad_b, ordinal),
-                    base: (pair.base.as_ref().filter(|_| base.is_some()))
-                        .map(|view| lent_mut(base, view, ordinal)),
-                }
+                let [a, b, grad_a, grad_b, base] = &copies[pair.id.index()];
+                AdapterIo::new(
+                    AdapterId::from_index(pair.id.index()),
+                    lent_mut(a, &pair.a, ordinal),
+                    lent_mut(b, &pair.b, ordinal),
+                    lent(grad_a, &pair.grad_a, ordinal),
+                    lent(grad_b, &pair.grad_b, ordinal),
+                )
+                .w0((pair.w0.as_ref().filter(|_| base.is_some()))
+                    .map(|view| lent_mut(base, view, ordinal)))
             })
             .collect();
         let copies = &self.params;
@@ -212,12 +214,12 @@ impl Backend for HostTensors {
             .params
             .iter()
             .map(|param| {
-                let [value, grad] = &copies[param.id.0];
-                ParamIo {
-                    id: ParamId(param.id.0),
-                    value: lent_mut(value, &param.value, ordinal),
-                    grad: lent(grad, &param.grad, ordinal),
-                }
+                let [value, grad] = &copies[param.id.index()];
+                ParamIo::new(
+                    ParamId::from_index(param.id.index()),
+                    lent_mut(value, &param.value, ordinal),
+                    lent(grad, &param.grad, ordinal),
+                )
             })
             .collect();
         let on_device = StepIo {

@@ -4,9 +4,10 @@
 //! vectors of any width have a rest; the largest adapter is cut into many blocks and shared by
 //! threads. They have the row's method, moments, threads and rank.
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef, MomentDType,
-    Optimizer, AdapterIo, StepIo,
+    AdapterId, AdapterIo, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef,
+    MomentDType, Optimizer,
 };
 use lora_pro_reference::ReferenceBackend;
 use serde::{Deserialize, Serialize};
@@ -44,15 +45,8 @@ pub fn check(job: &Job, backend: Box<dyn Backend>, size: Size) -> Result<Check, 
     let known = reference.manifest().state_dtypes.contains(&DType::U8);
     let (moments, tolerance) = comparable(job.hyper.moment_dtype, known);
     let rank = job.specs.iter().map(|spec| spec.r).max().unwrap_or(1);
-    let hyper = Hyper {
-        // A step that f32 parameters show with four digits.
-        lr: 0.01,
-        ..job.hyper
-    };
-    let exact = Hyper {
-        moment_dtype: moments,
-        ..hyper
-    };
+    let hyper = job.hyper.lr(0.01);
+    let exact = hyper.moment_dtype(moments);
     let weights = match size {
         Size::Full => &WEIGHTS[..],
         Size::Quick => &WEIGHTS[..2],
@@ -121,7 +115,10 @@ impl Run {
                 spec,
             });
         }
-        Ok(Run { optimizer, adapters })
+        Ok(Run {
+            optimizer,
+            adapters,
+        })
     }
 
     /// A step along the gradients that autograd would give for the same g, at the own factors.
@@ -133,19 +130,15 @@ impl Run {
         let mut io = Vec::new();
         for (k, (pair, (grad_a, grad_b))) in self.adapters.iter_mut().zip(&gradients).enumerate() {
             let ([r, n], [m, _]) = (pair.spec.a_shape(), pair.spec.b_shape());
-            io.push(AdapterIo {
-                id: AdapterId(k),
-                a: MatMut::new(&mut pair.a, r, n)?,
-                b: MatMut::new(&mut pair.b, m, r)?,
-                grad_a: MatRef::new(grad_a, r, n)?,
-                grad_b: MatRef::new(grad_b, m, r)?,
-                base: None,
-            });
+            io.push(AdapterIo::new(
+                AdapterId::from_index(k),
+                MatMut::new(&mut pair.a, r, n)?,
+                MatMut::new(&mut pair.b, m, r)?,
+                MatRef::new(grad_a, r, n)?,
+                MatRef::new(grad_b, m, r)?,
+            ));
         }
-        self.optimizer.step(StepIo {
-            adapters: &mut io,
-            params: &mut [],
-        })?;
+        self.optimizer.step(&mut io)?;
         Ok(())
     }
 
@@ -235,7 +228,7 @@ mod tests {
     fn a_wrong_x_is_found() {
         let right = job(Method::Efficient, MomentDType::F32).hyper;
         let x = lora_pro_core::XChoice::Zero;
-        assert!(error(Hyper { x, ..right }, right) > 20.0 * comparable(MomentDType::F32, true).1);
+        assert!(error(right.x(x), right) > 20.0 * comparable(MomentDType::F32, true).1);
     }
 
     #[test]

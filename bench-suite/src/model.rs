@@ -45,7 +45,8 @@
 //! An implementation may do more than this (a full product instead of a symmetric half), and then
 //! has a lower rate by this count.
 
-use lora_pro_core::{AdapterSpec, Hyper, Method, adapter_layout};
+use lora_pro_core::backend::adapter_layout;
+use lora_pro_core::{AdapterSpec, Hyper, Method};
 
 /// What one step must at least do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,20 +104,11 @@ mod tests {
 
     /// m = 3, n = 2, r = 1 in f32.
     fn cost(method: Method, moment_dtype: MomentDType) -> Cost {
-        let spec = AdapterSpec {
-            name: "w".into(),
-            m: 3,
-            n: 2,
-            r: 1,
-            scale: Scale::Explicit(1.0),
-            dtype: DType::F32,
-            group: None,
-        };
-        let hyper = Hyper {
-            method,
-            moment_dtype,
-            ..Preset::Recommended.hyper()
-        };
+        let spec = AdapterSpec::new("w", 3, 2, 1).scale(Scale::Explicit(1.0));
+        let hyper = Preset::Recommended
+            .hyper()
+            .method(method)
+            .moment_dtype(moment_dtype);
         Cost::of(&[spec.clone(), spec], &hyper)
     }
 

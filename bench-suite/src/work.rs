@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef, Method,
-    MomentDType, Optimizer, AdapterIo, Preset, Scale, StepIo,
+    AdapterId, AdapterIo, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef,
+    Method, MomentDType, Optimizer, Preset, Scale,
 };
 
 use crate::fill;
@@ -57,15 +58,7 @@ impl Job {
 
 /// An adapter in f32 with the scale of LoRA's usual alpha = 2 r.
 pub fn spec(name: String, [m, n]: [usize; 2], r: usize) -> AdapterSpec {
-    AdapterSpec {
-        name,
-        m,
-        n,
-        r,
-        scale: Scale::Explicit(2.0),
-        dtype: DType::F32,
-        group: None,
-    }
+    AdapterSpec::new(name, m, n, r).scale(Scale::Explicit(2.0))
 }
 
 /// The recommended preset with the work's method and moments.
@@ -73,15 +66,14 @@ pub fn spec(name: String, [m, n]: [usize; 2], r: usize) -> AdapterSpec {
 /// The learning rate is so small that thousands of steps along the same gradient change nothing
 /// that matters for speed.
 fn hyper(work: &Work) -> Hyper {
-    Hyper {
-        method: work.method,
-        moment_dtype: match work.method {
+    Preset::Recommended
+        .hyper()
+        .method(work.method)
+        .moment_dtype(match work.method {
             Method::Full => work.moments,
             _ => MomentDType::Auto,
-        },
-        lr: 1e-7,
-        ..Preset::Recommended.hyper()
-    }
+        })
+        .lr(1e-7)
 }
 
 /// The tensors of one adapter.
@@ -102,7 +94,7 @@ impl Tensors {
         let bound = 1.0 / (spec.n as f32).sqrt();
         let seed = 4 * k as u64;
         Tensors {
-            id: AdapterId(k),
+            id: AdapterId::from_index(k),
             a: fill::numbers(a_len, bound, seed),
             b: fill::numbers(b_len, 0.01, seed + 1),
             grad_a: fill::numbers(a_len, 1e-3, seed + 2),
@@ -114,14 +106,13 @@ impl Tensors {
 
     fn io(&mut self) -> Result<AdapterIo<'_>, Error> {
         let ([r, n], [m, _]) = (self.a_shape, self.b_shape);
-        Ok(AdapterIo {
-            id: self.id,
-            a: MatMut::new(&mut self.a, r, n)?,
-            b: MatMut::new(&mut self.b, m, r)?,
-            grad_a: MatRef::new(&self.grad_a, r, n)?,
-            grad_b: MatRef::new(&self.grad_b, m, r)?,
-            base: None,
-        })
+        Ok(AdapterIo::new(
+            self.id,
+            MatMut::new(&mut self.a, r, n)?,
+            MatMut::new(&mut self.b, m, r)?,
+            MatRef::new(&self.grad_a, r, n)?,
+            MatRef::new(&self.grad_b, m, r)?,
+        ))
     }
 }
 

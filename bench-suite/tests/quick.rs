@@ -6,9 +6,8 @@ use lora_pro_bench::rows::{Measure, Row, named, rows};
 use lora_pro_bench::size::Size;
 use lora_pro_bench::verdict::Verdict;
 use lora_pro_bench::work::Engine;
-use lora_pro_core::{
-    Backend, Buffer, Control, Error, Manifest, Slots, StateTensor, StepIo, StepReport, XChoice,
-};
+use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::{Backend, Error, Manifest, StepReport, XChoice};
 use lora_pro_cpu::{CpuBackend, Options};
 use lora_pro_reference::ReferenceBackend;
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, MomentDType,
-    Optimizer, AdapterIo, Preset, Rounding, Scale, StepIo, StepReport, TensorFile,
+    AdapterIo, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method,
+    MomentDType, Optimizer, Preset, Rounding, Scale, StepReport, TensorFile,
 };
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::host;
@@ -19,15 +20,14 @@ pub type Make<'m> = &'m dyn Fn() -> Box<dyn Backend>;
 /// A method with all that it can remember.
 pub fn hyper(method: Method) -> Hyper {
     let sgd = method == Method::Sgd;
-    Hyper {
-        method,
-        damping: Damping::Relative(1e-4),
-        lr: 1e-2,
-        weight_decay: if sgd { 0.0 } else { 0.1 },
-        momentum: if sgd { 0.9 } else { 0.0 },
-        amsgrad: !sgd,
-        ..Preset::Paper.hyper()
-    }
+    Preset::Paper
+        .hyper()
+        .method(method)
+        .damping(Damping::Relative(1e-4))
+        .lr(1e-2)
+        .weight_decay(if sgd { 0.0 } else { 0.1 })
+        .momentum(if sgd { 0.9 } else { 0.0 })
+        .amsgrad(!sgd)
 }
 
 /// An ordinary adapter after some training.
@@ -94,14 +94,12 @@ impl Batch {
         let mut members = Vec::new();
         for (k, spec) in specs.iter().enumerate() {
             let factors = spec.factors();
-            let id = optimizer.add_adapter(AdapterSpec {
-                name: name(spec),
-                m: spec.m,
-                n: spec.n,
-                r: spec.r,
-                scale: Scale::Explicit(spec.s),
-                dtype: spec.dtype,
-                group: group(k),
+            let id = optimizer.add_adapter({
+                let mut spec = AdapterSpec::new(name(spec), spec.m, spec.n, spec.r)
+                    .scale(Scale::Explicit(spec.s))
+                    .dtype(spec.dtype);
+                spec.group = group(k);
+                spec
             })?;
             members.push(Member {
                 id,
@@ -133,10 +131,7 @@ impl Batch {
             .zip(gradients)
             .map(|(member, (a, b))| member.io(a, b))
             .collect();
-        self.optimizer.step(StepIo {
-            adapters: &mut adapters,
-            params: &mut [],
-        })
+        self.optimizer.step(&mut adapters)
     }
 
     /// Step t, with the gradients that belong to it.
@@ -155,10 +150,7 @@ impl Batch {
 
     /// What a checkpoint would hold.
     pub fn saved(&mut self) -> Result<TensorFile, Error> {
-        let mut file = TensorFile {
-            document: serde_json::json!({}),
-            tensors: Default::default(),
-        };
+        let mut file = TensorFile::new();
         self.optimizer.save_to(&mut file)?;
         Ok(file)
     }

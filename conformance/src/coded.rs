@@ -3,9 +3,8 @@
 
 use std::path::Path;
 
-use lora_pro_core::{
-    DType, Error, Hyper, MOMENT_BLOCK, Method, MomentDType, Optimizer, TensorData, TensorFile,
-};
+use lora_pro_core::backend::MOMENT_BLOCK;
+use lora_pro_core::{DType, Error, Hyper, Method, MomentDType, Optimizer, TensorData, TensorFile};
 use lora_pro_reference::storage::matrix;
 
 use crate::batch::{Batch, Make, adapter, hyper, name};
@@ -16,14 +15,11 @@ pub const STEPS: u64 = 12;
 
 /// The full mode with this kind of moments.
 pub fn with(moment_dtype: MomentDType, amsgrad: bool) -> Hyper {
-    Hyper {
-        moment_dtype,
-        amsgrad,
-        // Second moments that forget in ten steps show more codes than those that hardly move.
-        beta2: 0.9,
-        update_clip: None,
-        ..hyper(Method::Full)
-    }
+    hyper(Method::Full)
+        .moment_dtype(moment_dtype)
+        .amsgrad(amsgrad)
+        .beta2(0.9)
+        .update_clip(None)
 }
 
 /// A code as the table in the book has it: bits `(c + 1023 - top) << 20` of an f32 number.

@@ -14,9 +14,10 @@
 use std::cell::RefCell;
 use std::path::Path;
 
+use lora_pro_core::backend::{StepIo, ratio_or_zero};
 use lora_pro_core::{
     Backend, Config, DType, Error, HostTensor, Hyper, OnNonFinite, Optimizer, ParamId, ParamIo,
-    ParamSpec, StepIo, StepReport, TensorData, TensorFile, relative,
+    ParamSpec, StepReport, TensorData, TensorFile,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::clip::gradient_clip;
@@ -124,7 +125,7 @@ pub fn compare(make: &dyn Fn() -> Box<dyn Backend>, case: &Case) -> Result<Findi
                 &explained,
             ))
         {
-            let ratio = relative(error, explained * dimension);
+            let ratio = ratio_or_zero(error, explained * dimension);
             finding.note(ratio, || format!("{name} in step {t}"));
         }
     }
@@ -212,13 +213,7 @@ impl Side {
         optimizer.set_grad_scale(case.grad_scale)?;
         let id = optimizer.add_adapter(stored.spec(&factors))?;
         if case.unpaired {
-            optimizer.add_param(ParamSpec {
-                name: PARAM.into(),
-                rows: 1,
-                cols: spec.m,
-                dtype: spec.dtype,
-                group: None,
-            })?;
+            optimizer.add_param(ParamSpec::new(PARAM, 1, spec.m).dtype(spec.dtype))?;
         }
         Ok(Side {
             optimizer,
@@ -251,10 +246,7 @@ impl Side {
     }
 
     fn saved(&mut self) -> Result<TensorFile, Error> {
-        let mut file = TensorFile {
-            document: serde_json::json!({}),
-            tensors: Default::default(),
-        };
+        let mut file = TensorFile::new();
         self.optimizer.save_to(&mut file)?;
         Ok(file)
     }
@@ -274,20 +266,19 @@ impl Side {
 
     fn step(&mut self, gradients: &Gradients) -> Result<StepReport, Error> {
         let mut io = self.member.io(&gradients.a, &gradients.b);
-        io.base = Some(self.base.view_mut());
+        io.w0 = Some(self.base.view_mut());
         let mut params: Vec<ParamIo<'_>> = self
             .param
             .iter_mut()
-            .map(|value| ParamIo {
-                id: ParamId(0),
-                value: value.view_mut(),
-                grad: gradients.param.view(),
+            .map(|value| {
+                ParamIo::new(
+                    ParamId::from_index(0),
+                    value.view_mut(),
+                    gradients.param.view(),
+                )
             })
             .collect();
-        self.optimizer.step(StepIo {
-            adapters: &mut [io],
-            params: &mut params,
-        })
+        self.optimizer.step_with_params(&mut [io], &mut params)
     }
 
     /// Whether a step with a gradient that is not finite is refused or skipped, as the case has it,
@@ -370,10 +361,10 @@ fn explain(
         a: read(&reference.member.a, "master_a")?,
         s: case.adapter.s,
     };
-    let hyper = Hyper {
-        lr: case.config.hyper.lr * case.config.schedule.factor(t),
-        ..case.config.hyper
-    };
+    let hyper = case
+        .config
+        .hyper
+        .lr(case.config.hyper.lr * case.config.schedule.factor(t));
     let known = Known {
         hyper: &hyper,
         storage: dtype,
@@ -497,7 +488,7 @@ fn reports(
         compare("lr_factor", found.lr_factor, expected.lr_factor, 0.0),
     ];
     for k in 0..2 {
-        let size = relative(y.update_norm[k], y.relative_update[k]);
+        let size = ratio_or_zero(y.update_norm[k], y.relative_update[k]);
         all.extend([
             compare(
                 "grad_norm",

@@ -2,9 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lora_pro_core::{
-    Backend, Buffer, Control, Error, Manifest, Slots, StateTensor, StepIo, StepReport,
-};
+use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::{Backend, Error, Manifest, StepReport};
 
 /// Any backend.
 pub(crate) struct Guarded(pub Box<dyn Backend>);

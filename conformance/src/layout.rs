@@ -1,6 +1,6 @@
 //! A matrix laid out in memory as others might have it, with canaries around and between.
 
-use lora_pro_core::{DType, HostTensor, MatMut, MatRef, Memory};
+use lora_pro_core::{DType, HostTensor, Location, MatMut, MatRef};
 
 /// What stands where no element is: NaN in every float type, for who reads it.
 const CANARY: u8 = 0xFF;

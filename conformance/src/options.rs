@@ -61,12 +61,10 @@ const SCHEDULE: Schedule = Schedule::Cosine {
 pub fn drawn(spec: &CaseSpec, method: Method) -> Case {
     let mut random = spec.random(500);
     let hyper = hyper(&mut random, spec.dtype, method);
-    let config = Config {
-        max_grad_norm: pick(&mut random, &[None, Some(1e-2), Some(10.0)]),
-        schedule: pick(&mut random, &[Schedule::Constant, SCHEDULE]),
-        on_non_finite: pick(&mut random, &[OnNonFinite::Error, OnNonFinite::Skip]),
-        ..Config::from(hyper)
-    };
+    let config = Config::from(hyper)
+        .max_grad_norm(pick(&mut random, &[None, Some(1e-2), Some(10.0)]))
+        .schedule(pick(&mut random, &[Schedule::Constant, SCHEDULE]))
+        .on_non_finite(pick(&mut random, &[OnNonFinite::Error, OnNonFinite::Skip]));
     // The wild sizes of the laws' cases would only overflow.
     let tame = |size: f64| size.clamp(1e-3, 10.0);
     Case {

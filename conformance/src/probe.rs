@@ -13,7 +13,8 @@
 //!
 //! The last two use that the (dA, dB) of c E are c times those of g.
 
-use lora_pro_core::{DType, Damping, Error, Method, XChoice, relative};
+use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::{DType, Damping, Error, Method, XChoice};
 use lora_pro_reference::closed_form::{adjusted, split};
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::equivalent_gradient;
@@ -104,7 +105,7 @@ impl Probe {
             Method::Factored => or_one(expected.rms) / eps / eps,
         };
         let [a, b] = expected.lengths;
-        let long = |factor: &DMatrix<f64>, d: f64| relative(LONGER * factor.norm(), d);
+        let long = |factor: &DMatrix<f64>, d: f64| ratio_or_zero(LONGER * factor.norm(), d);
         let needed = [(&factors.a, a), (&factors.b, b)]
             .map(|(factor, d)| if d > 0.0 { long(factor, d) } else { 0.0 });
         let longest = longest(dtype);
@@ -133,7 +134,7 @@ impl Probe {
                 // |N| = |E| rms(E) / eps^2 = mn rms(E)^2 / ((mn)^(1/2) eps^2).
                 let n = equivalent_gradient(factors, moved);
                 let rms = eps * (n.norm() / (n.len() as f64).sqrt()).sqrt();
-                let unit = relative(eps, rms) * eps;
+                let unit = ratio_or_zero(eps, rms) * eps;
                 moved.scaled(if rms > 0.0 { unit } else { 1.0 })
             }
         }

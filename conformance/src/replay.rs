@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterSpec, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer, AdapterIo, StepIo,
+    AdapterIo, AdapterSpec, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer,
     TensorData, encode_tensors, write_atomically,
 };
 use lora_pro_reference::factors::{Factors, factor_gradients};
@@ -54,18 +55,14 @@ pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Tr
     let mut factors = vec![now.clone()];
     for (k, g) in case.gradients.iter().enumerate() {
         let (grad_a, grad_b) = gradients(&now, g, case.spec.s());
-        let io = AdapterIo {
+        let io = AdapterIo::new(
             id,
-            a: now.a.view_mut(),
-            b: now.b.view_mut(),
-            grad_a: grad_a.view(),
-            grad_b: grad_b.view(),
-            base: None,
-        };
-        optimizer.step(StepIo {
-            adapters: &mut [io],
-            params: &mut [],
-        })?;
+            now.a.view_mut(),
+            now.b.view_mut(),
+            grad_a.view(),
+            grad_b.view(),
+        );
+        optimizer.step(&mut [io])?;
         check(&now, k + 1)?;
         factors.push(now.clone());
     }
@@ -163,7 +160,7 @@ fn gradients(pair: &Pair, g: &HostTensor, s: f64) -> (HostTensor, HostTensor) {
 /// ||x - ref||_F / ||ref||_F, with 0 / 0 = 0.
 fn relative_distance(x: MatRef<'_>, reference: MatRef<'_>) -> f64 {
     let reference = matrix(&reference);
-    lora_pro_core::relative((matrix(&x) - &reference).norm(), reference.norm())
+    lora_pro_core::backend::ratio_or_zero((matrix(&x) - &reference).norm(), reference.norm())
 }
 
 fn check(pair: &Pair, t: usize) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Scaled errors: dimensionless numbers with one threshold for all laws.
 
-use lora_pro_core::relative;
+use lora_pro_core::backend::ratio_or_zero;
 
 use crate::sample::CaseSpec;
 
@@ -30,7 +30,7 @@ pub fn ratio(spec: &CaseSpec, error: f64, size: f64) -> f64 {
     let rounding = spec.dtype.unit_roundoff() * (kappa * kappa).min(cut);
     let blurred = kappa * kappa >= cut;
     let growth = if blurred { rounding.max(1.0) } else { rounding };
-    relative(error, size * growth * dimension(spec))
+    ratio_or_zero(error, size * growth * dimension(spec))
 }
 
 fn dimension(spec: &CaseSpec) -> f64 {

@@ -73,10 +73,7 @@ pub fn master(
     steps: u64,
 ) -> Result<Option<String>, Error> {
     let dtype = spec.dtype;
-    let hyper = Hyper {
-        rounding: Rounding::MasterCopy,
-        ..hyper(method)
-    };
+    let hyper = hyper(method).rounding(Rounding::MasterCopy);
     let mut twins = Twins::start(make, spec, hyper)?;
     for t in 1..=steps {
         if t == 3 {
@@ -128,12 +125,10 @@ fn neighbours(dtype: DType, x: f64) -> [f64; 2] {
 /// Those of the backend.
 pub fn stochastic(make: Make, spec: CaseSpec, method: Method, lr: f64) -> Result<f64, Error> {
     let dtype = spec.dtype;
-    let stochastic = Hyper {
-        rounding: Rounding::Stochastic,
-        lr,
-        weight_decay: 0.0,
-        ..hyper(method)
-    };
+    let stochastic = hyper(method)
+        .rounding(Rounding::Stochastic)
+        .lr(lr)
+        .weight_decay(0.0);
     let mut twins = Twins::start(make, spec, stochastic)?;
     let old = twins.factors().map(|[_, long]| matrix(&long.view()));
     twins.step(1)?;

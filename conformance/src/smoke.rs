@@ -46,10 +46,7 @@ pub const SMOKE: [Smoke; 3] = [
 fn first_step(subject: &Subject, spec: &CaseSpec, method: Method, t: u64) -> Result<Run, Error> {
     let spec = CaseSpec { rank_b: 0, ..*spec };
     // With a small eps the full mode's first step sees no more than the signs of E.
-    let hyper = Hyper {
-        eps: spec.size_g,
-        ..exact(method)
-    };
+    let hyper = exact(method).eps(spec.size_g);
     let mut run = Run::start(subject, &spec.factors(), hyper)?;
     let gradients = spec.gradients(&run.factors(), t);
     run.step(&gradients)?;

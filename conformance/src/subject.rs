@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterReport, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor,
-    Hyper, Method, Optimizer, AdapterIo, Preset, Scale, StepIo, StepReport, TensorFile, XChoice,
+    AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, Config, DType, Damping, Error,
+    HostTensor, Hyper, Method, Optimizer, Preset, Scale, StepReport, TensorFile, XChoice,
 };
 use lora_pro_reference::factors::{Factors, Pair};
 use lora_pro_reference::storage::{self, matrix};
@@ -31,12 +32,11 @@ pub struct Subject {
 
 /// Hyper-parameters of the laws: the exact pseudo-inverse and a learning rate of 1e-3.
 pub fn exact(method: Method) -> Hyper {
-    Hyper {
-        method,
-        damping: Damping::None,
-        lr: 1e-3,
-        ..Preset::Paper.hyper()
-    }
+    Preset::Paper
+        .hyper()
+        .method(method)
+        .damping(Damping::None)
+        .lr(1e-3)
 }
 
 /// What is known, where a subject that does not show something is no error.
@@ -89,13 +89,11 @@ impl Subject {
     ) -> Result<Pair, Error> {
         let expected = probe::Expected::of(factors, gradients, x, damping)?;
         let probe = probe::Probe::new(method, self.dtype, factors, &expected);
-        let hyper = Hyper {
-            x,
-            damping,
-            lr: probe.lr,
-            eps: probe.eps,
-            ..exact(method)
-        };
+        let hyper = exact(method)
+            .x(x)
+            .damping(damping)
+            .lr(probe.lr)
+            .eps(probe.eps);
         let mut run = Run::start(self, factors, hyper)?;
         let start = run.factors();
         run.step(gradients)?;
@@ -110,15 +108,9 @@ impl Subject {
     /// The adapter's description as [`Run`] registers it.
     pub fn spec(&self, factors: &Factors) -> AdapterSpec {
         let (m, r) = factors.b.shape();
-        AdapterSpec {
-            name: "adapter".into(),
-            m,
-            n: factors.a.ncols(),
-            r,
-            scale: Scale::Explicit(factors.s),
-            dtype: self.dtype,
-            group: None,
-        }
+        AdapterSpec::new("adapter", m, factors.a.ncols(), r)
+            .scale(Scale::Explicit(factors.s))
+            .dtype(self.dtype)
     }
 
     /// A matrix in host memory, rounded to the storage type.
@@ -219,10 +211,7 @@ impl Run {
             .zip(&gradients)
             .map(|(member, (grad_a, grad_b))| member.io(grad_a, grad_b))
             .collect();
-        let report = self.optimizer.step(StepIo {
-            adapters: &mut adapters,
-            params: &mut [],
-        })?;
+        let report = self.optimizer.step(&mut adapters)?;
         let moved = self.report().update_norm;
         self.path = [self.path[0] + moved[0], self.path[1] + moved[1]];
         Ok(report)
@@ -256,12 +245,14 @@ impl Run {
 
     /// What the last step did to the first adapter.
     pub fn report(&self) -> AdapterReport {
-        self.optimizer.adapters()[self.members[0].id.0].report
+        self.optimizer.adapters()[self.members[0].id.index()].report
     }
 
     /// Steps taken.
     pub fn t(&self) -> u64 {
-        self.optimizer.adapters()[self.members[0].id.0].state.step
+        self.optimizer.adapters()[self.members[0].id.index()]
+            .state
+            .step
     }
 
     /// A state tensor by its name.
@@ -297,10 +288,7 @@ impl Run {
 
     /// Everything that a checkpoint would hold.
     pub fn saved(&mut self) -> Result<TensorFile, Error> {
-        let mut file = TensorFile {
-            document: serde_json::json!({}),
-            tensors: Default::default(),
-        };
+        let mut file = TensorFile::new();
         self.optimizer.save_to(&mut file)?;
         Ok(file)
     }
@@ -343,14 +331,13 @@ impl Member {
 
     /// The tensors of a step.
     pub fn io<'t>(&'t mut self, grad_a: &'t HostTensor, grad_b: &'t HostTensor) -> AdapterIo<'t> {
-        AdapterIo {
-            id: self.id,
-            a: self.a.view_mut(),
-            b: self.b.view_mut(),
-            grad_a: grad_a.view(),
-            grad_b: grad_b.view(),
-            base: None,
-        }
+        AdapterIo::new(
+            self.id,
+            self.a.view_mut(),
+            self.b.view_mut(),
+            grad_a.view(),
+            grad_b.view(),
+        )
     }
 
     /// The same values in memory of their own.

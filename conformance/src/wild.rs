@@ -164,10 +164,7 @@ pub fn cases(dtype: DType) -> impl Strategy<Value = Case> {
                 steps
             },
             adapter,
-            config: Config {
-                max_grad_norm,
-                ..Config::from(hyper)
-            },
+            config: Config::from(hyper).max_grad_norm(max_grad_norm),
             grad_scale,
             unpaired,
         },

@@ -8,7 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Batch, METHODS, all_variants, cpu_with, hyper, mixed};
-use lora_pro_core::{Backend, DType, Hyper, AdapterIo, StepIo};
+use lora_pro_core::backend::StepIo;
+use lora_pro_core::{AdapterIo, Backend, DType, Hyper};
 use lora_pro_cpu::Options;
 
 /// The system's allocator, counting.
@@ -50,11 +51,7 @@ fn steps_do_not_allocate() {
     for dtype in DType::PARAMETERS {
         for method in METHODS {
             for (moment_dtype, rounding) in all_variants(dtype) {
-                let hyper = Hyper {
-                    moment_dtype,
-                    rounding,
-                    ..hyper(method)
-                };
+                let hyper = hyper(method).moment_dtype(moment_dtype).rounding(rounding);
                 let mut batch = Batch::start(&make, &mixed(dtype), hyper).expect("valid");
                 batch.step(1).expect("a step");
                 let gradients = batch.gradients(2);

@@ -32,11 +32,7 @@ fn settings() -> impl Iterator<Item = (DType, Hyper)> {
         all_variants(dtype)
             .into_iter()
             .map(move |(moment_dtype, rounding)| {
-                let hyper = Hyper {
-                    moment_dtype,
-                    rounding,
-                    ..hyper(method)
-                };
+                let hyper = hyper(method).moment_dtype(moment_dtype).rounding(rounding);
                 (dtype, hyper)
             })
     })

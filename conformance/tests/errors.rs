@@ -1,9 +1,10 @@
 //! The words of errors: they name the adapter, the value and what would have been right.
 
 use lora_pro_conformance::subject::Subject;
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method, MomentDType,
-    Optimizer, AdapterIo, ParamSpec, Preset, Scale, Schedule, StepIo,
+    AdapterId, AdapterIo, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method,
+    MomentDType, Optimizer, ParamSpec, Preset, Scale, Schedule,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::Factors;
@@ -55,14 +56,13 @@ fn stepping(spoil: impl Fn(&mut [HostTensor; 4]), hyper: Hyper) -> Error {
     let mut tensors = [host(&factors.a), host(&factors.b), ones(2, 3), ones(4, 2)];
     spoil(&mut tensors);
     let [a, b, grad_a, grad_b] = &mut tensors;
-    let io = AdapterIo {
-        id: AdapterId(0),
-        a: a.view_mut(),
-        b: b.view_mut(),
-        grad_a: grad_a.view(),
-        grad_b: grad_b.view(),
-        base: None,
-    };
+    let io = AdapterIo::new(
+        AdapterId::from_index(0),
+        a.view_mut(),
+        b.view_mut(),
+        grad_a.view(),
+        grad_b.view(),
+    );
     let step = StepIo {
         adapters: &mut [io],
         params: &mut [],
@@ -94,13 +94,7 @@ fn adapters() {
 fn duplicates() {
     let mut optimizer = optimizer(Preset::Paper).expect("valid");
     optimizer.add_adapter(spec()).expect("valid");
-    let bias = |name: &str| ParamSpec {
-        name: name.into(),
-        rows: 1,
-        cols: 4,
-        dtype: DType::F64,
-        group: None,
-    };
+    let bias = |name: &str| ParamSpec::new(name, 1, 4).dtype(DType::F64);
     let messages = [
         optimizer.add_adapter(spec()).expect_err("refused"),
         optimizer
@@ -115,51 +109,22 @@ fn duplicates() {
 fn configurations() {
     let good = Preset::Paper.hyper();
     let mut grouped = Config::from(good);
-    grouped
-        .groups
-        .insert("head".into(), Hyper { beta2: 1.0, ..good });
-    let clipped = Config {
-        max_grad_norm: Some(-1.0),
-        ..Config::from(good)
-    };
+    grouped.groups.insert("head".into(), good.beta2(1.0));
+    let clipped = Config::from(good).max_grad_norm(Some(-1.0));
     let schedule = Schedule::Cosine {
         warmup: 10,
         total: 5,
     };
-    let scheduled = Config {
-        schedule,
-        ..Config::from(good)
-    };
+    let scheduled = Config::from(good).schedule(schedule);
     let messages = [
-        configuring(Hyper { lr: -1e-3, ..good }),
-        configuring(Hyper { eps: 0.0, ..good }),
-        configuring(Hyper {
-            damping: Damping::Relative(2.0),
-            ..good
-        }),
-        configuring(Hyper {
-            update_clip: Some(0.0),
-            ..good
-        }),
-        configuring(Hyper {
-            lr: 1.0,
-            weight_decay: 3.0,
-            ..good
-        }),
-        configuring(Hyper {
-            momentum: 0.9,
-            ..good
-        }),
-        configuring(Hyper {
-            method: Method::Sgd,
-            amsgrad: true,
-            ..good
-        }),
-        configuring(Hyper {
-            method: Method::Sgd,
-            weight_decay: 0.1,
-            ..good
-        }),
+        configuring(good.lr(-1e-3)),
+        configuring(good.eps(0.0)),
+        configuring(good.damping(Damping::Relative(2.0))),
+        configuring(good.update_clip(Some(0.0))),
+        configuring(good.lr(1.0).weight_decay(3.0)),
+        configuring(good.momentum(0.9)),
+        configuring(good.method(Method::Sgd).amsgrad(true)),
+        configuring(good.method(Method::Sgd).weight_decay(0.1)),
         configuring(grouped),
         configuring(clipped),
         configuring(scheduled),
@@ -185,13 +150,7 @@ fn steps() {
             |tensors| tensors[1] = HostTensor::zeros(DType::F32, [4, 2]),
             good,
         ),
-        stepping(
-            |_| (),
-            Hyper {
-                decay_base: true,
-                ..good
-            },
-        ),
+        stepping(|_| (), good.decay_base(true)),
         stepping(|tensors| tensors[0].view_mut().set(0, 0, 1e200), good),
     ]
     .map(|error| error.to_string());

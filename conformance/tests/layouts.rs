@@ -6,9 +6,10 @@ mod common;
 use common::layout::{LAYOUTS, Laid, Layout};
 use common::{METHODS, Make, adapter, cpu, hyper, reference};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterSpec, DType, HostTensor, Hyper, MatMut, MatRef, Location, Method, Optimizer, AdapterIo,
-    ParamIo, ParamSpec, Scale, StepIo,
+    AdapterIo, AdapterSpec, DType, HostTensor, Hyper, Location, MatMut, MatRef, Method, Optimizer,
+    ParamIo, ParamSpec, Scale,
 };
 use lora_pro_reference::factors::Factors;
 use lora_pro_reference::storage::{host, matrix};
@@ -20,10 +21,7 @@ const STEPS: u64 = 3;
 fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<HostTensor> {
     let mut turn = layouts.iter().cycle();
     let mut lay = |tensor: &HostTensor| Laid::new(tensor, *turn.next().expect("cycles"));
-    let hyper = Hyper {
-        decay_base: true,
-        ..hyper(method)
-    };
+    let hyper = hyper(method).decay_base(true);
     let mut optimizer = Optimizer::new(make(), hyper.into()).expect("valid");
     let (id, param_id) = register(&mut optimizer, spec);
     let start = spec.factors();
@@ -44,19 +42,9 @@ fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<H
         let grad_b = lay(&stored(&pair.b));
         let grad = lay(&stored(&uniform(&mut random, spec.n, spec.r)));
         let before = [grad_a.clone(), grad_b.clone(), grad.clone()];
-        let pair = AdapterIo {
-            id,
-            a: a.view_mut(),
-            b: b.view_mut(),
-            grad_a: grad_a.view(),
-            grad_b: grad_b.view(),
-            base: Some(base.view_mut()),
-        };
-        let param_io = ParamIo {
-            id: param_id,
-            value: param.view_mut(),
-            grad: grad.view(),
-        };
+        let pair = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
+            .w0(Some(base.view_mut()));
+        let param_io = ParamIo::new(param_id, param.view_mut(), grad.view());
         let io = StepIo {
             adapters: &mut [pair],
             params: &mut [param_io],
@@ -73,22 +61,10 @@ fn register(
     optimizer: &mut Optimizer,
     spec: &CaseSpec,
 ) -> (lora_pro_core::AdapterId, lora_pro_core::ParamId) {
-    let adapter = AdapterSpec {
-        name: "adapter".into(),
-        m: spec.m,
-        n: spec.n,
-        r: spec.r,
-        scale: Scale::Explicit(spec.s),
-        dtype: spec.dtype,
-        group: None,
-    };
-    let param = ParamSpec {
-        name: "param".into(),
-        rows: spec.n,
-        cols: spec.r,
-        dtype: spec.dtype,
-        group: None,
-    };
+    let adapter = AdapterSpec::new("adapter", spec.m, spec.n, spec.r)
+        .scale(Scale::Explicit(spec.s))
+        .dtype(spec.dtype);
+    let param = ParamSpec::new("param", spec.n, spec.r).dtype(spec.dtype);
     let id = optimizer.add_adapter(adapter).expect("valid");
     (id, optimizer.add_param(param).expect("valid"))
 }
@@ -136,14 +112,13 @@ fn interleaved(make: Make, method: Method) {
     let mut expected = (host(&start.a, spec.dtype), host(&start.b, spec.dtype));
     let mut optimizer = Optimizer::new(make(), hyper(method).into()).expect("valid");
     let (id, _) = register(&mut optimizer, &spec);
-    let io = AdapterIo {
+    let io = AdapterIo::new(
         id,
-        a: expected.0.view_mut(),
-        b: expected.1.view_mut(),
-        grad_a: grad_a.view(),
-        grad_b: grad_b.view(),
-        base: None,
-    };
+        expected.0.view_mut(),
+        expected.1.view_mut(),
+        grad_a.view(),
+        grad_b.view(),
+    );
     let io = StepIo {
         adapters: &mut [io],
         params: &mut [],
@@ -165,14 +140,13 @@ fn interleaved(make: Make, method: Method) {
     // SAFETY: A's elements are the even ones of `both`, the gradient's the odd ones; neither view
     // reaches the other's, and `both` is not touched while they live.
     let io = unsafe {
-        AdapterIo {
+        AdapterIo::new(
             id,
-            a: MatMut::from_raw(ptr, shape, strides, DType::F32, Location::Host),
-            b: b.view_mut(),
-            grad_a: MatRef::from_raw(ptr.add(4), shape, strides, DType::F32, Location::Host),
-            grad_b: grad_b.view(),
-            base: None,
-        }
+            MatMut::from_raw(ptr, shape, strides, DType::F32, Location::Host),
+            b.view_mut(),
+            MatRef::from_raw(ptr.add(4), shape, strides, DType::F32, Location::Host),
+            grad_b.view(),
+        )
     };
     let io = StepIo {
         adapters: &mut [io],

@@ -5,9 +5,10 @@ use lora_pro_conformance::planted::PlantedBackend;
 use lora_pro_conformance::sample::uniform;
 use lora_pro_conformance::subject::{Run, Subject};
 use lora_pro_conformance::wild::cases;
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterReport, Backend, DType, HostTensor, Method, ParamId, ParamIo, ParamSpec, StepIo,
-    StepReport, TensorFile,
+    AdapterReport, Backend, DType, HostTensor, Method, ParamId, ParamIo, ParamSpec, StepReport,
+    TensorFile,
 };
 use lora_pro_reference::ReferenceBackend;
 use proptest::prelude::*;
@@ -51,13 +52,7 @@ fn trajectory(make: fn() -> Box<dyn Backend>, case: &Case) -> Vec<Outcome> {
     let optimizer = run.parts().0;
     optimizer.set_grad_scale(case.grad_scale).expect("a factor");
     optimizer
-        .add_param(ParamSpec {
-            name: "bias".into(),
-            rows: 1,
-            cols: spec.m,
-            dtype: spec.dtype,
-            group: None,
-        })
+        .add_param(ParamSpec::new("bias", 1, spec.m).dtype(spec.dtype))
         .expect("a parameter");
     let mut step = |t| {
         let gradients = spec.gradients(&run.factors(), t);
@@ -65,17 +60,10 @@ fn trajectory(make: fn() -> Box<dyn Backend>, case: &Case) -> Vec<Outcome> {
         let grad = subject.host(&uniform(&mut random, 1, spec.m));
         let (optimizer, members) = run.parts();
         let mut io = members[0].io(&grad_a, &grad_b);
-        io.base = config.hyper.decay_base.then(|| base.view_mut());
-        let param = ParamIo {
-            id: ParamId(0),
-            value: bias.view_mut(),
-            grad: grad.view(),
-        };
+        io.w0 = config.hyper.decay_base.then(|| base.view_mut());
+        let param = ParamIo::new(ParamId::from_index(0), bias.view_mut(), grad.view());
         let report = optimizer
-            .step(StepIo {
-                adapters: &mut [io],
-                params: &mut [param],
-            })
+            .step_with_params(&mut [io], &mut [param])
             .expect("a step");
         Outcome {
             report,

@@ -37,11 +37,8 @@ fn overflowing_factors(make: Make) {
                 let calm = hyper(method);
                 let groups = BTreeMap::from([(
                     "wild".to_string(),
-                    Hyper {
-                        lr: if dtype == DType::F16 { 1e6 } else { 1e41 },
-                        weight_decay: 0.0,
-                        ..calm
-                    },
+                    calm.lr(if dtype == DType::F16 { 1e6 } else { 1e41 })
+                        .weight_decay(0.0),
                 )]);
                 let config = Config {
                     groups,
@@ -170,10 +167,7 @@ fn cuda_refuses_broken_entries() {
 /// Where broken gradients are to be skipped, the whole batch is, and then goes on.
 fn skips(make: Make) {
     for method in METHODS {
-        let config = Config {
-            on_non_finite: OnNonFinite::Skip,
-            ..Config::from(hyper(method))
-        };
+        let config = Config::from(hyper(method)).on_non_finite(OnNonFinite::Skip);
         let mut batch = Batch::start(make, &specs(DType::F16), config.clone()).expect("valid");
         let mut straight = Batch::start(make, &specs(DType::F16), config).expect("valid");
         for t in 1..=3 {

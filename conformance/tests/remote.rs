@@ -19,9 +19,10 @@ use lora_pro_conformance::remote::{Description, Limits, Opt, Remote};
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::subject::Subject;
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, OnNonFinite, ParamId, ParamIo,
-    ParamSpec, Preset, StepIo,
+    Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, OnNonFinite, ParamId,
+    ParamIo, ParamSpec, Preset,
 };
 
 /// The child in Rust with one of its faults, or with none.
@@ -64,10 +65,7 @@ fn cases(dtype: DType) -> [CaseSpec; 3] {
 fn a_served_backend_is_the_backend_to_the_last_bit() {
     for dtype in DType::PARAMETERS {
         for method in METHODS {
-            let config = Config {
-                max_grad_norm: Some(0.5),
-                ..Config::from(hyper(method))
-            };
+            let config = Config::from(hyper(method)).max_grad_norm(Some(0.5));
             let run = |make| Batch::start(make, &cases(dtype), config.clone())?.finish(5);
             let here = run(&reference).expect("steps");
             let there = run(&remote).expect("steps");
@@ -155,22 +153,12 @@ fn sessions_do_not_meet() {
 fn parameters_without_a_pair_are_stepped() {
     let run = |make| {
         let mut batch = Batch::start(make, &cases(DType::F32), hyper(Method::Full)).expect("valid");
-        let bias = ParamSpec {
-            name: "bias".into(),
-            rows: 1,
-            cols: 4,
-            dtype: DType::F32,
-            group: None,
-        };
+        let bias = ParamSpec::new("bias", 1, 4);
         batch.optimizer.add_param(bias).expect("valid");
         let mut value = HostTensor::from_fn(DType::F32, [1, 4], |_, j| j as f64);
         let grad = HostTensor::from_fn(DType::F32, [1, 4], |_, j| 0.5 - j as f64);
         for _ in 0..3 {
-            let param = ParamIo {
-                id: ParamId(0),
-                value: value.view_mut(),
-                grad: grad.view(),
-            };
+            let param = ParamIo::new(ParamId::from_index(0), value.view_mut(), grad.view());
             let io = StepIo {
                 adapters: &mut [],
                 params: &mut [param],
@@ -293,83 +281,22 @@ fn memory_is_limited() {
 #[test]
 fn what_is_not_described_is_not_asked() {
     let remote = start("modest").expect("starts");
-    let good = Hyper {
-        method: Method::Efficient,
-        damping: Damping::Absolute(1e-8),
-        ..Preset::Paper.hyper()
-    };
+    let good = Preset::Paper
+        .hyper()
+        .method(Method::Efficient)
+        .damping(Damping::Absolute(1e-8));
     assert_eq!(fails(&remote, good), "no error");
     let mut messages = vec![
-        fails(
-            &remote,
-            Hyper {
-                method: Method::Full,
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Hyper {
-                damping: Damping::Absolute(1e-6),
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Hyper {
-                damping: Damping::None,
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Hyper {
-                amsgrad: true,
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Hyper {
-                maximize: true,
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Hyper {
-                weight_decay: 0.1,
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Hyper {
-                lr_ratio: 2.0,
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Hyper {
-                update_clip: Some(0.1),
-                ..good
-            },
-        ),
-        fails(
-            &remote,
-            Config {
-                max_grad_norm: Some(1.0),
-                ..Config::from(good)
-            },
-        ),
-        fails(
-            &remote,
-            Config {
-                on_non_finite: OnNonFinite::Skip,
-                ..Config::from(good)
-            },
-        ),
+        fails(&remote, good.method(Method::Full)),
+        fails(&remote, good.damping(Damping::Absolute(1e-6))),
+        fails(&remote, good.damping(Damping::None)),
+        fails(&remote, good.amsgrad(true)),
+        fails(&remote, good.maximize(true)),
+        fails(&remote, good.weight_decay(0.1)),
+        fails(&remote, good.lr_ratio(2.0)),
+        fails(&remote, good.update_clip(Some(0.1))),
+        fails(&remote, Config::from(good).max_grad_norm(Some(1.0))),
+        fails(&remote, Config::from(good).on_non_finite(OnNonFinite::Skip)),
     ];
     for message in &mut messages {
         let end = message.find('\n').expect("two lines");
@@ -395,10 +322,7 @@ fn state_that_is_not_shown_is_unsupported() {
 fn what_a_child_leaves_out_is_computed() {
     let remote = start("lazy").expect("starts");
     let make = || remote.backend();
-    let config = Config {
-        max_grad_norm: Some(1e-3),
-        ..Config::from(hyper(Method::Full))
-    };
+    let config = Config::from(hyper(Method::Full)).max_grad_norm(Some(1e-3));
     let mut batch = Batch::start(&make, &cases(DType::F64), config).expect("valid");
     let report = batch.step(1).expect("steps");
     assert!((report.grad_clip * report.grad_norm - 1e-3).abs() < 1e-15);
@@ -470,10 +394,7 @@ fn messages() {
             rows: 1,
             cols: 4,
             dtype: DType::F32,
-            hyper: Hyper {
-                damping: Damping::None,
-                ..Preset::Paper.hyper()
-            },
+            hyper: Preset::Paper.hyper().damping(Damping::None),
             t: 1,
             load: false,
         }],
@@ -552,11 +473,7 @@ fn python(script: &str, modules: &str, method: Method) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python/examples");
     let command = format!("'{python}' '{}'", folder.join(script).display());
     let remote = Remote::start(&command, Limits::default()).expect("starts");
-    let config = Hyper {
-        amsgrad: false,
-        damping: Damping::None,
-        ..hyper(method)
-    };
+    let config = hyper(method).amsgrad(false).damping(Damping::None);
     let cases = cases(DType::F64);
     let make = || remote.backend();
     let mut there = Batch::start(&make, &cases, config).expect("valid");

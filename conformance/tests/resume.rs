@@ -4,7 +4,8 @@ mod common;
 
 use common::{Batch, METHODS, Make, adapter, cpu, cuda, differing, hyper, reference, variants};
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{DType, Hyper, MOMENT_BLOCK, Method, MomentDType, Rounding};
+use lora_pro_core::backend::MOMENT_BLOCK;
+use lora_pro_core::{DType, Hyper, Method, MomentDType, Rounding};
 
 /// Steps of a trajectory; it is interrupted before each of them.
 const STEPS: u64 = 4;
@@ -32,11 +33,7 @@ fn continues_everywhere(make: Make) {
     for dtype in DType::PARAMETERS {
         for method in METHODS {
             for (moment_dtype, rounding) in variants(dtype) {
-                let hyper = Hyper {
-                    moment_dtype,
-                    rounding,
-                    ..hyper(method)
-                };
+                let hyper = hyper(method).moment_dtype(moment_dtype).rounding(rounding);
                 continues(make, dtype, hyper);
             }
         }
@@ -61,10 +58,7 @@ fn cuda_continues_to_the_last_bit() {
 fn continues_stochastic_rounding(make: Make) {
     for dtype in [DType::Bf16, DType::F16] {
         for method in METHODS {
-            let hyper = Hyper {
-                rounding: Rounding::Stochastic,
-                ..hyper(method)
-            };
+            let hyper = hyper(method).rounding(Rounding::Stochastic);
             continues(make, dtype, hyper);
         }
     }
@@ -83,11 +77,9 @@ fn cuda_continues_stochastic_rounding() {
 fn continues_8_bit_moments(make: Make, dtypes: &[DType]) {
     for dtype in dtypes {
         for amsgrad in [false, true] {
-            let hyper = Hyper {
-                moment_dtype: MomentDType::EightBit,
-                amsgrad,
-                ..hyper(Method::Full)
-            };
+            let hyper = hyper(Method::Full)
+                .moment_dtype(MomentDType::EightBit)
+                .amsgrad(amsgrad);
             continues(make, *dtype, hyper);
         }
     }
@@ -106,10 +98,7 @@ fn cuda_continues_8_bit_moments() {
 /// The tensors of 8-bit moments are what core says: codes of W's shape, one scale per block.
 #[test]
 fn tensors_of_8_bit_moments() {
-    let hyper = Hyper {
-        moment_dtype: MomentDType::EightBit,
-        ..hyper(Method::Full)
-    };
+    let hyper = hyper(Method::Full).moment_dtype(MomentDType::EightBit);
     let mut batch = Batch::start(&cpu, &specs(DType::F32)[..1], hyper).expect("valid");
     batch.step(1).expect("a step");
     let saved = batch.saved().expect("saves");
@@ -142,11 +131,7 @@ fn checkpoints_move_between_backends() {
     for dtype in DType::PARAMETERS {
         for method in METHODS {
             for (moment_dtype, rounding) in variants(dtype) {
-                let hyper = Hyper {
-                    moment_dtype,
-                    rounding,
-                    ..hyper(method)
-                };
+                let hyper = hyper(method).moment_dtype(moment_dtype).rounding(rounding);
                 for [from, to] in routes.map(|route| route.map(|k| there[k])) {
                     let mut batch = Batch::start(from, &specs(dtype), hyper).expect("valid");
                     batch.step(1).expect("a step");

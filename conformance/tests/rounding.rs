@@ -43,10 +43,7 @@ fn rounded_to_nearest(make: Make) {
     for rounding in [Rounding::Stochastic, Rounding::MasterCopy] {
         let spec = adapter(9, 70, 3, DType::F32);
         let finish = |rounding| {
-            let hyper = Hyper {
-                rounding,
-                ..hyper(Method::Full)
-            };
+            let hyper = hyper(Method::Full).rounding(rounding);
             let batch = Batch::start(make, &[spec], hyper).expect("valid");
             batch.finish(STEPS).expect("steps")
         };

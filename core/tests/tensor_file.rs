@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lora_pro_core::{DType, TensorData, TensorFile, previous};
+use lora_pro_core::{DType, TensorData, TensorFile, backup_path};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -39,7 +39,7 @@ fn the_file_before_stays() {
         file(number).save(&path).expect("written");
     }
     assert_eq!(TensorFile::load(&path).expect("read"), file(3));
-    assert_eq!(TensorFile::load(&previous(&path)).expect("read"), file(2));
+    assert_eq!(TensorFile::load(&backup_path(&path)).expect("read"), file(2));
     let left = std::fs::read_dir(folder.path()).expect("readable").count();
     assert_eq!(left, 2, "no temporary file is left");
 }
@@ -78,7 +78,7 @@ fn a_damaged_file_is_refused_with_the_way_back() {
         message.contains("checkpoint.previous.safetensors"),
         "{message}"
     );
-    assert_eq!(TensorFile::load(&previous(&path)).expect("read"), file(1));
+    assert_eq!(TensorFile::load(&backup_path(&path)).expect("read"), file(1));
 }
 
 #[test]

@@ -5,9 +5,10 @@
 //! takes some minutes. One line per method, kind and step:
 //! `||s B A - s B A of the reference||_F / ||s B A of the reference||_F`.
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Backend, Config, DType, Error, HostTensor, Hyper, Method, Optimizer,
-    AdapterIo, Preset, Rounding, Scale, StepIo,
+    AdapterId, AdapterIo, AdapterSpec, Backend, Config, DType, Error, HostTensor, Hyper, Method,
+    Optimizer, Preset, Rounding, Scale,
 };
 use lora_pro_cpu::CpuBackend;
 use lora_pro_reference::ReferenceBackend;
@@ -41,15 +42,11 @@ impl Run {
         hyper: Hyper,
     ) -> Result<Self, Error> {
         let mut optimizer = Optimizer::new(backend, Config::from(hyper))?;
-        let id = optimizer.add_adapter(AdapterSpec {
-            name: "attention".into(),
-            m: SIZE,
-            n: SIZE,
-            r: RANK,
-            scale: Scale::Explicit(S),
-            dtype,
-            group: None,
-        })?;
+        let id = optimizer.add_adapter(
+            AdapterSpec::new("attention", SIZE, SIZE, RANK)
+                .scale(Scale::Explicit(S))
+                .dtype(dtype),
+        )?;
         let limit = 1.0 / (SIZE as f64).sqrt();
         let mut random = ChaCha8Rng::seed_from_u64(1);
         // All runs start from numbers that bf16 holds.
@@ -85,18 +82,14 @@ impl Run {
         let g = self.product() - towards;
         let pair = factor_gradients(&self.factors(), &g);
         let (grad_a, grad_b) = (host(&pair.a, self.dtype), host(&pair.b, self.dtype));
-        let io = AdapterIo {
-            id: self.id,
-            a: self.a.view_mut(),
-            b: self.b.view_mut(),
-            grad_a: grad_a.view(),
-            grad_b: grad_b.view(),
-            base: None,
-        };
-        self.optimizer.step(StepIo {
-            adapters: &mut [io],
-            params: &mut [],
-        })?;
+        let io = AdapterIo::new(
+            self.id,
+            self.a.view_mut(),
+            self.b.view_mut(),
+            grad_a.view(),
+            grad_b.view(),
+        );
+        self.optimizer.step(&mut [io])?;
         Ok(())
     }
 }
@@ -126,11 +119,7 @@ fn main() -> Result<(), Error> {
     println!("method,kind,step,error");
     let task = Task::new();
     for method in [Method::Full, Method::Efficient, Method::Factored] {
-        let hyper = Hyper {
-            method,
-            lr: 5e-4,
-            ..Preset::Recommended.hyper()
-        };
+        let hyper = Preset::Recommended.hyper().method(method).lr(5e-4);
         let mut reference = Run::new(
             "reference",
             Box::new(ReferenceBackend::new()),
@@ -144,7 +133,7 @@ fn main() -> Result<(), Error> {
             ("bf16, stochastic", DType::Bf16, Rounding::Stochastic),
             ("bf16, nearest", DType::Bf16, Rounding::Nearest),
         ] {
-            let hyper = Hyper { rounding, ..hyper };
+            let hyper = hyper.rounding(rounding);
             runs.push(Run::new(kind, Box::new(CpuBackend::new()), dtype, hyper)?);
         }
         for t in 1..=STEPS {

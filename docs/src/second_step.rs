@@ -18,11 +18,7 @@ pub fn by_rate() -> Result<String, Error> {
             Damping::Absolute(1e-8),
             Damping::Relative(0.1),
         ] {
-            let config = Config::from(Hyper {
-                lr,
-                damping,
-                ..undamped(Method::Full)
-            });
+            let config = Config::from(undamped(Method::Full).lr(lr).damping(damping));
             let name = [format!("{lr:.0e}"), words(damping)];
             rows.push((name, first_five(config)?));
         }
@@ -43,10 +39,7 @@ pub fn by_method() -> Result<String, Error> {
         Method::Full,
     ] {
         for x in [XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero] {
-            let config = Config::from(Hyper {
-                x,
-                ..undamped(method)
-            });
+            let config = Config::from(undamped(method).x(x));
             rows.push(([method.to_string(), x.to_string()], first_five(config)?));
         }
     }
@@ -66,19 +59,12 @@ pub fn with_warm_up() -> Result<String, Error> {
             Damping::Absolute(1e-8),
             Damping::Relative(0.1),
         ] {
-            let hyper = Hyper {
-                x,
-                damping,
-                ..undamped(Method::Full)
-            };
+            let hyper = undamped(Method::Full).x(x).damping(damping);
             let schedule = Schedule::Linear {
                 warmup: 120,
                 total: 1000,
             };
-            let mut toy = Toy::new(Config {
-                schedule,
-                ..Config::from(hyper)
-            })?;
+            let mut toy = Toy::new(Config::from(hyper).schedule(schedule))?;
             let before = toy.size_of_a();
             let mut largest = 0.0f64;
             for _ in 0..120 {
@@ -92,12 +78,11 @@ pub fn with_warm_up() -> Result<String, Error> {
 }
 
 fn undamped(method: Method) -> Hyper {
-    Hyper {
-        method,
-        lr: 1e-4,
-        damping: Damping::None,
-        ..Preset::Paper.hyper()
-    }
+    Preset::Paper
+        .hyper()
+        .method(method)
+        .lr(1e-4)
+        .damping(Damping::None)
 }
 
 fn first_five(config: Config) -> Result<Vec<f64>, Error> {

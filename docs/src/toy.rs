@@ -1,7 +1,8 @@
 //! One small adapter with a target, stepped by the reference.
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, Optimizer, AdapterIo, Scale, StepIo,
+    AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, HostTensor, Optimizer, Scale,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::factors::{Factors, factor_gradients};
@@ -32,15 +33,11 @@ impl Toy {
     /// Where the configuration is refused.
     pub fn new(config: Config) -> Result<Self, Error> {
         let mut optimizer = Optimizer::new(Box::new(ReferenceBackend::new()), config)?;
-        let id = optimizer.add_adapter(AdapterSpec {
-            name: "toy".into(),
-            m: M,
-            n: N,
-            r: R,
-            scale: Scale::Alpha(ALPHA),
-            dtype: DType::F64,
-            group: None,
-        })?;
+        let id = optimizer.add_adapter(
+            AdapterSpec::new("toy", M, N, R)
+                .alpha(ALPHA)
+                .dtype(DType::F64),
+        )?;
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut uniform = |rows, cols, limit: f64| {
             DMatrix::from_fn(rows, cols, |_, _| rng.random_range(-limit..limit))
@@ -60,19 +57,18 @@ impl Toy {
     /// As [`Optimizer::step`].
     pub fn step(&mut self) -> Result<f64, Error> {
         let (grad_a, grad_b) = self.gradients();
-        let mut pair = AdapterIo {
-            id: self.id,
-            a: self.a.view_mut(),
-            b: self.b.view_mut(),
-            grad_a: grad_a.view(),
-            grad_b: grad_b.view(),
-            base: None,
-        };
-        self.optimizer.step(StepIo {
-            adapters: std::slice::from_mut(&mut pair),
-            params: &mut [],
-        })?;
-        Ok(self.optimizer.adapters()[self.id.0].report.relative_update[0])
+        let mut pair = AdapterIo::new(
+            self.id,
+            self.a.view_mut(),
+            self.b.view_mut(),
+            grad_a.view(),
+            grad_b.view(),
+        );
+        self.optimizer.step(std::slice::from_mut(&mut pair))?;
+        Ok(self.optimizer.adapters()[self.id.index()]
+            .report
+            .relative_update
+            .a)
     }
 
     /// |A|.

@@ -171,12 +171,10 @@ impl Adapted {
     ) -> Result<Tensor, Error> {
         let value = Trained::new(start)?;
         let [rows, cols] = value.host.shape();
-        let spec = ParamSpec {
-            name,
-            rows,
-            cols,
-            dtype: DType::F32,
-            group: group.map(Into::into),
+        let spec = {
+            let mut spec = ParamSpec::new(name, rows, cols);
+            spec.group = group.map(Into::into);
+            spec
         };
         let variable = value.var.as_tensor().clone();
         self.params.push(Param { spec, value });
@@ -192,15 +190,7 @@ fn adapter_spec(
     scale: lora_pro_core::Scale,
 ) -> Result<AdapterSpec, Error> {
     let (m, n) = layer.weight().dims2().map_err(candle)?;
-    let spec = AdapterSpec {
-        name: name.into(),
-        m,
-        n,
-        r,
-        scale,
-        dtype: DType::F32,
-        group: None,
-    };
+    let spec = AdapterSpec::new(name, m, n, r).scale(scale);
     spec.validate()?;
     Ok(spec)
 }

@@ -28,7 +28,7 @@ struct Header {
 
 impl Trainer {
     /// Writes the whole state, atomically; the file it replaces stays as
-    /// [`lora_pro_core::previous`].
+    /// [`lora_pro_core::backup_path`].
     pub fn save(&mut self, path: &Path) -> Result<(), Error> {
         let header = Header {
             format_version: FORMAT_VERSION,

@@ -112,15 +112,11 @@ impl Contender {
 
     fn config(&self, experiment: &Experiment, lr: f64) -> Config {
         // What AdamW needs is the same for weights and for adapters.
-        let hyper = Hyper {
-            method: self.method.unwrap_or(Method::Lora),
-            lr,
-            lr_ratio: self.lr_ratio,
-            ..experiment.hyper
-        };
-        Config {
-            schedule: experiment.schedule,
-            ..Config::from(hyper)
-        }
+        let hyper = experiment
+            .hyper
+            .method(self.method.unwrap_or(Method::Lora))
+            .lr(lr)
+            .lr_ratio(self.lr_ratio);
+        Config::from(hyper).schedule(experiment.schedule)
     }
 }

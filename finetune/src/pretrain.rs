@@ -17,21 +17,14 @@ pub fn pretrain(
     backend: Box<dyn Backend>,
 ) -> Result<Network, Error> {
     let how = &experiment.pretraining;
-    let hyper = Hyper {
-        method: Method::Lora,
-        lr: how.lr,
-        ..Preset::Paper.hyper()
-    };
+    let hyper = Preset::Paper.hyper().method(Method::Lora).lr(how.lr);
     let schedule = Schedule::Linear {
         warmup: 0,
         total: how.steps as u64,
     };
     let run = Run {
         trains: Trains::Everything,
-        config: Config {
-            schedule,
-            ..Config::from(hyper)
-        },
+        config: Config::from(hyper).schedule(schedule),
         seed: how.seed,
         batch: how.batch.min(data.len()),
         steps: how.steps,

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Tensor, backprop::GradStore};
 use candle_nn::loss::cross_entropy;
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterReport, Backend, Error, Optimizer, AdapterIo, ParamId, ParamIo, StepIo,
+    AdapterId, AdapterIo, AdapterReport, Backend, Error, Optimizer, ParamId, ParamIo,
 };
 
 use crate::{
@@ -130,7 +131,9 @@ impl Trainer {
 
     /// One step of the optimizer, on gradients borrowed from candle.
     fn update(&mut self, gradients: &GradStore) -> Result<(), Error> {
-        let Adapted { adapters, params, .. } = &mut self.adapted;
+        let Adapted {
+            adapters, params, ..
+        } = &mut self.adapted;
         let borrow_pair = |pair: &_| borrow_pair(pair, gradients);
         let of_pairs = adapters
             .iter()
@@ -142,33 +145,26 @@ impl Trainer {
             .zip(adapters)
             .zip(&of_pairs)
             .map(|((id, pair), [grad_a, grad_b])| {
-                Ok(AdapterIo {
-                    id: AdapterId(id),
-                    a: pair.a.host.view_mut(),
-                    b: pair.b.host.view_mut(),
-                    grad_a: grad_a.view()?,
-                    grad_b: grad_b.view()?,
-                    base: None,
-                })
+                Ok(AdapterIo::new(
+                    AdapterId::from_index(id),
+                    pair.a.host.view_mut(),
+                    pair.b.host.view_mut(),
+                    grad_a.view()?,
+                    grad_b.view()?,
+                ))
             });
         let param_io = (0..)
             .zip(params)
             .zip(&of_params)
             .map(|((id, param), grad)| {
                 let (value, grad) = (param.value.host.view_mut(), grad.view()?);
-                Ok(ParamIo {
-                    id: ParamId(id),
-                    value,
-                    grad,
-                })
+                Ok(ParamIo::new(ParamId::from_index(id), value, grad))
             });
         let mut pair_io = pair_io.collect::<Result<Vec<_>, Error>>()?;
         let mut param_io = param_io.collect::<Result<Vec<_>, Error>>()?;
         let start = Instant::now();
-        self.optimizer.step(StepIo {
-            adapters: &mut pair_io,
-            params: &mut param_io,
-        })?;
+        self.optimizer
+            .step_with_params(&mut pair_io, &mut param_io)?;
         self.optimizer.sync()?;
         self.optimizer_time.push(start.elapsed());
         Ok(())
@@ -176,7 +172,7 @@ impl Trainer {
 
     fn largest_update(&self) -> f64 {
         self.reports()
-            .map(|(_, report)| report.relative_update[0])
+            .map(|(_, report)| report.relative_update.a)
             .fold(0.0, f64::max)
     }
 

@@ -5,7 +5,7 @@ mod common;
 use std::{fs, path::Path};
 
 use common::{backend, problem, trainer};
-use lora_pro_core::{TensorFile, previous};
+use lora_pro_core::{TensorFile, backup_path};
 use lora_pro_finetune::{CONTENDERS, Problem, Trainer};
 
 fn steps(trainer: &mut Trainer, count: usize) {
@@ -91,7 +91,7 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_loads() {
         "{reason}"
     );
 
-    let earlier = Trainer::load(&previous(&path), &problem.train, backend().unwrap()).unwrap();
+    let earlier = Trainer::load(&backup_path(&path), &problem.train, backend().unwrap()).unwrap();
     assert_eq!(earlier.steps_done(), 3);
 }
 
@@ -111,12 +111,7 @@ fn a_file_of_another_kind_is_refused() {
         reason.contains("its format version is 99, this program reads 1"),
         "{reason}"
     );
-    TensorFile {
-        document: serde_json::json!({}),
-        tensors: Default::default(),
-    }
-    .save(&path)
-    .unwrap();
+    TensorFile::new().save(&path).unwrap();
     let reason = refusal(&path, &problem);
     assert!(reason.contains("it holds no training run"), "{reason}");
     let reason = refusal(&folder.path().join("none.safetensors"), &problem);

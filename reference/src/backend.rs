@@ -1,9 +1,11 @@
 //! The reference as a backend like any other: compute everything, then write everything.
 
+use lora_pro_core::backend::{
+    AdapterSlot, Buffer, Control, ParamSlot, Rejection, Slots, StateTensor, StepIo, foreign_buffer,
+};
 use lora_pro_core::{
-    AdapterReport, Backend, Buffer, Control, DType, Determinism, Error, HostTensor, Manifest,
-    Location, AdapterIo, AdapterSlot, ParamIo, ParamSlot, Rejection, Rounding, Slots, StateTensor,
-    StepIo, StepReport, foreign_buffer,
+    AdapterIo, AdapterReport, Backend, DType, Determinism, Error, HostTensor, Location, Manifest,
+    ParamIo, Rounding, StepReport,
 };
 use nalgebra::DMatrix;
 
@@ -65,7 +67,7 @@ impl Backend for ReferenceBackend {
     fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
         let host = buffer
             .get::<HostTensor>()
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?;
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?;
         Ok(host.bytes().to_vec())
     }
 
@@ -77,7 +79,7 @@ impl Backend for ReferenceBackend {
     ) -> Result<(), Error> {
         let host = buffer
             .get_mut::<HostTensor>()
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name))?;
+            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?;
         tensor.check_bytes(bytes)?;
         if let Some(new) = HostTensor::from_bytes(tensor.dtype, tensor.shape, bytes.to_vec()) {
             *host = new;
@@ -95,25 +97,25 @@ impl Backend for ReferenceBackend {
             Ok(gradients) => gradients,
             Err(error) => {
                 let of_gradient = true;
-                return Rejection { error, of_gradient }.settle(control);
+                return Rejection { error, of_gradient }.into_outcome(control);
             }
         };
         let grad_clip = gradient_clip(control.max_grad_norm, gradients.norm);
         let mut adapters = Vec::new();
         for (pair, gradient) in io.adapters.iter().zip(&gradients.adapters) {
-            let slot = &slots.adapters[pair.id.0];
+            let slot = &slots.adapters[pair.id.index()];
             adapters.push(self.pair_step(slot, pair, gradient, grad_clip, control)?);
         }
         let mut params = Vec::new();
         for (param, gradient) in io.params.iter().zip(&gradients.params) {
-            let slot = &slots.params[param.id.0];
+            let slot = &slots.params[param.id.index()];
             params.push(param_step(slot, param, &(gradient * grad_clip), control)?);
         }
         for (pair, new) in io.adapters.iter_mut().zip(adapters) {
-            commit_pair(&mut slots.adapters[pair.id.0], pair, new)?;
+            commit_pair(&mut slots.adapters[pair.id.index()], pair, new)?;
         }
         for (param, new) in io.params.iter_mut().zip(params) {
-            commit_param(&mut slots.params[param.id.0], param, &new)?;
+            commit_param(&mut slots.params[param.id.index()], param, &new)?;
         }
         Ok(StepReport {
             lr_factor: control.lr_factor,
@@ -197,14 +199,14 @@ fn read_gradients(slots: &Slots<'_>, io: &StepIo<'_, '_>, scale: f64) -> Result<
     };
     let mut squares = 0.0;
     for pair in io.adapters.iter() {
-        let subject = slots.adapters[pair.id.0].spec.subject();
+        let subject = slots.adapters[pair.id.index()].spec.subject();
         let a = finite(&pair.grad_a, &subject, "grad A")? * scale;
         let b = finite(&pair.grad_b, &subject, "grad B")? * scale;
         squares += a.norm_squared() + b.norm_squared();
         gradients.adapters.push(Pair { a, b });
     }
     for param in io.params.iter() {
-        let subject = slots.params[param.id.0].spec.subject();
+        let subject = slots.params[param.id.index()].spec.subject();
         let gradient = finite(&param.grad, &subject, "grad")? * scale;
         squares += gradient.norm_squared();
         gradients.params.push(gradient);
@@ -248,7 +250,7 @@ fn commit_pair(slot: &mut AdapterSlot, io: &mut AdapterIo<'_>, new: Stepped) -> 
     save_master(&mut slot.state, "master_b", &new.factors.b)?;
     store(&new.factors.a, &mut io.a);
     store(&new.factors.b, &mut io.b);
-    if let Some(base) = io.base.as_mut().filter(|_| slot.hyper.decay_base) {
+    if let Some(base) = io.w0.as_mut().filter(|_| slot.hyper.decay_base) {
         let decayed = crate::storage::matrix(&base.as_ref()) * new.base_decay;
         store(&decayed, base);
     }

@@ -1,6 +1,6 @@
 //! The two clips: of gradients before the adjustment, of updates after it.
 
-use lora_pro_core::relative;
+use lora_pro_core::backend::ratio_or_zero;
 use nalgebra::DMatrix;
 
 use crate::factors::{Factors, Pair};
@@ -38,7 +38,7 @@ pub fn gradient_clip(limit: Option<f64>, norm: f64) -> f64 {
 /// ```
 pub fn update_clip(limit: Option<f64>, factors: &Factors, update: &Pair) -> f64 {
     let size =
-        |update: &DMatrix<f64>, factor: &DMatrix<f64>| relative(update.norm(), factor.norm());
+        |update: &DMatrix<f64>, factor: &DMatrix<f64>| ratio_or_zero(update.norm(), factor.norm());
     let moved = if factors.a.norm() >= factors.b.norm() {
         size(&update.a, &factors.a)
     } else {

@@ -23,7 +23,7 @@ pub struct Decay {
 /// ```
 /// use lora_pro_core::{Hyper, Method, Preset};
 /// use lora_pro_reference::decay::decay;
-/// let hyper = Hyper { method: Method::Full, weight_decay: 0.75, ..Preset::Paper.hyper() };
+/// let hyper = Preset::Paper.hyper().method(Method::Full).weight_decay(0.75);
 /// assert_eq!(decay(&hyper, 1.0).a, 0.5);
 /// assert_eq!(decay(&hyper, 1.0).base, 1.0);
 /// ```

@@ -70,7 +70,7 @@ pub fn mean_squares(e: &DMatrix<f64>) -> Means {
 /// use lora_pro_reference::factored::{Factored, Means, averaged};
 /// use lora_pro_reference::factors::Factors;
 /// use nalgebra::{dmatrix, dvector};
-/// let hyper = Hyper { beta1: 0.5, beta2: 0.75, ..Preset::Paper.hyper() };
+/// let hyper = Preset::Paper.hyper().beta1(0.5).beta2(0.75);
 /// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![1.0, 0.0], s: 2.0 };
 /// let zero = Factored {
 ///     y: dmatrix![0.0, 0.0],

@@ -14,7 +14,7 @@ use nalgebra::DMatrix;
 /// assert_eq!(gap(&dmatrix![3.0, 4.0], &dmatrix![3.0, 0.0]), 0.8);
 /// ```
 pub fn gap(g: &DMatrix<f64>, e: &DMatrix<f64>) -> f64 {
-    lora_pro_core::relative((g - e).norm(), g.norm())
+    lora_pro_core::backend::ratio_or_zero((g - e).norm(), g.norm())
 }
 
 /// The gap after the best rescaling of E, since a wrong length can be mended by the learning rate
@@ -30,6 +30,6 @@ pub fn gap(g: &DMatrix<f64>, e: &DMatrix<f64>) -> f64 {
 /// assert_eq!(gap_after_best_scale(&dmatrix![3.0, 4.0], &dmatrix![50.0, 0.0]), 0.8);
 /// ```
 pub fn gap_after_best_scale(g: &DMatrix<f64>, e: &DMatrix<f64>) -> f64 {
-    let c = lora_pro_core::relative(g.dot(e), e.norm_squared());
+    let c = lora_pro_core::backend::ratio_or_zero(g.dot(e), e.norm_squared());
     gap(g, &(e * c))
 }

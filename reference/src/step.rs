@@ -1,6 +1,7 @@
 //! One optimizer step of one adapter, from the functions of the other modules.
 
-use lora_pro_core::{AdapterReport, Error, Hyper, Method, relative};
+use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::{AdapterReport, Error, Hyper, Method};
 
 use crate::adamw::Moments;
 use crate::clip::update_clip;
@@ -68,7 +69,7 @@ pub struct Stepped {
 /// use lora_pro_reference::factors::{Factors, factor_gradients};
 /// use lora_pro_reference::{full::Square, step::{Memory, Setting, step}};
 /// use nalgebra::dmatrix;
-/// let hyper = Hyper { method: Method::Sgd, damping: Damping::None, ..Preset::Paper.hyper() };
+/// let hyper = Preset::Paper.hyper().method(Method::Sgd).damping(Damping::None);
 /// let setting = Setting { hyper: &hyper, lr: 0.5, t: 1, square: Square::Exact };
 /// let factors = Factors { b: dmatrix![0.0; 0.0], a: dmatrix![2.0, 0.0], s: 1.0 };
 /// let gradients = factor_gradients(&factors, &dmatrix![4.0, 7.0; 8.0, 9.0]);
@@ -111,16 +112,19 @@ pub fn step(
         )?),
         other => other,
     };
-    let report = AdapterReport {
-        step: t,
-        grad_norm: [gradients.a.norm(), gradients.b.norm()],
-        update_norm: [update.a.norm(), update.b.norm()],
-        relative_update: [
-            relative(update.a.norm(), factors.a.norm()),
-            relative(update.b.norm(), factors.b.norm()),
-        ],
-        equivalent_norm,
-        clip,
+    let report = {
+        let mut report = AdapterReport::default();
+        report.step = t;
+        report.grad_norm = [gradients.a.norm(), gradients.b.norm()].into();
+        report.update_norm = [update.a.norm(), update.b.norm()].into();
+        report.relative_update = [
+            ratio_or_zero(update.a.norm(), factors.a.norm()),
+            ratio_or_zero(update.b.norm(), factors.b.norm()),
+        ]
+        .into();
+        report.equivalent_norm = equivalent_norm;
+        report.clip = clip;
+        report
     };
     Ok(Stepped {
         factors: new_factors,

@@ -1,6 +1,7 @@
 //! Between borrowed tensors, state buffers and matrices.
 
-use lora_pro_core::{DType, Error, HostTensor, MatMut, MatRef, State, foreign_buffer};
+use lora_pro_core::backend::{State, foreign_buffer};
+use lora_pro_core::{DType, Error, HostTensor, MatMut, MatRef};
 use nalgebra::{DMatrix, RowDVector};
 
 use crate::adamw::Moments;

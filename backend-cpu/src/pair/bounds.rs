@@ -4,7 +4,8 @@
 //! that nothing comes near to the largest number; an adapter for which they do not is stepped first,
 //! with a copy to go back to.
 
-use lora_pro_core::{DType, Method, AdapterSlot};
+use lora_pro_core::backend::AdapterSlot;
+use lora_pro_core::{DType, Method};
 
 use super::{PairWork, Setting, in_f64};
 use crate::small::{norm, trace};

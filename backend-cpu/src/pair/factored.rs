@@ -1,6 +1,6 @@
 //! The factored mode: three passes over thin tiles, with r x r work between them.
 
-use lora_pro_core::AdapterSlot;
+use lora_pro_core::backend::AdapterSlot;
 
 use super::{MASTER, PairViews, PairWork, Step, Update, update_clip};
 use crate::memory::{Stateful, tensors, thin};

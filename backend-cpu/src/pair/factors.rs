@@ -1,6 +1,7 @@
 //! Steps along the adjusted gradients of A and B: lora, sgd, efficient, and the full mode's end.
 
-use lora_pro_core::{Method, AdapterSlot};
+use lora_pro_core::Method;
+use lora_pro_core::backend::AdapterSlot;
 
 use super::{MASTER, PairViews, PairWork, Step, Update, update_clip};
 use crate::kernels::AdamNumbers;

@@ -1,6 +1,6 @@
 //! The full mode: form E's factors, one pass over the moments, and the closed form of N.
 
-use lora_pro_core::{AdapterSlot, State};
+use lora_pro_core::backend::{AdapterSlot, State};
 
 use super::factors::Along;
 use super::{PairViews, PairWork, Step, Update, factors};

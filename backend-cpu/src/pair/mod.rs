@@ -5,9 +5,8 @@ mod factored;
 mod factors;
 mod full;
 
-use lora_pro_core::{
-    AdapterReport, DType, Hyper, Method, MomentDType, AdapterIo, AdapterSlot, State, relative,
-};
+use lora_pro_core::backend::{AdapterSlot, State, ratio_or_zero};
+use lora_pro_core::{AdapterIo, AdapterReport, DType, Hyper, Method, MomentDType};
 
 use crate::decay;
 use crate::memory::{Stateful, tensors, thin};
@@ -37,7 +36,7 @@ impl PairViews {
                 View::of_mut(&mut io.b).transposed(),
             ],
             g: [View::of(&io.grad_a), View::of(&io.grad_b).transposed()],
-            base: io.base.as_mut().map(View::of_mut),
+            base: io.w0.as_mut().map(View::of_mut),
         }
     }
 }
@@ -216,13 +215,15 @@ impl PairWork {
         };
         slot.state.step = step.t;
         self.done = true;
-        slot.report = AdapterReport {
-            step: step.t,
-            grad_norm,
-            update_norm: norms,
-            relative_update: [0, 1].map(|k| relative(norms[k], factor_norms[k])),
-            equivalent_norm: self.equivalent_norm,
-            clip,
+        slot.report = {
+            let mut report = AdapterReport::default();
+            report.step = step.t;
+            report.grad_norm = grad_norm.into();
+            report.update_norm = norms.into();
+            report.relative_update = [0, 1].map(|k| ratio_or_zero(norms[k], factor_norms[k])).into();
+            report.equivalent_norm = self.equivalent_norm;
+            report.clip = clip;
+            report
         };
     }
 
@@ -248,7 +249,7 @@ struct Update {
 /// The factor that keeps updates of these lengths in the trust region.
 fn update_clip(hyper: &Hyper, factors: [f64; 2], update: [f64; 2]) -> f64 {
     let larger = if factors[0] >= factors[1] { 0 } else { 1 };
-    let moved = relative(update[larger], factors[larger]);
+    let moved = ratio_or_zero(update[larger], factors[larger]);
     match hyper.update_clip {
         Some(limit) if moved > limit => limit / moved,
         _ => 1.0,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytemuck::cast_slice;
 use lora_pro_bench::fill;
 use lora_pro_conformance::batch::Bits;
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, MatMut, MatRef, Location, Optimizer,
-    AdapterIo, StepIo, StepReport, TensorFile,
+    AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, HostTensor, Location, MatMut, MatRef,
+    Optimizer, StepReport, TensorFile,
 };
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{Block, CudaBackend, Options};
@@ -64,10 +65,7 @@ impl Model {
         let ordinal = self.ordinal;
         let adapters = self.adapters.iter_mut().enumerate();
         let mut adapters: Vec<AdapterIo<'_>> = adapters.map(|(k, x)| x.io(k, ordinal)).collect();
-        self.optimizer.step(StepIo {
-            adapters: &mut adapters,
-            params: &mut [],
-        })
+        self.optimizer.step(&mut adapters)
     }
 
     /// A step as a graph. One step must have been made before.
@@ -158,10 +156,7 @@ impl Model {
     /// # Errors
     /// Those of the backend.
     pub fn bits(&mut self) -> Result<Bits, Error> {
-        let mut file = TensorFile {
-            document: serde_json::json!({}),
-            tensors: Default::default(),
-        };
+        let mut file = TensorFile::new();
         self.optimizer.save_to(&mut file)?;
         let saved = file.tensors.into_iter();
         let mut bits: Bits = saved.map(|(name, data)| (name, data.bytes)).collect();
@@ -219,14 +214,13 @@ impl Tensors {
             // SAFETY: the same; `self` is borrowed mutably.
             unsafe { MatMut::from_raw(block.at() as *mut u8, shape, rows(shape), dtype, memory) }
         };
-        AdapterIo {
-            id: AdapterId(k),
-            a: to_write(a, a_shape),
-            b: to_write(b, b_shape),
-            grad_a: to_read(grad_a, a_shape),
-            grad_b: to_read(grad_b, b_shape),
-            base: None,
-        }
+        AdapterIo::new(
+            AdapterId::from_index(k),
+            to_write(a, a_shape),
+            to_write(b, b_shape),
+            to_read(grad_a, a_shape),
+            to_read(grad_b, b_shape),
+        )
     }
 }
 

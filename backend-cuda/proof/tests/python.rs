@@ -77,11 +77,7 @@ fn its_methods_are_the_references() {
         return;
     }
     for method in [Method::Efficient, Method::Full] {
-        let hyper = Hyper {
-            method,
-            lr: 1e-3,
-            ..Preset::Paper.hyper()
-        };
+        let hyper = Preset::Paper.hyper().method(method).lr(1e-3);
         let spec = adapter(9, 7, 3, DType::F64);
         let subject = Subject::new(
             "reference",

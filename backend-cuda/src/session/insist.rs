@@ -1,6 +1,7 @@
 //! A step that might overflow.
 
-use lora_pro_core::{Control, Error, Slots, StepIo};
+use lora_pro_core::Error;
+use lora_pro_core::backend::{Control, Slots, StepIo};
 
 use super::{Session, UNKNOWN};
 use crate::memory::Block;

@@ -9,7 +9,8 @@ mod insist;
 use std::sync::Arc;
 
 use bytemuck::{bytes_of, cast_slice};
-use lora_pro_core::{Control, Error, Slots, StepIo};
+use lora_pro_core::Error;
+use lora_pro_core::backend::{Control, Slots, StepIo};
 
 use blocks::{Blocks, at, head, reserve};
 use described::Described;
@@ -122,8 +123,8 @@ impl Session {
         capturing: bool,
     ) -> Result<(), Error> {
         let changed = self.place(slots, capturing)?;
-        let of_pairs = in_order(io.adapters.iter().map(|pair| pair.id.0));
-        let of_params = in_order(io.params.iter().map(|param| param.id.0));
+        let of_pairs = in_order(io.adapters.iter().map(|pair| pair.id.index()));
+        let of_params = in_order(io.params.iter().map(|param| param.id.index()));
         let described = self.describe(slots, io, [&of_pairs, &of_params], capturing)?;
         if changed || self.is_incomplete() || !self.described.is(&described) {
             refuse_capture(capturing)?;
@@ -169,7 +170,8 @@ impl Session {
             let mut described = Described::default();
             for (id, k) in of_pairs {
                 let board = self.whereabouts(*id);
-                let pair = describe::pair(&slots.adapters[*id], &io.adapters[*k], board, &mut arena)?;
+                let pair =
+                    describe::pair(&slots.adapters[*id], &io.adapters[*k], board, &mut arena)?;
                 described.adapters.push(pair);
             }
             for (id, k) in of_params {

@@ -16,9 +16,9 @@ use lora_pro_conformance::remote::protocol::{
     Answer, Done, Hello, NOT_IMPLEMENTED, PROTOCOL, Request, Stepped,
 };
 use lora_pro_conformance::remote::{Description, serve};
+use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
 use lora_pro_core::{
-    Backend, Buffer, Control, Error, Manifest, Method, Slots, StateTensor, StepIo, StepReport,
-    TensorData, encode_tensors, read_tensors,
+    Backend, Error, Manifest, Method, StepReport, TensorData, encode_tensors, read_tensors,
 };
 use lora_pro_reference::ReferenceBackend;
 

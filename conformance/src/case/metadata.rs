@@ -59,15 +59,9 @@ impl Metadata {
 
     /// Shape, rank and scale, checked.
     pub fn spec(&self) -> Result<AdapterSpec, String> {
-        let spec = AdapterSpec {
-            name: "case".into(),
-            m: self.count("m")?,
-            n: self.count("n")?,
-            r: self.count("r")?,
-            scale: Scale::Explicit(self.real("scale")?),
-            dtype: DType::F64,
-            group: None,
-        };
+        let spec = AdapterSpec::new("case", self.count("m")?, self.count("n")?, self.count("r")?)
+            .scale(Scale::Explicit(self.real("scale")?))
+            .dtype(DType::F64);
         spec.validate().map_err(|error| error.to_string())?;
         Ok(spec)
     }
@@ -79,22 +73,21 @@ impl Metadata {
                 "its metadata has `{key}`, which a case cannot prescribe"
             ));
         }
-        let hyper = Hyper {
-            method: self.named("method")?,
-            x: self.named("x")?,
-            damping: damping(self.text("damping")?)?,
-            lr: self.real("lr")?,
-            beta1: self.real("beta1")?,
-            beta2: self.real("beta2")?,
-            eps: self.real("eps")?,
-            weight_decay: self.weight_decay()?,
-            lr_ratio: self.optional("lr_ratio", "a number")?.unwrap_or(1.0),
-            momentum: self.optional("momentum", "a number")?.unwrap_or(0.0),
-            amsgrad: self.flag("amsgrad")?,
-            maximize: self.flag("maximize")?,
-            update_clip: self.optional("update_clip", "a number")?,
-            ..Preset::Paper.hyper()
-        };
+        let hyper = Preset::Paper
+            .hyper()
+            .method(self.named("method")?)
+            .x(self.named("x")?)
+            .damping(damping(self.text("damping")?)?)
+            .lr(self.real("lr")?)
+            .beta1(self.real("beta1")?)
+            .beta2(self.real("beta2")?)
+            .eps(self.real("eps")?)
+            .weight_decay(self.weight_decay()?)
+            .lr_ratio(self.optional("lr_ratio", "a number")?.unwrap_or(1.0))
+            .momentum(self.optional("momentum", "a number")?.unwrap_or(0.0))
+            .amsgrad(self.flag("amsgrad")?)
+            .maximize(self.flag("maximize")?)
+            .update_clip(self.optional("update_clip", "a number")?);
         hyper
             .validate("its metadata")
             .map_err(|error| error.to_string())?;

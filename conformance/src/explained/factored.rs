@@ -1,6 +1,7 @@
 //! Noise of the factored mode: its moments, N, and what is carried to the new tangent space.
 
-use lora_pro_core::{Error, Hyper, relative};
+use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::{Error, Hyper};
 use lora_pro_reference::adamw::bias_correction;
 use lora_pro_reference::factored::{self, Factored};
 use lora_pro_reference::factors::Factors;
@@ -45,12 +46,12 @@ pub(super) fn averaged(
     let row = Root::of(&used.row, &means.b, hyper.eps, c2);
     let col = Root::of(&used.col.transpose(), &means.a, hyper.eps, c2);
     let mean = (used.row.mean() / c2).sqrt();
-    let mean_noise = relative(means.b.mean(), 2.0 * used.row.mean());
+    let mean_noise = ratio_or_zero(means.b.mean(), 2.0 * used.row.mean());
 
     let y = &yz.a + columns(&state.y) * u;
     let z = &yz.b + rows(&state.z) * u;
     let m_noise = outer(&place.b_rows, &y, &z, &place.a_columns);
-    let weight = |i: usize, j: usize| relative(mean, c1 * row.root[i] * col.root[j]);
+    let weight = |i: usize, j: usize| ratio_or_zero(mean, c1 * row.root[i] * col.root[j]);
     let n_noise = DMatrix::from_fn(m as usize, n as usize, |i, j| {
         let of_weight = row.relative(i) + col.relative(j) + mean_noise + 8.0 * u;
         m_noise[(i, j)] * weight(i, j) + normalized[(i, j)].abs() * of_weight
@@ -112,14 +113,14 @@ struct Root {
 impl Root {
     /// |sqrt(x + d) - sqrt(x)| is at most d / sqrt(x) and at most sqrt(d).
     fn of(x: &DVector<f64>, noise: &DVector<f64>, eps: f64, c2: f64) -> Self {
-        let of_root = |x: f64, d: f64| (relative(d, x.sqrt()).min(d.sqrt())) / c2.sqrt();
+        let of_root = |x: f64, d: f64| (ratio_or_zero(d, x.sqrt()).min(d.sqrt())) / c2.sqrt();
         Root {
             root: x.map(|x| (x / c2).sqrt() + eps),
             noise: x.zip_map(noise, of_root),
         }
     }
 
-    fn relative(&self, k: usize) -> f64 {
+    fn ratio_or_zero(&self, k: usize) -> f64 {
         self.noise[k] / self.root[k]
     }
 }

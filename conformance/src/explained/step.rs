@@ -1,6 +1,7 @@
 //! Noise of everything that one step leaves behind.
 
-use lora_pro_core::{DType, Error, Hyper, Method, MomentDType, relative};
+use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::{DType, Error, Hyper, Method, MomentDType};
 use lora_pro_reference::adamw::Moments;
 use lora_pro_reference::efficient::FactorMoments;
 use lora_pro_reference::factored::Factored;
@@ -127,7 +128,7 @@ fn update_noise(
     };
     let length = [direction.pair.a.norm(), direction.pair.b.norm()];
     let share = match hyper.update_clip {
-        Some(_) => relative(direction.noise[larger], length[larger]).min(1.0),
+        Some(_) => ratio_or_zero(direction.noise[larger], length[larger]).min(1.0),
         None => 0.0,
     };
     let rates = [hyper.lr, hyper.lr * hyper.lr_ratio];

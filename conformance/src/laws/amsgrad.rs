@@ -37,16 +37,8 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut held = Vec::new();
-    let hyper = Hyper {
-        amsgrad: true,
-        beta2: 0.5,
-        lr: 1e-5,
-        ..exact(method)
-    };
-    let plain = Hyper {
-        amsgrad: false,
-        ..hyper
-    };
+    let hyper = exact(method).amsgrad(true).beta2(0.5).lr(1e-5);
+    let plain = hyper.amsgrad(false);
     let mut run = Run::start(subject, &spec.factors(), hyper)?;
     let mut without = Run::start(subject, &spec.factors(), plain)?;
     let mut largest = Vec::new();

@@ -26,10 +26,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let mut ratios = Vec::new();
     let free = exact(method);
     for limit in [1e-4, 1e9] {
-        let clipped = Hyper {
-            update_clip: Some(limit),
-            ..free
-        };
+        let clipped = free.update_clip(Some(limit));
         let mut run = Run::start(subject, &spec.factors(), clipped)?;
         for t in 1..=STEPS {
             let old = run.factors();
@@ -63,14 +60,11 @@ fn same_direction(subject: &Subject, spec: &CaseSpec, free: Hyper) -> Result<f64
         Ok::<_, Error>((run.factors(), run.report()))
     };
     let (whole, _) = one_step(free)?;
-    let (part, report) = one_step(Hyper {
-        update_clip: Some(1e-4),
-        ..free
-    })?;
+    let (part, report) = one_step(free.update_clip(Some(1e-4)))?;
     let error_a = (part.a - &start.a) - (whole.a - &start.a) * report.clip;
     let error_b = (part.b - &start.b) - (whole.b - &start.b) * report.clip;
     Ok(worst([
         ratio(spec, error_a.norm(), start.a.norm()),
-        ratio(spec, error_b.norm(), start.b.norm() + report.update_norm[1]),
+        ratio(spec, error_b.norm(), start.b.norm() + report.update_norm.b),
     ]))
 }

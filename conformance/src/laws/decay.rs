@@ -5,7 +5,8 @@
 //!
 //! The update itself does not see the decay, so two runs of one step differ by the decay only.
 
-use lora_pro_core::{Error, Hyper, Method, StepIo};
+use lora_pro_core::backend::StepIo;
+use lora_pro_core::{Error, Hyper, Method};
 use lora_pro_reference::storage::matrix;
 
 use super::{Applies, Law, METHODS};
@@ -26,15 +27,8 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
     if method != Method::Sgd {
-        let plain = Hyper {
-            lr: 0.01,
-            ..exact(method)
-        };
-        let decayed = Hyper {
-            weight_decay: 5.0,
-            lr_ratio: 4.0,
-            ..plain
-        };
+        let plain = exact(method).lr(0.01);
+        let decayed = plain.weight_decay(5.0).lr_ratio(4.0);
         let whole = 1.0 - decayed.lr * decayed.weight_decay;
         let (decay_a, decay_b) = match method {
             Method::Factored | Method::Full => (whole.sqrt(), whole.sqrt()),
@@ -63,12 +57,10 @@ fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error
     let w0 = rounded(subject.dtype, &spec.full_gradient(2));
     let mut ratios = Vec::new();
     for decay_base in [true, false] {
-        let hyper = Hyper {
-            lr: 0.01,
-            weight_decay,
-            decay_base,
-            ..exact(method)
-        };
+        let hyper = exact(method)
+            .lr(0.01)
+            .weight_decay(weight_decay)
+            .decay_base(decay_base);
         let start = spec.factors();
         let gradients = spec.gradients(&start, 1);
         let mut run = Run::start(subject, &start, hyper)?;
@@ -76,11 +68,8 @@ fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error
         let mut stored = subject.host(&w0);
         let (optimizer, members) = run.parts();
         let mut io = members[0].io(&grad_a, &grad_b);
-        io.base = Some(stored.view_mut());
-        optimizer.step(StepIo {
-            adapters: &mut [io],
-            params: &mut [],
-        })?;
+        io.w0 = Some(stored.view_mut());
+        optimizer.step(&mut [io])?;
         let shrink = if decay_base {
             1.0 - hyper.lr * weight_decay
         } else {

@@ -26,11 +26,7 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     // Without memory the past is in the factors alone.
-    let hyper = Hyper {
-        beta1: 0.0,
-        beta2: 0.0,
-        ..exact(method)
-    };
+    let hyper = exact(method).beta1(0.0).beta2(0.0);
     let mut old = Run::start(subject, &spec.factors(), hyper)?;
     for t in 1..=3 {
         old.step(&spec.gradients(&old.factors(), t))?;

@@ -25,17 +25,10 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
     // A large eps, so that the method sees how long gradients are and is smooth.
-    let hyper = Hyper {
-        eps: spec.size_g,
-        lr: spec.gentle_lr(),
-        ..exact(method)
-    };
+    let hyper = exact(method).eps(spec.size_g).lr(spec.gentle_lr());
     let plain = |factor: &dyn Fn(f64) -> f64| run(subject, spec, hyper.into(), 1.0, factor);
 
-    let ascent = Hyper {
-        maximize: true,
-        ..hyper
-    };
+    let ascent = hyper.maximize(true);
     let ascended = run(subject, spec, ascent.into(), 1.0, |_| 1.0)?;
     ratios.extend(differ(spec, &ascended, &plain(&|_| -1.0)?));
 
@@ -45,10 +38,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     ratios.extend(differ(spec, &scaled, &plain(&|_| 1.0)?));
 
     let limit = spec.size_g * spec.s * 0.1;
-    let clip = Config {
-        max_grad_norm: Some(limit),
-        ..Config::from(hyper)
-    };
+    let clip = Config::from(hyper).max_grad_norm(Some(limit));
     let clipped = run(subject, spec, clip, 1.0, |_| 1.0)?;
     ratios.extend(differ(
         spec,

@@ -54,10 +54,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
 
 /// The hyper-parameters of a group.
 fn faster(method: Method) -> Hyper {
-    Hyper {
-        lr: 5e-3,
-        ..exact(method)
-    }
+    exact(method).lr(5e-3)
 }
 
 /// The factors of every adapter after some steps of all.

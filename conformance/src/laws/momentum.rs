@@ -21,11 +21,7 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
     for mu in [0.0, 0.9] {
-        let hyper = Hyper {
-            momentum: mu,
-            lr: 1e-6,
-            ..exact(method)
-        };
+        let hyper = exact(method).momentum(mu).lr(1e-6);
         let mut run = Run::start(subject, &spec.factors(), hyper)?;
         let mut momentum = None;
         for t in 1..=spec.steps {

@@ -4,7 +4,8 @@
 //! Sees counters and moments that are shared, and numbers of the first adapter that are used for
 //! all. Law 13 is about adapters that are all stepped, all by the same hyper-parameters.
 
-use lora_pro_core::{Config, Error, Hyper, Method, StepIo};
+use lora_pro_core::backend::StepIo;
+use lora_pro_core::{Config, Error, Hyper, Method};
 
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
@@ -60,13 +61,7 @@ fn both(subject: &Subject, specs: &[CaseSpec; 2], hypers: [Hyper; 2]) -> Result<
 
 /// Differs in every number.
 fn other(method: Method) -> Hyper {
-    Hyper {
-        lr: 3e-3,
-        eps: 1e-3,
-        beta1: 0.5,
-        beta2: 0.7,
-        ..exact(method)
-    }
+    exact(method).lr(3e-3).eps(1e-3).beta1(0.5).beta2(0.7)
 }
 
 /// One step of the listed adapters, in their order.
@@ -95,9 +90,6 @@ fn step(
     if listed.first() > listed.last() {
         adapters.reverse();
     }
-    optimizer.step(StepIo {
-        adapters: &mut adapters,
-        params: &mut [],
-    })?;
+    optimizer.step(&mut adapters)?;
     Ok(())
 }

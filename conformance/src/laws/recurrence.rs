@@ -45,10 +45,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         rank_b: square.rank_b.min(1) * square.r,
         ..square
     };
-    let damped = Hyper {
-        damping: Damping::Relative(0.1),
-        ..exact(method)
-    };
+    let damped = exact(method).damping(Damping::Relative(0.1));
     let forgets = forgets(subject, spec, method)?;
     Ok(match method {
         Method::Full | Method::Factored => worst([
@@ -147,7 +144,7 @@ fn moments(
         return Ok(ratios);
     };
     // Where r = m, Z is nothing but rounding.
-    let size_z = z.norm() + lora_pro_core::relative(means.size, new.a.norm());
+    let size_z = z.norm() + lora_pro_core::backend::ratio_or_zero(means.size, new.a.norm());
     ratios.extend([ratio(
         spec,
         (&new.b * y + &z * &new.a - carried).norm(),
@@ -294,11 +291,7 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
 
 /// Without memory, a run that has a past steps like one that has none.
 fn forgets(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let hyper = Hyper {
-        beta1: 0.0,
-        beta2: 0.0,
-        ..exact(method)
-    };
+    let hyper = exact(method).beta1(0.0).beta2(0.0);
     let mut old = Run::start(subject, &spec.factors(), hyper)?;
     for t in 1..=FORGOTTEN {
         old.step(&spec.gradients(&old.factors(), t))?;
@@ -329,5 +322,5 @@ fn condition(factor: &DMatrix<f64>) -> f64 {
         .copied()
         .filter(|x| *x > 1e-14 * largest)
         .fold(largest, f64::min);
-    lora_pro_core::relative(largest, smallest).max(1.0)
+    lora_pro_core::backend::ratio_or_zero(largest, smallest).max(1.0)
 }

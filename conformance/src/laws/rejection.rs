@@ -1,9 +1,10 @@
 //! Law 18: NaN, infinity, mismatched shapes, r = 0, s = 0 and hyper-parameters out of range are
 //! refused with an error that names the adapter, and change nothing.
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method, Optimizer,
-    AdapterIo, Scale, StepIo,
+    AdapterId, AdapterIo, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method,
+    Optimizer, Scale,
 };
 use lora_pro_reference::factors::Pair;
 
@@ -61,64 +62,22 @@ fn specs_are_refused(subject: &Subject, case: &CaseSpec) -> Result<bool, Error> 
 fn configurations_are_refused(subject: &Subject) -> bool {
     let good = exact(Method::Full);
     let bad = [
-        Hyper { lr: -1e-3, ..good },
-        Hyper {
-            lr: f64::NAN,
-            ..good
-        },
-        Hyper {
-            lr_ratio: 0.0,
-            ..good
-        },
-        Hyper { beta1: 1.0, ..good },
-        Hyper {
-            beta2: -0.1,
-            ..good
-        },
-        Hyper { eps: 0.0, ..good },
-        Hyper {
-            eps: f64::INFINITY,
-            ..good
-        },
-        Hyper {
-            weight_decay: -0.1,
-            ..good
-        },
-        Hyper {
-            lr: 1.0,
-            weight_decay: 2.0,
-            ..good
-        },
-        Hyper {
-            momentum: 0.9,
-            ..good
-        },
-        Hyper {
-            method: Method::Sgd,
-            amsgrad: true,
-            ..good
-        },
-        Hyper {
-            method: Method::Sgd,
-            weight_decay: 0.1,
-            ..good
-        },
-        Hyper {
-            update_clip: Some(0.0),
-            ..good
-        },
-        Hyper {
-            damping: Damping::Absolute(-1e-8),
-            ..good
-        },
-        Hyper {
-            damping: Damping::Relative(1.0),
-            ..good
-        },
-        Hyper {
-            damping: Damping::Cutoff(f64::NAN),
-            ..good
-        },
+        good.lr(-1e-3),
+        good.lr(f64::NAN),
+        good.lr_ratio(0.0),
+        good.beta1(1.0),
+        good.beta2(-0.1),
+        good.eps(0.0),
+        good.eps(f64::INFINITY),
+        good.weight_decay(-0.1),
+        good.lr(1.0).weight_decay(2.0),
+        good.momentum(0.9),
+        good.method(Method::Sgd).amsgrad(true),
+        good.method(Method::Sgd).weight_decay(0.1),
+        good.update_clip(Some(0.0)),
+        good.damping(Damping::Absolute(-1e-8)),
+        good.damping(Damping::Relative(1.0)),
+        good.damping(Damping::Cutoff(f64::NAN)),
     ];
     let refused = |hyper| Optimizer::new(subject.backend(), Config::from(hyper)).is_err();
     bad.into_iter().all(refused)
@@ -142,14 +101,14 @@ fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Resu
         let mut tensors = tensors(subject, &run, &gradients);
         spoil(&mut tensors);
         let (a, b) = (tensors.a.clone(), tensors.b.clone());
-        let refused = names_the_adapter(step(&mut run, &mut tensors, AdapterId(0), 1));
+        let refused = names_the_adapter(step(&mut run, &mut tensors, AdapterId::from_index(0), 1));
         held &= refused && bits(&tensors.a) == bits(&a) && bits(&tensors.b) == bits(&b);
     }
     let mut good = tensors(subject, &run, &gradients);
-    held &= step(&mut run, &mut good, AdapterId(7), 1).is_err();
-    held &= names_the_adapter(step(&mut run, &mut good, AdapterId(0), 2));
+    held &= step(&mut run, &mut good, AdapterId::from_index(7), 1).is_err();
+    held &= names_the_adapter(step(&mut run, &mut good, AdapterId::from_index(0), 2));
     held &= run.snapshot()? == before;
-    Ok(held && step(&mut run, &mut good, AdapterId(0), 1).is_ok())
+    Ok(held && step(&mut run, &mut good, AdapterId::from_index(0), 1).is_ok())
 }
 
 fn tensors(subject: &Subject, run: &Run, gradients: &Pair) -> Tensors {
@@ -193,27 +152,22 @@ fn bits(tensor: &HostTensor) -> &[u8] {
 /// A step with the adapter listed once or twice.
 fn step(run: &mut Run, tensors: &mut Tensors, id: AdapterId, times: usize) -> Result<(), Error> {
     let (mut a, mut b) = (tensors.a.clone(), tensors.b.clone());
-    let io = AdapterIo {
+    let io = AdapterIo::new(
         id,
-        a: tensors.a.view_mut(),
-        b: tensors.b.view_mut(),
-        grad_a: tensors.grad_a.view(),
-        grad_b: tensors.grad_b.view(),
-        base: None,
-    };
-    let again = AdapterIo {
+        tensors.a.view_mut(),
+        tensors.b.view_mut(),
+        tensors.grad_a.view(),
+        tensors.grad_b.view(),
+    );
+    let again = AdapterIo::new(
         id,
-        a: a.view_mut(),
-        b: b.view_mut(),
-        grad_a: tensors.grad_a.view(),
-        grad_b: tensors.grad_b.view(),
-        base: None,
-    };
+        a.view_mut(),
+        b.view_mut(),
+        tensors.grad_a.view(),
+        tensors.grad_b.view(),
+    );
     let mut adapters = [io, again];
     let (optimizer, _) = run.parts();
-    optimizer.step(StepIo {
-        adapters: &mut adapters[..times],
-        params: &mut [],
-    })?;
+    optimizer.step(&mut adapters[..times])?;
     Ok(())
 }

@@ -4,7 +4,8 @@
 //!
 //! Sees numbers that are squared, taken before the clip or of another step.
 
-use lora_pro_core::{Config, Error, Method, relative};
+use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::{Config, Error, Method};
 use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
 
 use super::recurrence::with_condition;
@@ -26,10 +27,7 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     // Clips some steps and not others.
     let limit = spec.full_gradient(1).norm() * spec.s;
-    let config = Config {
-        max_grad_norm: Some(limit),
-        ..Config::from(exact(method))
-    };
+    let config = Config::from(exact(method)).max_grad_norm(Some(limit));
     let mut run = Run::start(subject, &spec.factors(), config)?;
     let mut ratios = Vec::new();
     for t in 1..=spec.steps.min(4) {
@@ -77,7 +75,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
                 (report.grad_norm[k] - given[k]).abs(),
                 given[k],
             ));
-            let share = relative(report.update_norm[k], size);
+            let share = ratio_or_zero(report.update_norm[k], size);
             let same = share == report.relative_update[k];
             let error = if same {
                 0.0

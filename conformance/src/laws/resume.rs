@@ -22,12 +22,10 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let sgd = method == Method::Sgd;
     let momentum = if sgd { 0.9 } else { 0.0 };
-    let hyper = Hyper {
-        momentum,
-        amsgrad: !sgd,
-        weight_decay: if sgd { 0.0 } else { 0.1 },
-        ..exact(method)
-    };
+    let hyper = exact(method)
+        .momentum(momentum)
+        .amsgrad(!sgd)
+        .weight_decay(if sgd { 0.0 } else { 0.1 });
     let mut straight = Run::start(subject, &spec.factors(), hyper)?;
     let mut interrupted = Run::start(subject, &spec.factors(), hyper)?;
     for t in 1..=spec.steps {

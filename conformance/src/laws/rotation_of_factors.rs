@@ -50,11 +50,7 @@ fn trajectory(
     q: &DMatrix<f64>,
 ) -> Result<f64, Error> {
     let start = spec.factors();
-    let hyper = Hyper {
-        eps: spec.size_g,
-        lr: spec.gentle_lr(),
-        ..exact(method)
-    };
+    let hyper = exact(method).eps(spec.size_g).lr(spec.gentle_lr());
     let mut here = Run::start(subject, &start, hyper)?;
     let mut there = Run::start(subject, &rotated(&start, q), hyper)?;
     let mut ratios = Vec::new();

@@ -24,10 +24,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     // Halves the first step; leaves the first as it is and halves the second.
     for (warmup, halved) in [(2, 1), (1, 2)] {
         let schedule = Schedule::Linear { warmup, total: 3 };
-        let scheduled = Config {
-            schedule,
-            ..Config::from(exact(method))
-        };
+        let scheduled = Config::from(exact(method)).schedule(schedule);
         let mut slow = Run::start(subject, &spec.factors(), scheduled)?;
         let mut constant = Run::start(subject, &spec.factors(), exact(method))?;
         for t in 1..=halved {

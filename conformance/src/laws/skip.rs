@@ -21,10 +21,7 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut held = true;
     let skip = OnNonFinite::Skip;
-    let config = Config {
-        on_non_finite: skip,
-        ..Config::from(exact(method))
-    };
+    let config = Config::from(exact(method)).on_non_finite(skip);
     let mut disturbed = Run::start(subject, &spec.factors(), config.clone())?;
     let mut straight = Run::start(subject, &spec.factors(), config)?;
     for t in 1..=3 {

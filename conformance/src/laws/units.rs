@@ -29,20 +29,10 @@ pub(super) const LAW: Law = Law {
 };
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let hyper = Hyper {
-        eps: spec.size_g,
-        lr: spec.gentle_lr(),
-        ..exact(method)
-    };
+    let hyper = exact(method).eps(spec.size_g).lr(spec.gentle_lr());
     let longer = match method {
-        Method::Sgd => Hyper {
-            lr: hyper.lr / C,
-            ..hyper
-        },
-        _ => Hyper {
-            eps: hyper.eps * C,
-            ..hyper
-        },
+        Method::Sgd => hyper.lr(hyper.lr / C),
+        _ => hyper.eps(hyper.eps * C),
     };
     let mut here = Run::start(subject, &spec.factors(), hyper)?;
     let mut there = Run::start(subject, &spec.factors(), longer)?;

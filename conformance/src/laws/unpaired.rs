@@ -1,9 +1,9 @@
 //! Law 25: parameters without a pair take ordinary AdamW steps; the global-norm clip counts their
 //! gradients with the adapters', and a gradient of theirs that is not finite stops the whole step.
 
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     Config, Error, HostTensor, Hyper, Method, Optimizer, ParamId, ParamIo, ParamSpec, Schedule,
-    StepIo,
 };
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::matrix;
@@ -34,19 +34,15 @@ pub(super) const LAW: Law = Law {
 };
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let hyper = Hyper {
-        weight_decay: if method == Method::Sgd { 0.0 } else { 0.1 },
-        amsgrad: method != Method::Sgd && spec.seed.is_multiple_of(2),
-        maximize: spec.seed.is_multiple_of(3),
-        lr: 0.01,
-        ..exact(method)
-    };
+    let hyper = exact(method)
+        .weight_decay(if method == Method::Sgd { 0.0 } else { 0.1 })
+        .amsgrad(method != Method::Sgd && spec.seed.is_multiple_of(2))
+        .maximize(spec.seed.is_multiple_of(3))
+        .lr(0.01);
     let limit = spec.size_g;
-    let config = Config {
-        max_grad_norm: Some(limit),
-        schedule: SCHEDULE,
-        ..Config::from(hyper)
-    };
+    let config = Config::from(hyper)
+        .max_grad_norm(Some(limit))
+        .schedule(SCHEDULE);
     let mut run = Run::start(subject, &spec.factors(), config)?;
     run.parts().0.set_grad_scale(GRAD_SCALE)?;
     let mut random = spec.random(100);
@@ -99,13 +95,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
 }
 
 fn bias(spec: &CaseSpec) -> ParamSpec {
-    ParamSpec {
-        name: "bias".into(),
-        rows: spec.m,
-        cols: spec.n,
-        dtype: spec.dtype,
-        group: None,
-    }
+    ParamSpec::new("bias", spec.m, spec.n).dtype(spec.dtype)
 }
 
 /// One step of the adapter and of the parameter.
@@ -119,14 +109,7 @@ fn step(
     let (grad_a, grad_b) = (subject.host(&pair.a), subject.host(&pair.b));
     let grad = subject.host(gradient);
     let (optimizer, members): (&mut Optimizer, &mut [Member]) = run.parts();
-    let param = ParamIo {
-        id: ParamId(0),
-        value: value.view_mut(),
-        grad: grad.view(),
-    };
-    optimizer.step(StepIo {
-        adapters: &mut [members[0].io(&grad_a, &grad_b)],
-        params: &mut [param],
-    })?;
+    let param = ParamIo::new(ParamId::from_index(0), value.view_mut(), grad.view());
+    optimizer.step_with_params(&mut [members[0].io(&grad_a, &grad_b)], &mut [param])?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! One step of one adapter, as in the reference's `step`, each equation looked up in the table.
 
-use lora_pro_core::{AdapterReport, Error, Hyper, Method, relative};
+use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::{AdapterReport, Error, Hyper, Method};
 use lora_pro_reference::closed_form::Split;
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::equivalent_gradient;
@@ -60,16 +61,19 @@ impl Equations {
             )?),
             other => other,
         };
-        let report = AdapterReport {
-            step: t,
-            grad_norm: [gradients.a.norm(), gradients.b.norm()],
-            update_norm: [update.a.norm(), update.b.norm()],
-            relative_update: [
-                relative(update.a.norm(), factors.a.norm()),
-                relative(update.b.norm(), factors.b.norm()),
-            ],
-            equivalent_norm,
-            clip: clip[0],
+        let report = {
+            let mut report = AdapterReport::default();
+            report.step = t;
+            report.grad_norm = [gradients.a.norm(), gradients.b.norm()].into();
+            report.update_norm = [update.a.norm(), update.b.norm()].into();
+            report.relative_update = [
+                ratio_or_zero(update.a.norm(), factors.a.norm()),
+                ratio_or_zero(update.b.norm(), factors.b.norm()),
+            ]
+            .into();
+            report.equivalent_norm = equivalent_norm;
+            report.clip = clip[0];
+            report
         };
         Ok(Stepped {
             factors: new_factors,

@@ -1,9 +1,11 @@
 //! The reference behind core's contract once more, as in the reference's `backend`, each equation
 //! looked up in the table.
 
+use lora_pro_core::backend::{
+    AdapterSlot, Buffer, Control, ParamSlot, Rejection, Slots, StateTensor, StepIo,
+};
 use lora_pro_core::{
-    AdapterReport, Backend, Buffer, Control, DType, Error, Manifest, AdapterIo, AdapterSlot, ParamIo,
-    ParamSlot, Rejection, Slots, StateTensor, StepIo, StepReport,
+    AdapterIo, AdapterReport, Backend, DType, Error, Manifest, ParamIo, StepReport,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::adamw::Moments;
@@ -85,14 +87,14 @@ impl Backend for PlantedBackend {
         }
         let mut params = Vec::new();
         for (param, gradient) in io.params.iter().zip(&gradients.params) {
-            let slot = &slots.params[param.id.0];
+            let slot = &slots.params[param.id.index()];
             params.push(e.param_step(slot, param, &(gradient * grad_clip), &control)?);
         }
         for (pair, new) in io.adapters.iter_mut().zip(adapters) {
-            e.commit_pair(&mut slots.adapters[pair.id.0], pair, new)?;
+            e.commit_pair(&mut slots.adapters[pair.id.index()], pair, new)?;
         }
         for (param, new) in io.params.iter_mut().zip(params) {
-            commit_param(&mut slots.params[param.id.0], param, &new)?;
+            commit_param(&mut slots.params[param.id.index()], param, &new)?;
         }
         Ok(StepReport {
             lr_factor: control.lr_factor,
@@ -125,7 +127,7 @@ impl Equations {
     ) -> Result<Gradients, Error> {
         let mut adapters = Vec::new();
         for pair in io.adapters.iter() {
-            let spec = &slots.adapters[pair.id.0].spec;
+            let spec = &slots.adapters[pair.id.index()].spec;
             let (a, b) = (matrix(&pair.grad_a), matrix(&pair.grad_b));
             (self.finite)(&a, spec.dtype, &spec.subject(), "grad A")?;
             (self.finite)(&b, spec.dtype, &spec.subject(), "grad B")?;
@@ -133,7 +135,7 @@ impl Equations {
         }
         let mut params = Vec::new();
         for param in io.params.iter() {
-            let spec = &slots.params[param.id.0].spec;
+            let spec = &slots.params[param.id.index()].spec;
             let gradient = matrix(&param.grad);
             (self.finite)(&gradient, spec.dtype, &spec.subject(), "grad")?;
             params.push(gradient * scale);
@@ -156,7 +158,7 @@ impl Equations {
         control: &Control,
     ) -> Result<StepReport, Error> {
         let of_gradient = true;
-        let report = Rejection { error, of_gradient }.settle(control)?;
+        let report = Rejection { error, of_gradient }.into_outcome(control)?;
         (self.skipped)(slots);
         Ok(report)
     }
@@ -169,7 +171,7 @@ impl Equations {
         grad_clip: f64,
         control: &Control,
     ) -> Result<Stepped, Error> {
-        let id = io.id.0;
+        let id = io.id.index();
         let AdapterSlot { spec, state, .. } = &slots[id];
         let subject = spec.subject();
         let (a, b) = (matrix(&io.a.as_ref()), matrix(&io.b.as_ref()));
@@ -243,7 +245,7 @@ impl Equations {
         let b = (self.written)(&matrix(&io.b.as_ref()), &new.factors.b);
         store(&a, &mut io.a);
         store(&b, &mut io.b);
-        if let (Some(base), Some(decay)) = (io.base.as_mut(), new.base) {
+        if let (Some(base), Some(decay)) = (io.w0.as_mut(), new.base) {
             let decayed = matrix(&base.as_ref()) * decay;
             store(&decayed, base);
         }

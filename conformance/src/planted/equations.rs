@@ -1,9 +1,7 @@
 //! Every equation of a step, in a table. A bug replaces one of them.
 
-use lora_pro_core::{
-    AdapterReport, Control, DType, Damping, Error, Hyper, AdapterSlot, Slots, StateTensor, StepIo,
-    XChoice,
-};
+use lora_pro_core::backend::{AdapterSlot, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::{AdapterReport, DType, Damping, Error, Hyper, XChoice};
 use lora_pro_reference::adamw::{self, Moments, bias_correction, running_mean};
 use lora_pro_reference::closed_form::{self, Split};
 use lora_pro_reference::damping::{Grams, Inverse};

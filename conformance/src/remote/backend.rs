@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lora_pro_core::{
-    Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, AdapterIo, AdapterSlot,
-    ParamSlot, Slots, State, StateTensor, StepIo, StepReport, foreign_buffer,
+use lora_pro_core::backend::{
+    AdapterSlot, Buffer, Control, ParamSlot, Slots, State, StateTensor, StepIo, foreign_buffer,
 };
+use lora_pro_core::{AdapterIo, Backend, Error, HostTensor, Manifest, MatMut, MatRef, StepReport};
 
 use super::explain::explain;
 use super::protocol::{self, Answer, Done, Request, Run, Stepped};
@@ -69,7 +69,7 @@ impl RemoteBackend {
             return self.refuse("the optimizer", what);
         }
         for pair in io.adapters.iter() {
-            let slot = &slots.adapters[pair.id.0];
+            let slot = &slots.adapters[pair.id.index()];
             if let Some(what) = self.description().lacks(&slot.hyper) {
                 return self.refuse(&slot.spec.subject(), what);
             }
@@ -91,7 +91,7 @@ impl RemoteBackend {
     fn kept<'b>(&self, tensor: &StateTensor, buffer: &'b Buffer) -> Result<&'b Kept, Error> {
         buffer
             .get()
-            .ok_or_else(|| foreign_buffer(self.name(), tensor.name))
+            .ok_or_else(|| foreign_buffer(self.name(), tensor.name()))
     }
 
     fn request(
@@ -104,7 +104,7 @@ impl RemoteBackend {
         let mut tensors = Tensors::default();
         let mut adapters = Vec::new();
         for (k, pair) in io.adapters.iter().enumerate() {
-            let slot = &slots.adapters[pair.id.0];
+            let slot = &slots.adapters[pair.id.index()];
             for (name, view) in views(pair, slot) {
                 tensors.put(format!("{k}.{name}"), &view);
             }
@@ -116,7 +116,7 @@ impl RemoteBackend {
         }
         let mut params = Vec::new();
         for (k, param) in io.params.iter().enumerate() {
-            let slot = &slots.params[param.id.0];
+            let slot = &slots.params[param.id.index()];
             tensors.put(format!("param.{k}.value"), &param.value.as_ref());
             tensors.put(format!("param.{k}.grad"), &param.grad);
             let load = self.load(&slot.spec.name, &slot.state)?;
@@ -148,9 +148,9 @@ impl RemoteBackend {
 
     fn put_state(&self, tensors: &mut Tensors, prefix: &str, state: &State) -> Result<(), Error> {
         for (tensor, buffer) in &state.tensors {
-            if self.exposes(tensor.name) {
+            if self.exposes(tensor.name()) {
                 let bytes = self.kept(tensor, buffer)?.values.bytes();
-                tensors.put_state(format!("{prefix}{}", tensor.name), tensor, bytes);
+                tensors.put_state(format!("{prefix}{}", tensor.name()), tensor, bytes);
             }
         }
         Ok(())
@@ -171,9 +171,9 @@ impl RemoteBackend {
         let mut file = Tensors::load(&session.output())?;
         let mut adapters = Vec::new();
         for (k, pair) in io.adapters.iter().enumerate() {
-            let slot = &slots.adapters[pair.id.0];
+            let slot = &slots.adapters[pair.id.index()];
             let spec = &slot.spec;
-            let base = pair.base.as_ref().filter(|_| slot.hyper.decay_base);
+            let base = pair.w0.as_ref().filter(|_| slot.hyper.decay_base);
             adapters.push(PairAfter {
                 a: file.expect(&format!("{k}.A"), spec.dtype, spec.a_shape())?,
                 b: file.expect(&format!("{k}.B"), spec.dtype, spec.b_shape())?,
@@ -185,7 +185,7 @@ impl RemoteBackend {
         }
         let mut params = Vec::new();
         for (k, param) in io.params.iter().enumerate() {
-            let slot = &slots.params[param.id.0];
+            let slot = &slots.params[param.id.index()];
             let key = format!("param.{k}.value");
             let value = file.expect(&key, slot.spec.dtype, slot.spec.shape())?;
             let state = self.take_state(&mut file, &format!("param.{k}."), &slot.state)?;
@@ -203,9 +203,9 @@ impl RemoteBackend {
         let tensors = state.tensors.iter();
         tensors
             .map(|(tensor, _)| {
-                self.exposes(tensor.name)
+                self.exposes(tensor.name())
                     .then(|| {
-                        let key = format!("{prefix}{}", tensor.name);
+                        let key = format!("{prefix}{}", tensor.name());
                         file.expect(&key, tensor.dtype, tensor.shape)
                     })
                     .transpose()
@@ -225,7 +225,7 @@ impl RemoteBackend {
         let reports = stepped.reports.iter().copied().map(Some);
         let reports = reports.chain(std::iter::repeat(None));
         for ((pair, after), report) in io.adapters.iter_mut().zip(after.adapters).zip(reports) {
-            let slot = &mut slots.adapters[pair.id.0];
+            let slot = &mut slots.adapters[pair.id.index()];
             slot.report = summary(
                 slot,
                 pair,
@@ -235,14 +235,14 @@ impl RemoteBackend {
             );
             copy(&after.a, &mut pair.a);
             copy(&after.b, &mut pair.b);
-            if let (Some(base), Some(after)) = (&mut pair.base, &after.base) {
+            if let (Some(base), Some(after)) = (&mut pair.w0, &after.base) {
                 copy(after, base);
             }
             advance(&mut slot.state, after.state);
             self.taken.insert(slot.spec.name.clone(), slot.state.step);
         }
         for (param, (value, state)) in io.params.iter_mut().zip(after.params) {
-            let slot = &mut slots.params[param.id.0];
+            let slot = &mut slots.params[param.id.index()];
             copy(&value, &mut param.value);
             advance(&mut slot.state, state);
             self.taken.insert(slot.spec.name.clone(), slot.state.step);
@@ -263,8 +263,8 @@ impl Backend for RemoteBackend {
     }
 
     fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
-        if !self.exposes(tensor.name) {
-            return self.refuse("the optimizer", format!("reading `{}`", tensor.name));
+        if !self.exposes(tensor.name()) {
+            return self.refuse("the optimizer", format!("reading `{}`", tensor.name()));
         }
         Ok(self.kept(tensor, buffer)?.values.bytes().to_vec())
     }
@@ -275,17 +275,17 @@ impl Backend for RemoteBackend {
         buffer: &mut Buffer,
         bytes: &[u8],
     ) -> Result<(), Error> {
-        if !self.exposes(tensor.name) {
-            return self.refuse("the optimizer", format!("loading `{}`", tensor.name));
+        if !self.exposes(tensor.name()) {
+            return self.refuse("the optimizer", format!("loading `{}`", tensor.name()));
         }
         let values = HostTensor::from_bytes(tensor.dtype, tensor.shape, bytes.to_vec());
         let values = values.ok_or_else(|| {
             let expected = format!("{} bytes", tensor.bytes());
-            Error::invalid("the optimizer", tensor.name, bytes.len(), expected)
+            Error::invalid("the optimizer", tensor.name(), bytes.len(), expected)
         })?;
         let kept = buffer
             .get_mut::<Kept>()
-            .ok_or_else(|| foreign_buffer(self.name(), tensor.name))?;
+            .ok_or_else(|| foreign_buffer(self.name(), tensor.name()))?;
         *kept = Kept {
             values,
             uploaded: true,
@@ -364,7 +364,7 @@ fn views<'p>(pair: &'p AdapterIo<'_>, slot: &AdapterSlot) -> Vec<(&'static str, 
         ("grad_A", pair.grad_a),
         ("grad_B", pair.grad_b),
     ];
-    if let Some(base) = pair.base.as_ref().filter(|_| slot.hyper.decay_base) {
+    if let Some(base) = pair.w0.as_ref().filter(|_| slot.hyper.decay_base) {
         all.push(("W0", MatMut::as_ref(base)));
     }
     all

@@ -1,7 +1,8 @@
 //! What a child says that it can do, and what follows from it before it is asked.
 
+use lora_pro_core::backend::Control;
 use lora_pro_core::{
-    Control, DType, Damping, Determinism, Hyper, Manifest, Location, Method, Rounding, XChoice,
+    DType, Damping, Determinism, Hyper, Location, Manifest, Method, Rounding, XChoice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -287,46 +288,32 @@ fn one() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use lora_pro_core::{
-        AdapterSpec, MomentDType, ParamSpec, Preset, Scale, adapter_layout, param_layout,
-    };
+    use lora_pro_core::backend::{adapter_layout, param_layout};
+    use lora_pro_core::{AdapterSpec, MomentDType, ParamSpec, Preset, Scale};
 
     use super::*;
 
     #[test]
     fn every_state_tensor_has_its_name_in_the_list() {
-        let adapter = AdapterSpec {
-            name: "adapter".into(),
-            m: 4,
-            n: 3,
-            r: 2,
-            scale: Scale::Explicit(1.0),
-            dtype: DType::Bf16,
-            group: None,
-        };
-        let param = ParamSpec {
-            name: "bias".into(),
-            rows: 1,
-            cols: 4,
-            dtype: DType::Bf16,
-            group: None,
-        };
+        let adapter = AdapterSpec::new("adapter", 4, 3, 2)
+            .scale(Scale::Explicit(1.0))
+            .dtype(DType::Bf16);
+        let param = ParamSpec::new("bias", 1, 4).dtype(DType::Bf16);
         let all = Description::of(
             &Description::manifest(&serde_json::from_str(PLAIN).expect("valid")),
             Stability::Kappa,
         );
         for method in all.methods.clone() {
-            let hyper = Hyper {
-                method,
-                momentum: 0.5,
-                amsgrad: true,
-                moment_dtype: MomentDType::EightBit,
-                rounding: Rounding::MasterCopy,
-                ..Preset::Paper.hyper()
-            };
+            let hyper = Preset::Paper
+                .hyper()
+                .method(method)
+                .momentum(0.5)
+                .amsgrad(true)
+                .moment_dtype(MomentDType::EightBit)
+                .rounding(Rounding::MasterCopy);
             let pair = adapter_layout(&adapter, &hyper);
             for tensor in pair.into_iter().chain(param_layout(&param, &hyper)) {
-                assert!(all.exposes(tensor.name), "{}", tensor.name);
+                assert!(all.exposes(tensor.name()), "{}", tensor.name());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A child's failure in the words of core's errors.
 
-use lora_pro_core::{Error, AdapterIo, ParamIo, Slots, StepIo};
+use lora_pro_core::backend::{Slots, StepIo};
+use lora_pro_core::{AdapterIo, Error, ParamIo};
 
 use super::failed;
 use super::protocol::{Failure, FailureKind};
@@ -8,7 +9,10 @@ use super::tensors::entries;
 
 /// How errors call the adapter or parameter of this name.
 pub(super) fn subject(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> String {
-    let params = io.params.iter().map(|param| &slots.params[param.id.0].spec);
+    let params = io
+        .params
+        .iter()
+        .map(|param| &slots.params[param.id.index()].spec);
     match params.into_iter().find(|spec| spec.name == name) {
         Some(spec) => spec.subject(),
         None => format!("adapter `{name}`"),
@@ -45,8 +49,8 @@ pub(super) fn explain(
 type Entry = (usize, usize, f64);
 
 fn non_finite(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> Option<(&'static str, Entry)> {
-    let pair = |pair: &&AdapterIo<'_>| slots.adapters[pair.id.0].spec.name == name;
-    let param = |param: &&ParamIo<'_>| slots.params[param.id.0].spec.name == name;
+    let pair = |pair: &&AdapterIo<'_>| slots.adapters[pair.id.index()].spec.name == name;
+    let param = |param: &&ParamIo<'_>| slots.params[param.id.index()].spec.name == name;
     let mut given = Vec::new();
     if let Some(pair) = io.adapters.iter().find(pair) {
         given.push(("grad A", pair.grad_a));

@@ -1,9 +1,7 @@
 //! Reports on steps: what the child tells, and what it leaves out computed from the tensors.
 
-use lora_pro_core::{
-    AdapterReport, Control, HostTensor, MatRef, AdapterIo, AdapterSlot, SkippedStep, Slots, StepIo, StepReport,
-    relative,
-};
+use lora_pro_core::backend::{AdapterSlot, Control, Slots, StepIo, ratio_or_zero};
+use lora_pro_core::{AdapterIo, AdapterReport, HostTensor, MatRef, SkippedStep, StepReport};
 
 use super::explain::subject;
 use super::protocol::{Report, Stepped};
@@ -26,13 +24,19 @@ pub(super) fn summary(
     } else {
         f64::NAN
     };
-    AdapterReport {
-        step: slot.state.step + 1,
-        grad_norm: [&pair.grad_a, &pair.grad_b].map(|grad| norm(grad) * control.grad_scale),
-        update_norm,
-        relative_update: [0, 1].map(|k| relative(update_norm[k], norm(&before[k]))),
-        equivalent_norm: told.equivalent_norm.unwrap_or(f64::NAN),
-        clip: told.clip.unwrap_or(unclipped),
+    {
+        let mut report = AdapterReport::default();
+        report.step = slot.state.step + 1;
+        report.grad_norm = [&pair.grad_a, &pair.grad_b]
+            .map(|grad| norm(grad) * control.grad_scale)
+            .into();
+        report.update_norm = update_norm.into();
+        report.relative_update = [0, 1]
+            .map(|k| ratio_or_zero(update_norm[k], norm(&before[k])))
+            .into();
+        report.equivalent_norm = told.equivalent_norm.unwrap_or(f64::NAN);
+        report.clip = told.clip.unwrap_or(unclipped);
+        report
     }
 }
 
@@ -48,7 +52,10 @@ pub(super) fn whole(
         reason: skipped.reason.clone(),
     });
     let grad_norm = stepped.grad_norm.unwrap_or_else(|| {
-        let adapters = io.adapters.iter().flat_map(|pair| [pair.grad_a, pair.grad_b]);
+        let adapters = io
+            .adapters
+            .iter()
+            .flat_map(|pair| [pair.grad_a, pair.grad_b]);
         let all = adapters.chain(io.params.iter().map(|param| param.grad));
         control.grad_scale * all.map(|grad| norm(&grad).powi(2)).sum::<f64>().sqrt()
     });

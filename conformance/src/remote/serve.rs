@@ -4,10 +4,13 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
+use lora_pro_core::backend::{
+    AdapterSlot, Control, ParamSlot, Slots, State, StateTensor, StepIo, adapter_layout,
+    param_layout,
+};
 use lora_pro_core::{
-    AdapterId, AdapterReport, AdapterSpec, Backend, Control, Error, HostTensor, AdapterIo, AdapterSlot,
-    ParamId, ParamIo, ParamSlot, ParamSpec, Scale, Slots, State, StateTensor, StepIo, StepReport,
-    adapter_layout, param_layout,
+    AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, Error, HostTensor, ParamId, ParamIo,
+    ParamSpec, Scale, StepReport,
 };
 use serde::Serialize;
 
@@ -117,15 +120,9 @@ impl Session {
         if let Some(id) = self.adapters.iter().position(known) {
             return Ok(id);
         }
-        let spec = AdapterSpec {
-            name: adapter.name.clone(),
-            m: adapter.m,
-            n: adapter.n,
-            r: adapter.r,
-            scale: Scale::Explicit(adapter.s),
-            dtype: adapter.dtype,
-            group: None,
-        };
+        let spec = AdapterSpec::new(adapter.name.clone(), adapter.m, adapter.n, adapter.r)
+            .scale(Scale::Explicit(adapter.s))
+            .dtype(adapter.dtype);
         let state = state(backend, adapter_layout(&spec, &adapter.hyper))?;
         self.adapters.push(AdapterSlot {
             spec,
@@ -142,13 +139,7 @@ impl Session {
         if let Some(id) = self.params.iter().position(known) {
             return Ok(id);
         }
-        let spec = ParamSpec {
-            name: param.name.clone(),
-            rows: param.rows,
-            cols: param.cols,
-            dtype: param.dtype,
-            group: None,
-        };
+        let spec = ParamSpec::new(param.name.clone(), param.rows, param.cols).dtype(param.dtype);
         let state = state(backend, param_layout(&spec, &param.hyper))?;
         let hyper = param.hyper;
         self.params.push(ParamSlot { spec, hyper, state });
@@ -166,7 +157,7 @@ impl Session {
         for (k, pair) in adapters.iter().enumerate() {
             after.put(format!("{k}.A"), &pair.a.view());
             after.put(format!("{k}.B"), &pair.b.view());
-            if let Some(base) = &pair.base {
+            if let Some(base) = &pair.w0 {
                 after.put(format!("{k}.W0"), &base.view());
             }
             let state = &self.adapters[pair.id].state;
@@ -205,14 +196,14 @@ impl Pair {
     }
 
     fn io(&mut self) -> AdapterIo<'_> {
-        AdapterIo {
-            id: AdapterId(self.id),
-            a: self.a.view_mut(),
-            b: self.b.view_mut(),
-            grad_a: self.grad_a.view(),
-            grad_b: self.grad_b.view(),
-            base: self.base.as_mut().map(HostTensor::view_mut),
-        }
+        AdapterIo::new(
+            AdapterId::from_index(self.id),
+            self.a.view_mut(),
+            self.b.view_mut(),
+            self.grad_a.view(),
+            self.grad_b.view(),
+        )
+        .w0(self.base.as_mut().map(HostTensor::view_mut))
     }
 }
 
@@ -225,11 +216,11 @@ struct Single {
 
 impl Single {
     fn io(&mut self) -> ParamIo<'_> {
-        ParamIo {
-            id: ParamId(self.id),
-            value: self.value.view_mut(),
-            grad: self.grad.view(),
-        }
+        ParamIo::new(
+            ParamId::from_index(self.id),
+            self.value.view_mut(),
+            self.grad.view(),
+        )
     }
 }
 
@@ -277,7 +268,7 @@ fn prepare(
     state.step = t.saturating_sub(1);
     if load {
         for (tensor, buffer) in &mut state.tensors {
-            backend.upload(tensor, buffer, take(tensor.name)?.bytes())?;
+            backend.upload(tensor, buffer, take(tensor.name())?.bytes())?;
         }
     }
     Ok(())
@@ -291,7 +282,7 @@ fn show(
 ) -> Result<(), Error> {
     for (tensor, buffer) in &state.tensors {
         let bytes = backend.download(tensor, buffer)?;
-        after.put_state(format!("{prefix}{}", tensor.name), tensor, &bytes);
+        after.put_state(format!("{prefix}{}", tensor.name()), tensor, &bytes);
     }
     Ok(())
 }

@@ -5,9 +5,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use lora_pro_core::{
-    DType, HostTensor, MatMut, MatRef, StateTensor, TensorData, encode_tensors, read_tensors,
-};
+use lora_pro_core::backend::StateTensor;
+use lora_pro_core::{DType, HostTensor, MatMut, MatRef, TensorData, encode_tensors, read_tensors};
 
 /// Named tensors of one step, before or after.
 #[derive(Debug, Default)]

@@ -316,7 +316,7 @@ fn distance(x: &[u8], y: &[u8]) -> f64 {
         .fold((0.0, 0.0), |sum, square| {
             (sum.0 + square.0, sum.1 + square.1)
         });
-    lora_pro_core::relative(squares.0.sqrt(), squares.1.sqrt())
+    lora_pro_core::backend::ratio_or_zero(squares.0.sqrt(), squares.1.sqrt())
 }
 
 fn same_outputs(vector: &Vector, file: &Parts) -> Result<(), String> {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use lora_pro_conformance::coded::{floats, moment, smallest, with};
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{DType, HostTensor, Hyper, MOMENT_BLOCK, MomentDType};
+use lora_pro_core::backend::MOMENT_BLOCK;
+use lora_pro_core::{DType, HostTensor, Hyper, MomentDType};
 
 use super::{Batch, Make, adapter, name};
 
@@ -71,11 +72,7 @@ fn rounds_small_numbers(found: &[f32], exact: &[f32], smallest: &[f32], tensor: 
 
 /// Codes of the same moments are rounded with other random numbers in each step.
 pub fn differs(make: Make) {
-    let hyper = Hyper {
-        beta1: 0.0,
-        beta2: 0.0,
-        ..with(MomentDType::EightBit, false)
-    };
+    let hyper = with(MomentDType::EightBit, false).beta1(0.0).beta2(0.0);
     let spec = adapter(45, 150, 3, DType::F32);
     let mut batch = Batch::start(make, &[spec], hyper).expect("valid");
     let (start, gradients) = (batch.members[0].copy(), batch.gradients(1));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lora_pro_core::{HostTensor, MatMut, MatRef, Memory};
+use lora_pro_core::{HostTensor, Location, MatMut, MatRef};
 use lora_pro_cuda::device::Device;
 
 use super::layout::{Laid, Layout};

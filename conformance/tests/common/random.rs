@@ -31,13 +31,10 @@ const CONSTANT: f64 = 1.5;
 pub fn differs(make: Make) {
     let spec = adapter(4000, 4000, 8, DType::Bf16);
     let specs = [spec, CaseSpec { seed: 7, ..spec }];
-    let hyper = Hyper {
-        rounding: Rounding::Stochastic,
-        // 1.5 has the spacing 2^-7; a step of lora's AdamW on equal gradients is lr.
-        lr: 0.25 * 2f64.powi(-7),
-        weight_decay: 0.0,
-        ..hyper(Method::Lora)
-    };
+    let hyper = hyper(Method::Lora)
+        .rounding(Rounding::Stochastic)
+        .lr(0.25 * 2f64.powi(-7))
+        .weight_decay(0.0);
     let start = || Batch::start(make, &specs, hyper).expect("valid");
     let mut batch = start();
     let first = moved(&mut batch, 0);

@@ -20,10 +20,7 @@ pub fn parts() -> Vec<Part> {
             seed: k as u64,
             ..adapter(30 + k, 70, 3, dtype)
         },
-        hyper: Hyper {
-            decay_base: true,
-            ..hyper(method)
-        },
+        hyper: hyper(method).decay_base(true),
         unpaired: k % 2 == 0,
     };
     parts.map(part).collect()
@@ -106,10 +103,7 @@ fn reports_of_earlier_sets() {
 #[test]
 fn a_broken_gradient_changes_nothing_and_is_told_in_sync() {
     for on_non_finite in [OnNonFinite::Error, OnNonFinite::Skip] {
-        let config = Config {
-            on_non_finite,
-            ..config(&parts())
-        };
+        let config = config(&parts()).on_non_finite(on_non_finite);
         let start = || {
             let device = Counting::new(0);
             let lay = |_: &'static str| Layout::Odd;

@@ -12,13 +12,10 @@ use crate::model::{Model, config};
 /// With half the learning rate in the first step, and all of it in the second.
 fn warming() -> Model {
     let (parts, options) = (parts(), Options { deferred: true });
-    let config = Config {
-        schedule: Schedule::Linear {
-            warmup: 2,
-            total: 9,
-        },
-        ..config(&parts)
-    };
+    let config = config(&parts).schedule(Schedule::Linear {
+        warmup: 2,
+        total: 9,
+    });
     let rows = |_| Layout::Rows;
     Model::with(&Counting::new(0), options, &parts, config, &rows).expect("valid")
 }

@@ -26,11 +26,7 @@ fn long(method: Method) -> f64 {
 const TOO_LONG: f64 = 1e6;
 
 fn with_rate(hyper: Hyper, lr: f64) -> Hyper {
-    Hyper {
-        lr,
-        weight_decay: 0.0,
-        ..hyper
-    }
+    hyper.lr(lr).weight_decay(0.0)
 }
 
 fn has_tried(device: &Counting) -> bool {
@@ -41,10 +37,7 @@ fn has_tried(device: &Counting) -> bool {
 #[test]
 fn made_where_nothing_overflows() {
     for method in METHODS {
-        let hyper = Hyper {
-            decay_base: true,
-            ..with_rate(hyper(method), long(method))
-        };
+        let hyper = with_rate(hyper(method), long(method)).decay_base(true);
         let spec = CaseSpec {
             size_a: 30.0,
             ..adapter(40, 50, 3, DType::F16)
@@ -85,10 +78,7 @@ fn taken_back_where_something_overflows() {
             seed: k as u64,
             ..adapter(14 + k % 3, 70, 3, dtype)
         },
-        hyper: Hyper {
-            decay_base: true,
-            ..hyper
-        },
+        hyper: hyper.decay_base(true),
         unpaired: true,
     };
     let calm: Vec<_> = settings().into_iter().enumerate().map(part).collect();

@@ -1,8 +1,9 @@
 //! What is refused: in words that name the adapter, and before anything is written.
 
+use lora_pro_core::backend::{AdapterSlot, Control, Slots, State, StepIo, adapter_layout};
 use lora_pro_core::{
-    AdapterId, AdapterReport, AdapterSpec, Backend, Control, DType, Error, Hyper, Method,
-    MomentDType, OnNonFinite, AdapterIo, AdapterSlot, Scale, Slots, State, StepIo, adapter_layout,
+    AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, DType, Error, Hyper, Method,
+    MomentDType, OnNonFinite, Scale,
 };
 use lora_pro_cuda::{CudaBackend, MAX_RANK, Options};
 
@@ -57,10 +58,7 @@ fn a_rank_that_no_tile_holds() {
 fn short_moments_of_long_parameters() {
     let part = Part {
         spec: adapter(20, 30, 3, DType::F64),
-        hyper: Hyper {
-            moment_dtype: MomentDType::EightBit,
-            ..hyper(Method::Full)
-        },
+        hyper: hyper(Method::Full).moment_dtype(MomentDType::EightBit),
         unpaired: false,
     };
     refused(part, &|_| Layout::Rows, &["8-bit moments"]);
@@ -75,10 +73,7 @@ fn addresses_that_are_not_aligned() {
             for layout in LAYOUTS.into_iter().filter(|x| x.is_misaligned()) {
                 let part = Part {
                     spec: adapter(20, 30, 3, dtype),
-                    hyper: Hyper {
-                        decay_base: true,
-                        ..hyper(Method::Efficient)
-                    },
+                    hyper: hyper(Method::Efficient).decay_base(true),
                     unpaired: true,
                 };
                 let lay = |name| if name == tensor { layout } else { Layout::Rows };
@@ -104,15 +99,9 @@ fn state_of_another_backend() {
     let device = Counting::new(0);
     let mut model = Model::start(&device, Options::default(), &[part]);
     let before = model.bits();
-    let spec = AdapterSpec {
-        name: "layers.0.q".into(),
-        m: case.m,
-        n: case.n,
-        r: case.r,
-        scale: Scale::Explicit(case.s),
-        dtype: case.dtype,
-        group: None,
-    };
+    let spec = AdapterSpec::new("layers.0.q", case.m, case.n, case.r)
+        .scale(Scale::Explicit(case.s))
+        .dtype(case.dtype);
     let mut other = cpu();
     let layout = adapter_layout(&spec, &part.hyper).into_iter();
     let tensors = layout.map(|tensor| (tensor, other.allocate(&tensor).expect("memory")));
@@ -132,14 +121,13 @@ fn state_of_another_backend() {
     let mut lent = std::mem::take(&mut model.members[0].tensors);
     let mut take = |name| lent.remove(name).expect("there is one");
     let [mut a, mut b, grad_a, grad_b] = ["A", "B", "grad A", "grad B"].map(&mut take);
-    let pair = AdapterIo {
-        id: AdapterId(0),
-        a: a.view_mut(),
-        b: b.view_mut(),
-        grad_a: grad_a.view(),
-        grad_b: grad_b.view(),
-        base: None,
-    };
+    let pair = AdapterIo::new(
+        AdapterId::from_index(0),
+        a.view_mut(),
+        b.view_mut(),
+        grad_a.view(),
+        grad_b.view(),
+    );
     let io = StepIo {
         adapters: &mut [pair],
         params: &mut [],

@@ -39,10 +39,7 @@ fn every_layout((m, n, r): (usize, usize, usize)) {
     for (dtype, hyper) in settings() {
         let part = Part {
             spec: adapter(m, n, r, dtype),
-            hyper: Hyper {
-                decay_base: true,
-                ..hyper
-            },
+            hyper: hyper.decay_base(true),
             unpaired: true,
         };
         let expected = run(part, &|_| Layout::Rows);

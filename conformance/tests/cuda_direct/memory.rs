@@ -25,12 +25,9 @@ fn parts() -> Vec<Part> {
             seed: k as u64,
             ..adapter(12, if k == 1 { 3000 } else { 9 }, 2, DType::F16)
         },
-        hyper: Hyper {
-            // N of the first step is about 1, but could be up to 10.
-            lr: if k == 3 { 1e4 } else { 1e-2 },
-            weight_decay: 0.0,
-            ..hyper(METHODS[k.min(3)])
-        },
+        hyper: hyper(METHODS[k.min(3)])
+            .lr(if k == 3 { 1e4 } else { 1e-2 })
+            .weight_decay(0.0),
         unpaired: true,
     };
     (0..10).map(part).collect()

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lora_pro_conformance::sample::{CaseSpec, uniform};
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, Config, DType, Error, HostTensor, Hyper, Method, MomentDType,
-    Optimizer, AdapterIo, ParamId, ParamIo, ParamSpec, Rounding, Scale, StepIo, StepReport,
-    TensorFile,
+    AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, HostTensor, Hyper, Method,
+    MomentDType, Optimizer, ParamId, ParamIo, ParamSpec, Rounding, Scale, StepReport, TensorFile,
 };
 use lora_pro_cuda::{CudaBackend, Dial, Options};
 use lora_pro_reference::storage::host;
@@ -55,11 +55,8 @@ pub fn settings() -> Vec<(DType, Hyper)> {
     for dtype in DType::PARAMETERS {
         for method in METHODS {
             let plain = hyper(method);
-            let with_moments = |moment_dtype| Hyper {
-                moment_dtype,
-                ..plain
-            };
-            let with_rounding = |rounding| Hyper { rounding, ..plain };
+            let with_moments = |moment_dtype| plain.moment_dtype(moment_dtype);
+            let with_rounding = |rounding| plain.rounding(rounding);
             all.push((dtype, plain));
             if method == Method::Full {
                 all.push((dtype, with_moments(MomentDType::Bf16)));
@@ -108,21 +105,18 @@ impl Model {
     pub fn add(&mut self, part: Part, lay: Lay) -> Result<(), Error> {
         let spec = &part.spec;
         let group = Some(name(spec));
-        let id = self.optimizer.add_adapter(AdapterSpec {
-            name: name(spec),
-            m: spec.m,
-            n: spec.n,
-            r: spec.r,
-            scale: Scale::Explicit(spec.s),
-            dtype: spec.dtype,
-            group: group.clone(),
+        let id = self.optimizer.add_adapter({
+            let mut spec = AdapterSpec::new(name(spec), spec.m, spec.n, spec.r)
+                .scale(Scale::Explicit(spec.s))
+                .dtype(spec.dtype);
+            spec.group = group.clone();
+            spec
         })?;
-        let param = ParamSpec {
-            name: format!("beside {}", name(spec)),
-            rows: spec.n,
-            cols: spec.r,
-            dtype: spec.dtype,
-            group,
+        let param = {
+            let mut spec =
+                ParamSpec::new(format!("beside {}", name(spec)), spec.n, spec.r).dtype(spec.dtype);
+            spec.group = group;
+            spec
         };
         let param_id = match part.unpaired {
             true => Some(self.optimizer.add_param(param)?),
@@ -159,25 +153,20 @@ impl Model {
             let tensors = member.tensors.iter_mut();
             let mut rest: BTreeMap<_, _> = tensors.map(|(name, lent)| (*name, lent)).collect();
             let mut take = |name: &str| rest.remove(name).expect("there is one");
-            adapters.push(AdapterIo {
-                id: member.id,
-                a: take("A").view_mut(),
-                b: take("B").view_mut(),
-                grad_a: take("grad A").view(),
-                grad_b: take("grad B").view(),
-                base: Some(take("W0").view_mut()),
-            });
-            let io = |id| ParamIo {
-                id,
-                value: take("value").view_mut(),
-                grad: take("grad").view(),
-            };
+            adapters.push(
+                AdapterIo::new(
+                    member.id,
+                    take("A").view_mut(),
+                    take("B").view_mut(),
+                    take("grad A").view(),
+                    take("grad B").view(),
+                )
+                .w0(Some(take("W0").view_mut())),
+            );
+            let io = |id| ParamIo::new(id, take("value").view_mut(), take("grad").view());
             params.extend(member.param_id.map(io));
         }
-        self.optimizer.step(StepIo {
-            adapters: &mut adapters,
-            params: &mut params,
-        })
+        self.optimizer.step_with_params(&mut adapters, &mut params)
     }
 
     /// One step of some members.
@@ -222,10 +211,7 @@ impl Model {
     }
 
     pub fn saved(&mut self) -> TensorFile {
-        let mut file = TensorFile {
-            document: serde_json::json!({}),
-            tensors: Default::default(),
-        };
+        let mut file = TensorFile::new();
         self.optimizer.save_to(&mut file).expect("saves");
         file
     }

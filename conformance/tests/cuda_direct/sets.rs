@@ -27,11 +27,9 @@ fn parts() -> Vec<Part> {
                 seed: k as u64,
                 ..adapter(m, n, r, dtype)
             },
-            hyper: Hyper {
-                decay_base: k % 2 == 0,
-                update_clip: (k % 4 == 1).then_some(1e-3),
-                ..hyper
-            },
+            hyper: hyper
+                .decay_base(k % 2 == 0)
+                .update_clip((k % 4 == 1).then_some(1e-3)),
             unpaired: k % 3 == 0,
         }
     };

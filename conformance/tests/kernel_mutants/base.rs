@@ -1,6 +1,7 @@
 //! W0 is rounded once, to the nearest number of its type, to even in a tie.
 
-use lora_pro_core::{DType, HostTensor, Hyper, Method, StepIo};
+use lora_pro_core::backend::StepIo;
+use lora_pro_core::{DType, HostTensor, Hyper, Method};
 
 use crate::battery::{cuda, next};
 use crate::common::{Batch, adapter, hyper};
@@ -25,17 +26,15 @@ fn cases() -> [(DType, f64, f64, f64); 8] {
 pub fn check() {
     for (dtype, before, lr, after) in cases() {
         next(&format!("{before} to {after} in {dtype}"));
-        let hyper = Hyper {
-            lr,
-            weight_decay: 1.0,
-            decay_base: true,
-            ..hyper(Method::Lora)
-        };
+        let hyper = hyper(Method::Lora)
+            .lr(lr)
+            .weight_decay(1.0)
+            .decay_base(true);
         let mut batch = Batch::start(&cuda, &[adapter(5, 7, 2, dtype)], hyper).expect("valid");
         let mut base = HostTensor::from_fn(dtype, [5, 7], |_, _| before);
         let gradients = batch.gradients(1);
         let mut io = batch.members[0].io(&gradients[0].0, &gradients[0].1);
-        io.base = Some(base.view_mut());
+        io.w0 = Some(base.view_mut());
         let io = StepIo {
             adapters: &mut [io],
             params: &mut [],

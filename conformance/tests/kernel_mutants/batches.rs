@@ -18,10 +18,7 @@ fn specs(dtype: DType) -> Vec<CaseSpec> {
 pub fn repeat() {
     for method in METHODS {
         next(&format!("{method} in a batch"));
-        let hyper = Hyper {
-            update_clip: Some(1e-2),
-            ..hyper(method)
-        };
+        let hyper = hyper(method).update_clip(Some(1e-2));
         let specs = specs(DType::F32);
         let run = |specs: &[CaseSpec]| {
             let batch = Batch::start(&cuda, specs, hyper).expect("valid");
@@ -41,10 +38,7 @@ pub fn repeat() {
 /// The norm of all gradients, and what follows from it.
 pub fn norm() {
     next("the norm of all gradients");
-    let config = Config {
-        max_grad_norm: Some(1e-2),
-        ..hyper(Method::Lora).into()
-    };
+    let config = hyper(Method::Lora).into().max_grad_norm(Some(1e-2));
     let [found, expected] = [&cuda as _, &reference as _].map(|make| {
         let mut batch = Batch::start(make, &specs(DType::F64), config.clone()).expect("valid");
         let report = batch.step(1).expect("a step");

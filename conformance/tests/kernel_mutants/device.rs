@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
 use lora_pro_core::{
-    AdapterId, Backend, Buffer, Control, Error, HostTensor, Manifest, MatMut, MatRef, Memory,
-    AdapterIo, ParamId, ParamIo, Slots, StateTensor, StepIo, StepReport,
+    AdapterId, AdapterIo, Backend, Error, HostTensor, Location, Manifest, MatMut, MatRef, ParamId,
+    ParamIo, StepReport,
 };
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{CudaBackend, Options};
@@ -53,16 +54,16 @@ impl Scattered {
 
     fn lay_pair(&mut self, io: &AdapterIo<'_>) -> Pair {
         Pair {
-            id: AdapterId(io.id.0),
+            id: AdapterId::from_index(io.id.index()),
             written: [self.lay(&io.a.as_ref()), self.lay(&io.b.as_ref())],
             read: [self.lay(&io.grad_a), self.lay(&io.grad_b)],
-            base: io.base.as_ref().map(|base| self.lay(&base.as_ref())),
+            base: io.w0.as_ref().map(|base| self.lay(&base.as_ref())),
         }
     }
 
     fn lay_param(&mut self, io: &ParamIo<'_>) -> Param {
         Param {
-            id: ParamId(io.id.0),
+            id: ParamId::from_index(io.id.index()),
             value: self.lay(&io.value.as_ref()),
             grad: self.lay(&io.grad),
         }
@@ -86,20 +87,20 @@ fn copy_back(lent: &Lent, to: &mut MatMut<'_>) {
 impl Pair {
     fn io(&mut self) -> AdapterIo<'_> {
         let [a, b] = &mut self.written;
-        AdapterIo {
-            id: AdapterId(self.id.0),
-            a: a.view_mut(),
-            b: b.view_mut(),
-            grad_a: self.read[0].view(),
-            grad_b: self.read[1].view(),
-            base: self.base.as_mut().map(Lent::view_mut),
-        }
+        AdapterIo::new(
+            AdapterId::from_index(self.id.index()),
+            a.view_mut(),
+            b.view_mut(),
+            self.read[0].view(),
+            self.read[1].view(),
+        )
+        .w0(self.base.as_mut().map(Lent::view_mut))
     }
 
     fn copy_back(&self, io: &mut AdapterIo<'_>) {
         copy_back(&self.written[0], &mut io.a);
         copy_back(&self.written[1], &mut io.b);
-        if let (Some(from), Some(to)) = (&self.base, &mut io.base) {
+        if let (Some(from), Some(to)) = (&self.base, &mut io.w0) {
             copy_back(from, to);
         }
         assert!(
@@ -111,11 +112,11 @@ impl Pair {
 
 impl Param {
     fn io(&mut self) -> ParamIo<'_> {
-        ParamIo {
-            id: ParamId(self.id.0),
-            value: self.value.view_mut(),
-            grad: self.grad.view(),
-        }
+        ParamIo::new(
+            ParamId::from_index(self.id.index()),
+            self.value.view_mut(),
+            self.grad.view(),
+        )
     }
 
     fn copy_back(&self, io: &mut ParamIo<'_>) {

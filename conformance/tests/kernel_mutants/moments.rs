@@ -29,10 +29,7 @@ fn short() {
     next("bf16 moments");
     let spec = adapter(21, 70, 5, DType::F32);
     let [short, long] = [MomentDType::Bf16, MomentDType::F32].map(|moment_dtype| {
-        let hyper = Hyper {
-            moment_dtype,
-            ..hyper(Method::Full)
-        };
+        let hyper = hyper(Method::Full).moment_dtype(moment_dtype);
         let mut batch = Batch::start(&cuda, &[spec], hyper).expect("valid");
         batch.step(1).expect("a step");
         batch.saved().expect("saves").tensors

@@ -1,9 +1,9 @@
 //! Parameters without a pair that have rows and columns, in more than one chunk.
 
 use lora_pro_conformance::sample::{CaseSpec, uniform};
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    Backend, DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding, StepIo,
-    TensorFile,
+    Backend, DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding, TensorFile,
 };
 use lora_pro_reference::storage::{host, matrix};
 
@@ -17,22 +17,12 @@ const STEPS: u64 = 3;
 
 /// Two parameters, stepped together: their values and their state.
 fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
-    let hyper = Hyper {
-        rounding,
-        maximize: true,
-        ..hyper(Method::Lora)
-    };
+    let hyper = hyper(Method::Lora).rounding(rounding).maximize(true);
     let backend: Box<dyn Backend> = make();
     let mut optimizer = Optimizer::new(backend, hyper.into()).expect("valid");
     let shapes = [(3, 5), (ROWS, COLS)];
     let ids = shapes.map(|(rows, cols)| {
-        let spec = ParamSpec {
-            name: format!("{rows} by {cols}"),
-            rows,
-            cols,
-            dtype,
-            group: None,
-        };
+        let spec = ParamSpec::new(format!("{rows} by {cols}"), rows, cols).dtype(dtype);
         optimizer.add_param(spec).expect("valid")
     });
     let mut random = CaseSpec::default().random(7);
@@ -42,11 +32,11 @@ fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
         let grads = shapes.map(&mut draw);
         let mut params = Vec::new();
         for ((id, value), grad) in ids.iter().zip(&mut values).zip(&grads) {
-            params.push(ParamIo {
-                id: lora_pro_core::ParamId(id.0),
-                value: value.view_mut(),
-                grad: grad.view(),
-            });
+            params.push(ParamIo::new(
+                lora_pro_core::ParamId::from_index(id.index()),
+                value.view_mut(),
+                grad.view(),
+            ));
         }
         let io = StepIo {
             adapters: &mut [],
@@ -54,10 +44,7 @@ fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
         };
         optimizer.step(io).expect("a step");
     }
-    let mut file = TensorFile {
-        document: serde_json::json!({}),
-        tensors: Default::default(),
-    };
+    let mut file = TensorFile::new();
     optimizer.save_to(&mut file).expect("saves");
     let state = file.tensors.into_values().map(|data| {
         let shape = [data.shape[0], data.shape[1]];
@@ -97,23 +84,15 @@ enum Wrong {
 
 /// A step that is refused or taken back; what is said about it.
 fn refusal(make: Make, wrong: Wrong) -> String {
-    let hyper = Hyper {
-        lr: if matches!(wrong, Wrong::Lr) {
+    let hyper = hyper(Method::Lora)
+        .lr(if matches!(wrong, Wrong::Lr) {
             1e41
         } else {
             1e-3
-        },
-        weight_decay: 0.0,
-        ..hyper(Method::Lora)
-    };
+        })
+        .weight_decay(0.0);
     let mut optimizer = Optimizer::new(make(), hyper.into()).expect("valid");
-    let spec = ParamSpec {
-        name: "wild".into(),
-        rows: ROWS,
-        cols: COLS,
-        dtype: DType::F32,
-        group: None,
-    };
+    let spec = ParamSpec::new("wild", ROWS, COLS);
     let id = optimizer.add_param(spec).expect("valid");
     let mut random = CaseSpec::default().random(8);
     let mut draw = || host(&uniform(&mut random, ROWS, COLS), DType::F32);
@@ -125,11 +104,7 @@ fn refusal(make: Make, wrong: Wrong) -> String {
         Wrong::Grad => grad.view_mut().set(last.0, last.1, f64::INFINITY),
     }
     let before = value.clone();
-    let io = ParamIo {
-        id,
-        value: value.view_mut(),
-        grad: grad.view(),
-    };
+    let io = ParamIo::new(id, value.view_mut(), grad.view());
     let io = StepIo {
         adapters: &mut [],
         params: &mut [io],

@@ -19,11 +19,9 @@ const SHORT: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 pub fn overflow() {
     for (method, dtype) in METHODS.into_iter().zip(SHORT.into_iter().cycle()) {
         next(&format!("{method} overflows in {dtype}"));
-        let wild = Hyper {
-            lr: if dtype == DType::F16 { 1e6 } else { 1e41 },
-            weight_decay: 0.0,
-            ..hyper(method)
-        };
+        let wild = hyper(method)
+            .lr(if dtype == DType::F16 { 1e6 } else { 1e41 })
+            .weight_decay(0.0);
         let config = Config {
             groups: BTreeMap::from([("wild".to_string(), wild)]),
             ..Config::from(hyper(method))

@@ -2,9 +2,8 @@
 
 use lora_pro_conformance::rounding::{master, small_lr, stochastic};
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{
-    DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding, StepIo,
-};
+use lora_pro_core::backend::StepIo;
+use lora_pro_core::{DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding};
 
 use crate::battery::{cuda, next};
 use crate::common::random::{differs, independent};
@@ -57,30 +56,22 @@ fn small_numbers() {
 /// A parameter is rounded with other numbers in each step.
 fn params_differ() {
     next("random numbers of parameters differ");
-    let hyper = Hyper {
-        rounding: Rounding::Stochastic,
-        lr: 0.25 * 2f64.powi(-7),
-        weight_decay: 0.0,
-        ..hyper(Method::Lora)
-    };
+    let hyper = hyper(Method::Lora)
+        .rounding(Rounding::Stochastic)
+        .lr(0.25 * 2f64.powi(-7))
+        .weight_decay(0.0);
     let mut optimizer = Optimizer::new(cuda(), hyper.into()).expect("valid");
     let shape = [5, 4000];
-    let spec = ParamSpec {
-        name: "parameter".into(),
-        rows: shape[0],
-        cols: shape[1],
-        dtype: DType::Bf16,
-        group: None,
-    };
+    let spec = ParamSpec::new("parameter", shape[0], shape[1]).dtype(DType::Bf16);
     let id = optimizer.add_param(spec).expect("valid");
     let grad = HostTensor::from_fn(DType::Bf16, shape, |_, _| 1.0);
     let mut step = || {
         let mut value = HostTensor::from_fn(DType::Bf16, shape, |_, _| 1.5);
-        let io = ParamIo {
-            id: lora_pro_core::ParamId(id.0),
-            value: value.view_mut(),
-            grad: grad.view(),
-        };
+        let io = ParamIo::new(
+            lora_pro_core::ParamId::from_index(id.index()),
+            value.view_mut(),
+            grad.view(),
+        );
         let io = StepIo {
             adapters: &mut [],
             params: &mut [io],

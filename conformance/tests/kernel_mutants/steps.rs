@@ -26,10 +26,7 @@ fn check(cases: Vec<Named>) {
 }
 
 fn plain(adapter: CaseSpec, method: Method) -> Case {
-    let hyper = Hyper {
-        amsgrad: false,
-        ..hyper(method)
-    };
+    let hyper = hyper(method).amsgrad(false);
     Case {
         adapter,
         config: hyper.into(),
@@ -41,24 +38,20 @@ fn plain(adapter: CaseSpec, method: Method) -> Case {
 
 /// With everything that can be on.
 fn rich(adapter: CaseSpec, method: Method) -> Case {
-    let hyper = Hyper {
-        maximize: true,
-        lr_ratio: 4.0,
-        decay_base: true,
-        update_clip: Some(1e-3),
-        // Large enough to be seen.
-        eps: 1e-3,
-        ..hyper(method)
-    };
+    let hyper = hyper(method)
+        .maximize(true)
+        .lr_ratio(4.0)
+        .decay_base(true)
+        .update_clip(Some(1e-3))
+        .eps(1e-3);
     Case {
-        config: Config {
-            max_grad_norm: Some(1e-2),
-            schedule: Schedule::Linear {
+        config: hyper
+            .into()
+            .max_grad_norm(Some(1e-2))
+            .schedule(Schedule::Linear {
                 warmup: 4,
                 total: 100,
-            },
-            ..hyper.into()
-        },
+            }),
         grad_scale: 1.0 / 256.0,
         unpaired: true,
         ..plain(adapter, method)

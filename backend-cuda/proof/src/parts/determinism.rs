@@ -25,11 +25,7 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
         progress.set(k, all.len(), &format!("{method} {dtype}"));
         let (mut variants, mut wrong) = (0, Vec::new());
         for (moment_dtype, rounding) in all_variants(*dtype) {
-            let hyper = Hyper {
-                moment_dtype,
-                rounding,
-                ..hyper(*method)
-            };
+            let hyper = hyper(*method).moment_dtype(moment_dtype).rounding(rounding);
             match compare(bench, *dtype, hyper) {
                 // 8-bit moments of f64 parameters are not there.
                 Err(Error::Unsupported { .. }) => continue,

@@ -52,15 +52,11 @@ fn specs(bench: &Bench) -> Vec<AdapterSpec> {
 
 /// A learning rate at which the method comes near to the target within the steps of a full run.
 fn trained(method: Method) -> Hyper {
-    Hyper {
-        method,
-        lr: match method {
-            Method::Sgd => 1e-2,
-            Method::Lora | Method::Efficient => 1e-4,
-            Method::Factored | Method::Full => 1e-5,
-        },
-        ..Preset::Recommended.hyper()
-    }
+    Preset::Recommended.hyper().method(method).lr(match method {
+        Method::Sgd => 1e-2,
+        Method::Lora | Method::Efficient => 1e-4,
+        Method::Factored | Method::Full => 1e-5,
+    })
 }
 
 fn endure(
@@ -176,10 +172,7 @@ impl Target {
 fn follow(bench: &Bench, method: Method, found: &mut Found) -> Result<(), Error> {
     let case = Case {
         adapter: adapter(192, 160, 8, DType::F32),
-        config: Config::from(Hyper {
-            lr: 1e-3,
-            ..hyper(method)
-        }),
+        config: Config::from(hyper(method).lr(1e-3)),
         grad_scale: 1.0,
         steps: bench.effort.followed,
         unpaired: true,

@@ -7,9 +7,10 @@ use lora_pro_conformance::batch::{adapter, hyper};
 use lora_pro_conformance::laws::METHODS;
 use lora_pro_conformance::layout::{LAYOUTS, Laid, Layout};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
+use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterSpec, DType, Error, HostTensor, Hyper, MatMut, MatRef, Location, Method,
-    Optimizer, AdapterIo, ParamId, ParamIo, ParamSpec, Scale, StepIo,
+    AdapterId, AdapterIo, AdapterSpec, DType, Error, HostTensor, Hyper, Location, MatMut, MatRef,
+    Method, Optimizer, ParamId, ParamIo, ParamSpec, Scale,
 };
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{Block, CudaBackend, Options};
@@ -126,10 +127,7 @@ impl<'t> Trajectory<'t> {
 
     /// A, B, W0 and the parameter at the end.
     fn run(mut self, spec: &CaseSpec, method: Method) -> Result<Outcome, Error> {
-        let hyper = Hyper {
-            decay_base: true,
-            ..hyper(method)
-        };
+        let hyper = hyper(method).decay_base(true);
         let backend = CudaBackend::on(self.device.clone(), Options::default());
         let mut optimizer = Optimizer::new(Box::new(backend), hyper.into())?;
         optimizer.set_stream(self.stream);
@@ -175,23 +173,9 @@ impl<'t> Trajectory<'t> {
         let ordinal = self.device.about().ordinal;
         let [a, b, base, value] = written.each_mut().map(|tensor| tensor.view_mut(ordinal));
         let [grad_a, grad_b, grad] = read.each_ref().map(|tensor| tensor.view(ordinal));
-        let pair = AdapterIo {
-            id: AdapterId(0),
-            a,
-            b,
-            grad_a,
-            grad_b,
-            base: Some(base),
-        };
-        let param = ParamIo {
-            id: ParamId(0),
-            value,
-            grad,
-        };
-        optimizer.step(StepIo {
-            adapters: &mut [pair],
-            params: &mut [param],
-        })?;
+        let pair = AdapterIo::new(AdapterId::from_index(0), a, b, grad_a, grad_b).w0(Some(base));
+        let param = ParamIo::new(ParamId::from_index(0), value, grad);
+        optimizer.step_with_params(&mut [pair], &mut [param])?;
         Ok(())
     }
 }
@@ -222,21 +206,11 @@ impl OnDevice {
 }
 
 fn register(optimizer: &mut Optimizer, spec: &CaseSpec) -> Result<(), Error> {
-    optimizer.add_adapter(AdapterSpec {
-        name: "adapter".into(),
-        m: spec.m,
-        n: spec.n,
-        r: spec.r,
-        scale: Scale::Explicit(spec.s),
-        dtype: spec.dtype,
-        group: None,
-    })?;
-    optimizer.add_param(ParamSpec {
-        name: "parameter".into(),
-        rows: spec.n,
-        cols: spec.r,
-        dtype: spec.dtype,
-        group: None,
-    })?;
+    optimizer.add_adapter(
+        AdapterSpec::new("adapter", spec.m, spec.n, spec.r)
+            .scale(Scale::Explicit(spec.s))
+            .dtype(spec.dtype),
+    )?;
+    optimizer.add_param(ParamSpec::new("parameter", spec.n, spec.r).dtype(spec.dtype))?;
     Ok(())
 }

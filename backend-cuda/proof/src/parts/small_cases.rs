@@ -62,10 +62,7 @@ fn with_everything(
         };
         let case = Case {
             adapter: adapter(m, n, r, dtype),
-            config: Config {
-                max_grad_norm: Some(1.0),
-                ..Config::from(hyper)
-            },
+            config: Config::from(hyper).max_grad_norm(Some(1.0)),
             grad_scale: 1.0 / 256.0,
             steps: 2,
             unpaired: true,
@@ -95,11 +92,7 @@ fn at_the_edge(bench: &Bench, method: Method) -> Result<Vec<String>, Error> {
         size_g,
         ..adapter(20, 30, 2, DType::F32)
     };
-    let hyper = Hyper {
-        lr: 1e-3,
-        weight_decay: 0.0,
-        ..hyper(method)
-    };
+    let hyper = hyper(method).lr(1e-3).weight_decay(0.0);
     let large = Case {
         adapter: case(LARGE),
         config: Config::from(hyper),

@@ -55,23 +55,14 @@ pub(super) const BUGS: &[Bug] = &[
         plant: |e| {
             e.hyper = |slots, id| {
                 let hyper = slots[id].hyper;
-                Hyper {
-                    beta1: hyper.beta2,
-                    beta2: hyper.beta1,
-                    ..hyper
-                }
+                hyper.beta1(hyper.beta2).beta2(hyper.beta1)
             }
         },
     },
     Bug {
         id: "beta2-hard-coded",
         what: "b2 is 0.99, whatever is configured",
-        plant: |e| {
-            e.hyper = |slots, id| Hyper {
-                beta2: 0.99,
-                ..slots[id].hyper
-            }
-        },
+        plant: |e| e.hyper = |slots, id| (slots[id].hyper).beta2(0.99),
     },
     Bug {
         id: "second-moment-of-raw-gradients",

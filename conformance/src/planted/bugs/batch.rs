@@ -1,6 +1,7 @@
 //! Bugs between adapters of one batch, and in their step counters.
 
-use lora_pro_core::{DType, Error, Hyper, AdapterSlot};
+use lora_pro_core::backend::AdapterSlot;
+use lora_pro_core::{DType, Error, Hyper};
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::step::Memory;
 use lora_pro_reference::storage::load_memory;
@@ -57,12 +58,7 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         id: "hyper-of-the-first-adapter",
         what: "all adapters are stepped with the learning rate of the first: groups are ignored",
-        plant: |e| {
-            e.hyper = |slots, id| Hyper {
-                lr: slots[0].hyper.lr,
-                ..slots[id].hyper
-            }
-        },
+        plant: |e| e.hyper = |slots, id| (slots[id].hyper).lr(slots[0].hyper.lr),
     },
     Bug {
         id: "gradients-of-the-first-by-shape",

@@ -1,6 +1,6 @@
 //! Bugs in what acts on the raw gradients.
 
-use lora_pro_core::Control;
+use lora_pro_core::backend::Control;
 use lora_pro_reference::factors::Pair;
 
 use super::Bug;

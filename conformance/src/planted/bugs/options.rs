@@ -1,6 +1,7 @@
 //! Bugs in the options: decay, clips, rates, maximize, schedule.
 
-use lora_pro_core::{Control, Method, relative};
+use lora_pro_core::Method;
+use lora_pro_core::backend::{Control, ratio_or_zero};
 use lora_pro_reference::clip::update_clip;
 use lora_pro_reference::decay::{Decay, decay};
 use lora_pro_reference::factors::Factors;
@@ -114,7 +115,7 @@ pub(super) const BUGS: &[Bug] = &[
                     (update.b.norm(), factors.b.norm()),
                 ];
                 sizes.map(|(update, factor)| match limit {
-                    Some(limit) if relative(update, factor) > limit && factor > 0.0 => {
+                    Some(limit) if ratio_or_zero(update, factor) > limit && factor > 0.0 => {
                         limit * factor / update
                     }
                     _ => 1.0,
@@ -129,9 +130,9 @@ pub(super) const BUGS: &[Bug] = &[
             e.update_clip = |limit, factors, update| {
                 let a_is_larger = factors.a.norm() >= factors.b.norm();
                 let moved = if a_is_larger {
-                    relative(update.b.norm(), factors.b.norm())
+                    ratio_or_zero(update.b.norm(), factors.b.norm())
                 } else {
-                    relative(update.a.norm(), factors.a.norm())
+                    ratio_or_zero(update.a.norm(), factors.a.norm())
                 };
                 match limit {
                     Some(limit) if moved > limit => [limit / moved; 2],

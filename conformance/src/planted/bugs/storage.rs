@@ -1,6 +1,7 @@
 //! Bugs in what is written, remembered, reported and refused.
 
-use lora_pro_core::{AdapterReport, Control, OnNonFinite, StateTensor, StepIo, relative};
+use lora_pro_core::backend::{Control, StateTensor, StepIo, ratio_or_zero};
+use lora_pro_core::{AdapterReport, OnNonFinite};
 
 use super::Bug;
 
@@ -36,7 +37,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "maxima-not-saved",
         what: "AMSGrad's maxima are zeros in a checkpoint",
         plant: |e| {
-            e.downloaded = |tensor, bytes| match tensor.name.starts_with("max_") {
+            e.downloaded = |tensor, bytes| match tensor.name().starts_with("max_") {
                 true => zeros(tensor),
                 false => bytes,
             }
@@ -47,7 +48,7 @@ pub(super) const BUGS: &[Bug] = &[
         what: "second moments start from 0 again when a run is resumed: its first steps are far \
                too long",
         plant: |e| {
-            e.uploaded = |tensor, bytes| match tensor.name.contains("_sq") {
+            e.uploaded = |tensor, bytes| match tensor.name().contains("_sq") {
                 true => zeros(tensor),
                 false => bytes,
             }
@@ -80,10 +81,10 @@ pub(super) const BUGS: &[Bug] = &[
         plant: |e| {
             e.report = |report, whole| {
                 let before = [whole.a.norm(), whole.b.norm()];
-                let factor = |k: usize| relative(report.update_norm[k], report.relative_update[k]);
+                let factor = |k: usize| ratio_or_zero(report.update_norm[k], report.relative_update[k]);
                 AdapterReport {
                     update_norm: before,
-                    relative_update: [0, 1].map(|k| relative(before[k], factor(k))),
+                    relative_update: [0, 1].map(|k| ratio_or_zero(before[k], factor(k))),
                     ..report
                 }
             }
@@ -131,7 +132,14 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         id: "skip-counts",
         what: "a skipped step raises the counters: the next one is corrected too little",
-        plant: |e| e.skipped = |slots| slots.adapters.iter_mut().for_each(|slot| slot.state.step += 1),
+        plant: |e| {
+            e.skipped = |slots| {
+                slots
+                    .adapters
+                    .iter_mut()
+                    .for_each(|slot| slot.state.step += 1)
+            }
+        },
     },
     Bug {
         id: "skip-ignored",

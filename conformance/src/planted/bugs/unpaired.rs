@@ -1,6 +1,7 @@
 //! Bugs in the steps of parameters without a pair.
 
-use lora_pro_core::{Hyper, StepIo};
+use lora_pro_core::Hyper;
+use lora_pro_core::backend::StepIo;
 use lora_pro_reference::adamw::{Moments, adam, adam_with_square};
 use nalgebra::DMatrix;
 
@@ -10,21 +11,17 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         id: "unpaired-without-decay",
         what: "parameters without a pair do not decay",
-        plant: |e| {
-            e.param_hyper = |hyper| Hyper {
-                weight_decay: 0.0,
-                ..*hyper
-            }
-        },
+        plant: |e| e.param_hyper = |hyper| (*hyper).weight_decay(0.0),
     },
     Bug {
         id: "unpaired-decay-at-the-root",
         what: "parameters without a pair decay by the root that is meant for A and B",
         plant: |e| {
-            e.param_hyper = |hyper| Hyper {
-                weight_decay: (1.0 - (1.0 - hyper.lr * hyper.weight_decay).sqrt())
-                    / hyper.lr.max(f64::MIN_POSITIVE),
-                ..*hyper
+            e.param_hyper = |hyper| {
+                (*hyper).weight_decay(
+                    (1.0 - (1.0 - hyper.lr * hyper.weight_decay).sqrt())
+                        / hyper.lr.max(f64::MIN_POSITIVE),
+                )
             }
         },
     },
@@ -45,10 +42,7 @@ pub(super) const BUGS: &[Bug] = &[
         what: "parameters without a pair do not use their first moment",
         plant: |e| {
             e.param_adam = |hyper, old, g, t| {
-                let forgetful = Hyper {
-                    beta1: 0.0,
-                    ..*hyper
-                };
+                let forgetful = (*hyper).beta1(0.0);
                 adam(&forgetful, old, g, t)
             }
         },
@@ -56,12 +50,7 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         id: "unpaired-maximize-ignored",
         what: "parameters without a pair descend where the adapters ascend",
-        plant: |e| {
-            e.param_hyper = |hyper| Hyper {
-                maximize: false,
-                ..*hyper
-            }
-        },
+        plant: |e| e.param_hyper = |hyper| (*hyper).maximize(false),
     },
     Bug {
         id: "unpaired-amsgrad-ignored",

@@ -10,7 +10,7 @@ pub fn vectors() -> Vec<Vector> {
         let comment = format!("the {name} X");
         let vectors = each(first, &ADJUSTED, &format!("x-{name}"), &comment, &[flag]);
         vectors.into_iter().map(move |vector| Vector {
-            hyper: Hyper { x, ..vector.hyper },
+            hyper: vector.hyper.x(x),
             ..vector
         })
     });
@@ -19,10 +19,7 @@ pub fn vectors() -> Vec<Vector> {
         .flat_map(|(first, damping, name, comment, flag)| {
             let vectors = each(first, &ADJUSTED, name, comment, &[flag]);
             vectors.into_iter().map(move |vector| Vector {
-                hyper: Hyper {
-                    damping,
-                    ..vector.hyper
-                },
+                hyper: vector.hyper.damping(damping),
                 ..vector
             })
         });

@@ -133,12 +133,11 @@ pub(crate) const PLAIN: CaseSpec = CaseSpec {
 
 /// A learning rate that moves a factor by a few percent a step, with the pseudo-inverse.
 pub(crate) fn hyper(method: Method) -> Hyper {
-    Hyper {
-        method,
-        damping: Damping::None,
-        lr: 1e-2,
-        ..Preset::Paper.hyper()
-    }
+    Preset::Paper
+        .hyper()
+        .method(method)
+        .damping(Damping::None)
+        .lr(1e-2)
 }
 
 /// The methods with a closed form, in the order of the catalogue.

@@ -64,11 +64,10 @@ fn magnitudes() -> Vec<Vector> {
                 size_b: c / 2.0,
                 ..PLAIN
             };
-            let hyper = Hyper {
-                lr: 1e-2 * if efficient { c } else { c * c },
-                eps: 1e-8 * if efficient { 1.0 / c } else { 1.0 },
-                ..vector.hyper
-            };
+            let hyper = vector
+                .hyper
+                .lr(1e-2 * if efficient { c } else { c * c })
+                .eps(1e-8 * if efficient { 1.0 / c } else { 1.0 });
             Vector {
                 adapter,
                 hyper,
@@ -81,10 +80,7 @@ fn magnitudes() -> Vec<Vector> {
         let vectors = each(first, &adam, name, comment, &["Magnitude", "Epsilon"]);
         vectors.into_iter().map(move |vector| Vector {
             adapter: CaseSpec { size_g, ..PLAIN },
-            hyper: Hyper {
-                eps: 1e-8 * size_g,
-                ..vector.hyper
-            },
+            hyper: vector.hyper.eps(1e-8 * size_g),
             ..vector
         })
     };
@@ -110,10 +106,7 @@ fn epsilon() -> Vec<Vector> {
         &["Epsilon"],
     );
     let set = |vector: Vector| Vector {
-        hyper: Hyper {
-            eps: 0.5,
-            ..vector.hyper
-        },
+        hyper: vector.hyper.eps(0.5),
         ..vector
     };
     vectors.into_iter().map(set).collect()
@@ -136,11 +129,7 @@ fn long_runs() -> Vec<Vector> {
             steps: 30,
             ..PLAIN
         },
-        hyper: Hyper {
-            damping: Damping::Relative(1e-2),
-            lr: 1e-3,
-            ..vector.hyper
-        },
+        hyper: vector.hyper.damping(Damping::Relative(1e-2)).lr(1e-3),
         ..vector
     };
     vectors.into_iter().map(set).collect()
@@ -178,10 +167,7 @@ fn ill(vector: Vector, kappa: f64) -> Vector {
         steps: 3,
         ..PLAIN
     };
-    let hyper = Hyper {
-        lr: 1e-2 / (kappa * kappa),
-        ..vector.hyper
-    };
+    let hyper = vector.hyper.lr(1e-2 / (kappa * kappa));
     Vector {
         adapter,
         hyper,

@@ -117,11 +117,7 @@ fn plain_lora() -> Vector {
 /// Heavy momentum, and a zero gradient on which it carries on.
 fn momentum() -> Vec<Vector> {
     let plain = Vector {
-        hyper: Hyper {
-            momentum: 0.9,
-            lr: 2e-3,
-            ..hyper(Method::Sgd)
-        },
+        hyper: hyper(Method::Sgd).momentum(0.9).lr(2e-3),
         adapter: CaseSpec { steps: 6, ..PLAIN },
         ..Vector::new(
             329,

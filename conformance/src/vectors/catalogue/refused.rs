@@ -140,10 +140,7 @@ fn overflows() -> [Vector; 3] {
             ..gradient
         },
         Vector {
-            hyper: Hyper {
-                lr: f64::MAX,
-                ..hyper(Method::Sgd)
-            },
+            hyper: hyper(Method::Sgd).lr(f64::MAX),
             ..factors
         },
         Vector {

@@ -116,20 +116,14 @@ fn deficient() -> Vec<Vector> {
 /// What the first step adds in the missing directions is as large as the learning rate, and what
 /// the second step magnifies is one over it.
 fn long_step(vector: Vector) -> Vector {
-    let hyper = Hyper {
-        lr: 0.1,
-        ..vector.hyper
-    };
+    let hyper = vector.hyper.lr(0.1);
     Vector { hyper, ..vector }
 }
 
 fn second_step() -> Vector {
     Vector {
         adapter: CaseSpec { rank_b: 0, ..PLAIN },
-        hyper: Hyper {
-            lr: 1e-4,
-            ..hyper(Method::Full)
-        },
+        hyper: hyper(Method::Full).lr(1e-4),
         ..Vector::new(
             128,
             "second-step",
