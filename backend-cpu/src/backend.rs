@@ -164,7 +164,7 @@ impl Backend for CpuBackend {
     fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
         let memory = buffer.get::<Memory>();
         Ok(memory
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?
+            .ok_or_else(|| foreign_buffer(NAME, tensor.kind))?
             .bytes(tensor))
     }
 
@@ -175,7 +175,7 @@ impl Backend for CpuBackend {
         bytes: &[u8],
     ) -> Result<(), Error> {
         let memory = buffer.get_mut::<Memory>();
-        let memory = memory.ok_or_else(|| foreign_buffer(NAME, tensor.name()))?;
+        let memory = memory.ok_or_else(|| foreign_buffer(NAME, tensor.kind))?;
         *memory = Memory::from_bytes(tensor, bytes)?;
         Ok(())
     }
@@ -195,10 +195,9 @@ impl Backend for CpuBackend {
         );
         let result = self.steps(&mut slots, &io, control, large);
         self.end();
-        result.map(|report| StepReport {
-            plan: Some(plan),
-            ..report
-        })
+        let mut report = result?;
+        report.parallelism = Some(plan);
+        Ok(report)
     }
 }
 
@@ -211,11 +210,7 @@ impl CpuBackend {
         control: &Control,
         large: bool,
     ) -> Result<StepReport, Error> {
-        let mut report = StepReport {
-            lr_factor: control.lr_factor,
-            grad_clip: 1.0,
-            ..StepReport::default()
-        };
+        let mut report = StepReport::new(control.lr_factor, 0.0, 1.0);
         self.round(slots, Task::Survey, large);
         if let Some(refusal) = first_refusal(slots, io, &self.adapters, &self.params) {
             return refusal.into_outcome(control);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, cast_slice};
 use half::bf16;
-use lora_pro_core::backend::{State, StateTensor, foreign_buffer};
+use lora_pro_core::backend::{State, StateForm, StateKind, StateTensor, foreign_buffer};
 use lora_pro_core::{DType, Error};
 
 use crate::NAME;
@@ -30,7 +30,7 @@ pub(crate) enum Memory {
     Scales(Vec<f32>),
 }
 
-/// How a tensor lies in memory: its name says it.
+/// How a tensor is laid out in memory.
 enum Shape {
     /// r x n: as it is.
     Thin,
@@ -42,16 +42,12 @@ enum Shape {
     Scales,
 }
 
-fn shape_of(name: &str) -> Shape {
-    match name {
-        _ if name.ends_with("_scale") => Shape::Scales,
-        _ if name.ends_with("_a") || name.ends_with("_y") || name.ends_with("col_sq") => {
-            Shape::Thin
-        }
-        _ if name.ends_with("_b") || name.ends_with("_z") || name.ends_with("row_sq") => {
-            Shape::ThinTransposed
-        }
-        _ => Shape::Wide,
+fn shape_of(kind: StateKind) -> Shape {
+    match kind.form() {
+        StateForm::A | StateForm::Row => Shape::Thin,
+        StateForm::B | StateForm::Column => Shape::ThinTransposed,
+        StateForm::Weight | StateForm::Param => Shape::Wide,
+        StateForm::WeightBlocks => Shape::Scales,
     }
 }
 
@@ -59,7 +55,7 @@ impl Memory {
     /// Zeros.
     pub(crate) fn zeros(tensor: &StateTensor) -> Result<Memory, Error> {
         let [rows, cols] = tensor.shape;
-        Ok(match (shape_of(tensor.name()), tensor.dtype) {
+        Ok(match (shape_of(tensor.kind), tensor.dtype) {
             (Shape::Thin, DType::F32) => Memory::Thin32(Panel::zeros(rows, cols)),
             (Shape::Thin, DType::F64) => Memory::Thin64(Panel::zeros(rows, cols)),
             (Shape::ThinTransposed, DType::F32) => Memory::Thin32(Panel::zeros(cols, rows)),
@@ -81,7 +77,7 @@ impl Memory {
 
     /// The row-major bytes.
     pub(crate) fn bytes(&self, tensor: &StateTensor) -> Vec<u8> {
-        let transposed = matches!(shape_of(tensor.name()), Shape::ThinTransposed);
+        let transposed = matches!(shape_of(tensor.kind), Shape::ThinTransposed);
         match self {
             Memory::Thin32(x) => thin_bytes(x, tensor, transposed),
             Memory::Thin64(x) => thin_bytes(x, tensor, transposed),
@@ -96,7 +92,7 @@ impl Memory {
     /// The tensor with these row-major bytes.
     pub(crate) fn from_bytes(tensor: &StateTensor, bytes: &[u8]) -> Result<Memory, Error> {
         tensor.check_bytes(bytes)?;
-        let transposed = matches!(shape_of(tensor.name()), Shape::ThinTransposed);
+        let transposed = matches!(shape_of(tensor.kind), Shape::ThinTransposed);
         let mut memory = Memory::zeros(tensor)?;
         match &mut memory {
             Memory::Thin32(x) => thin_from(x, tensor, transposed, bytes),
@@ -121,7 +117,7 @@ impl Memory {
 impl Memory {
     /// Row, column and value of the first entry that is not finite.
     pub(crate) fn non_finite(&self, tensor: &StateTensor) -> Option<(usize, usize, f64)> {
-        let transposed = matches!(shape_of(tensor.name()), Shape::ThinTransposed);
+        let transposed = matches!(shape_of(tensor.kind), Shape::ThinTransposed);
         let thin = |i: usize, j: usize| if transposed { (j, i) } else { (i, j) };
         let [rows, cols] = tensor.shape;
         let get = |i: usize, j: usize| {
@@ -193,14 +189,15 @@ fn entries<E: Pod>(tensor: &StateTensor, bytes: &[u8], mut set: impl FnMut(usize
     }
 }
 
-/// The memory of the state tensors with these names, borrowed at once.
-pub(crate) fn tensors<'s, const N: usize>(
-    state: &'s mut State,
-    names: [&str; N],
-) -> [Option<&'s mut Memory>; N] {
+/// The memory of the state tensors of these kinds, borrowed at once.
+pub(crate) fn tensors<const N: usize>(
+    state: &mut State,
+    kinds: [impl Into<Option<StateKind>>; N],
+) -> [Option<&mut Memory>; N] {
+    let kinds = kinds.map(Into::into);
     let mut found = [const { None }; N];
     for (tensor, buffer) in &mut state.tensors {
-        if let Some(k) = names.iter().position(|name| *name == tensor.name()) {
+        if let Some(k) = kinds.iter().position(|kind| *kind == Some(tensor.kind)) {
             found[k] = buffer.get_mut::<Memory>();
         }
     }
@@ -280,7 +277,7 @@ pub(crate) fn thin<T: Stateful>(memory: Option<&mut Memory>) -> Option<&mut Pane
 pub(crate) fn check_state(state: &State) -> Result<(), Error> {
     for (tensor, buffer) in &state.tensors {
         if buffer.get::<Memory>().is_none() {
-            return Err(foreign_buffer(NAME, tensor.name()));
+            return Err(foreign_buffer(NAME, tensor.kind));
         }
     }
     Ok(())

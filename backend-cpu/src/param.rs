@@ -1,6 +1,6 @@
 //! Parameters without a pair: ordinary AdamW, in tiles of 6 x 64.
 
-use lora_pro_core::backend::ParamSlot;
+use lora_pro_core::backend::{Moment, ParamSlot, StateKind};
 use lora_pro_core::{DType, ParamIo};
 
 use crate::decay;
@@ -114,8 +114,9 @@ impl ParamWork {
             lr: T::of(lr),
             round: Round::of(hyper.rounding, Seed::new(&slot.spec.name, 0, t)),
         };
-        let names = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq", "master"];
-        let [first, second, largest, master] = tensors(&mut slot.state, names);
+        let [first, second, largest] = Moment::ALL.map(StateKind::Param);
+        let kinds = [first, second, largest, StateKind::ParamMaster];
+        let [first, second, largest, master] = tensors(&mut slot.state, kinds);
         let moments = [first, second, largest].map(|memory| {
             let blocks = memory.and_then(T::blocks);
             blocks.map_or(Slices::none(), |blocks| Slices::new(blocks, group * across))

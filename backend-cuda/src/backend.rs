@@ -101,12 +101,7 @@ impl CudaBackend {
             grad_clip,
             ..
         } = *status(&board);
-        Ok(StepReport {
-            lr_factor: control.lr_factor,
-            grad_norm,
-            grad_clip,
-            ..StepReport::default()
-        })
+        Ok(StepReport::new(control.lr_factor, grad_norm, grad_clip))
     }
 
     /// Something that came in is not finite: an error, or a step that changed nothing and says so.
@@ -141,12 +136,13 @@ impl CudaBackend {
         for id in &ids[0] {
             let (slot, report) = (&mut slots.adapters[*id], &of_pairs[*id]);
             slot.state.step = report.step;
-            let factors = report.factor_square.map(f64::sqrt);
+            let relative =
+                |k: usize| ratio_or_zero(report.update_norm.of(Factor::ALL[k]), report.factor_square[k].sqrt());
             let out = &mut slot.report;
             out.step = report.step;
-            out.grad_norm = report.gradient_square.map(|x| x.sqrt() * grad_scale);
-            out.update_norm = report.update_norm;
-            out.relative_update = [0, 1].map(|k| ratio_or_zero(report.update_norm[k], factors[k]));
+            out.grad_norm = report.gradient_square.map(|x| x.sqrt() * grad_scale).into();
+            out.update_norm = report.update_norm.into();
+            out.relative_update = [relative(0), relative(1)].into();
             out.equivalent_norm = report.equivalent_norm;
             out.clip = report.clip;
         }
@@ -197,7 +193,7 @@ impl Backend for CudaBackend {
     fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
         let memory = buffer.get::<Memory>();
         memory
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?
+            .ok_or_else(|| foreign_buffer(NAME, tensor.kind))?
             .download(self.stream, tensor)
     }
 
@@ -209,7 +205,7 @@ impl Backend for CudaBackend {
     ) -> Result<(), Error> {
         let memory = buffer.get_mut::<Memory>();
         memory
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?
+            .ok_or_else(|| foreign_buffer(NAME, tensor.kind))?
             .upload(self.stream, tensor, bytes)
     }
 
@@ -232,12 +228,7 @@ impl Backend for CudaBackend {
         self.session.prepare(&slots, &io, control, capturing)?;
         self.session.run(control, capturing)?;
         if capturing || self.options.deferred {
-            return Ok(StepReport {
-                lr_factor: control.lr_factor,
-                grad_norm: f64::NAN,
-                grad_clip: f64::NAN,
-                ..StepReport::default()
-            });
+            return Ok(StepReport::new(control.lr_factor, f64::NAN, f64::NAN));
         }
         self.conclude(&mut slots, &io, control)
     }

@@ -1,6 +1,6 @@
 //! From slots and borrowed tensors to what the kernels read.
 
-use lora_pro_core::backend::{AdapterSlot, MOMENT_BLOCK, ParamSlot};
+use lora_pro_core::backend::{AdapterSlot, Factor, MOMENT_BLOCK, Moment, ParamSlot, StateKind};
 use lora_pro_core::{
     AdapterIo, DType, Damping, Error, Hyper, MatRef, Method, MomentDType, ParamIo, Rounding,
     XChoice,
@@ -183,22 +183,27 @@ pub(crate) struct Board {
     pub(crate) report: u64,
 }
 
-/// Names of a side's state: first, second and largest moment.
-fn moments_of(method: Method, side: usize) -> [&'static str; 3] {
-    match (method, side) {
-        (Method::Sgd, 0) => ["momentum_a", "", ""],
-        (Method::Sgd, _) => ["momentum_b", "", ""],
-        (Method::Factored, 0) => ["exp_avg_y", "col_sq", "max_col_sq"],
-        (Method::Factored, _) => ["exp_avg_z", "row_sq", "max_row_sq"],
-        (Method::Full, _) => [""; 3],
-        (_, 0) => ["exp_avg_a", "exp_avg_sq_a", "max_exp_avg_sq_a"],
-        (_, _) => ["exp_avg_b", "exp_avg_sq_b", "max_exp_avg_sq_b"],
-    }
+/// A factor's state: first, second and largest moment, where the method keeps them.
+fn moments_of(method: Method, factor: Factor) -> [Option<StateKind>; 3] {
+    let kinds = match (method, factor) {
+        (Method::Sgd, factor) => return [Some(StateKind::Momentum(factor)), None, None],
+        (Method::Full, _) => return [None; 3],
+        (Method::Factored, Factor::A) => [
+            StateKind::TangentY,
+            StateKind::ColMeans,
+            StateKind::MaxColMeans,
+        ],
+        (Method::Factored, Factor::B) => [
+            StateKind::TangentZ,
+            StateKind::RowMeans,
+            StateKind::MaxRowMeans,
+        ],
+        (Method::Lora | Method::Efficient, factor) => {
+            Moment::ALL.map(|moment| StateKind::Factor(moment, factor))
+        }
+    };
+    kinds.map(Some)
 }
-
-/// The moments of something that is one matrix, and the scales of their codes.
-const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
-const SCALES: [&str; 3] = ["exp_avg_scale", "exp_avg_sq_scale", "max_exp_avg_sq_scale"];
 
 /// An adapter.
 ///
@@ -215,7 +220,8 @@ pub(crate) fn pair(
     let (spec, method, r) = (&slot.spec, slot.hyper.method, slot.spec.r);
     check_supported(slot)?;
     check_pair_aligned(slot, io)?;
-    let address = |name| address(&slot.state, &spec.name, name);
+    let address = |kind| address(&slot.state, kind);
+    let if_kept = |kind: Option<StateKind>| kind.map_or(Ok(0), address);
     let in_f64 = pair_in_f64(slot);
     let size = if in_f64 { 8 } else { 4 };
     let lens = [spec.n, spec.m];
@@ -237,7 +243,8 @@ pub(crate) fn pair(
     for k in 0..2 {
         let (len, ld, chunk) = (lens[k], leading(lens[k]), chunk(r));
         let chunk_count = len.div_ceil(chunk);
-        let [first, second, largest] = moments_of(method, k);
+        let factor = Factor::ALL[k];
+        let [first, second, largest] = moments_of(method, factor);
         let mut take = |wanted: bool, count: usize, size: usize| {
             if wanted { arena.take(count, size) } else { 0 }
         };
@@ -250,10 +257,10 @@ pub(crate) fn pair(
         pair.side[k] = model::Side {
             f: view(&factors[k], k == 1),
             g: view(gradients[k], k == 1),
-            first: address(first)?,
-            second: address(second)?,
-            largest: address(largest)?,
-            master: address(["master_a", "master_b"][k])?,
+            first: if_kept(first)?,
+            second: if_kept(second)?,
+            largest: if_kept(largest)?,
+            master: address(StateKind::Master(factor))?,
             old: take(factored, r * ld, size),
             fresh: take(factored, r * ld, size),
             weights: take(factored, ld, size),
@@ -272,15 +279,16 @@ pub(crate) fn pair(
         };
     }
     if method == Method::Full {
-        for k in 0..3 {
-            pair.wide[k] = address(MOMENTS[k])?;
-            pair.scales[k] = address(SCALES[k])?;
+        for (k, moment) in Moment::ALL.into_iter().enumerate() {
+            pair.wide[k] = address(StateKind::Weight(moment))?;
+            pair.scales[k] = address(StateKind::WeightScale(moment))?;
         }
-        let stored = slot.state.dtype(MOMENTS[0]).unwrap_or(DType::F32);
+        let first = slot.state.find(StateKind::Weight(Moment::First));
+        let stored = first.map_or(DType::F32, |(tensor, _)| tensor.dtype);
         pair.wide_dtype = dtype_number(stored);
     }
     if let Some(base) = io.w0.as_ref().filter(|_| slot.hyper.decay_base) {
-        pair.w0 = view(&base.as_ref(), false);
+        pair.base = view(&base.as_ref(), false);
     }
     let small = SMALL_COUNT[usize::from(method == Method::Factored)];
     pair.small = arena.take(small * r * r, 8);
@@ -322,9 +330,9 @@ pub(crate) fn param(
     let value = io.value.as_ref();
     check_aligned(&value, || slot.spec.subject(), "value")?;
     check_aligned(&io.grad, || slot.spec.subject(), "grad")?;
-    let address = |name| address(&slot.state, &slot.spec.name, name);
+    let address = |kind| address(&slot.state, kind);
     let chunk_count = (rows * cols).div_ceil(ENTRIES);
-    let [first, second, largest] = MOMENTS.map(address);
+    let [first, second, largest] = Moment::ALL.map(|moment| address(StateKind::Param(moment)));
     Ok(model::Param {
         value: view(&value, false),
         grad: view(&io.grad, false),
@@ -332,7 +340,7 @@ pub(crate) fn param(
         first: first?,
         second: second?,
         largest: largest?,
-        master: address("master")?,
+        master: address(StateKind::ParamMaster)?,
         squares: arena.take(2 * chunk_count, 8),
         backup: 0,
         report: board.report,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lora_pro_core::backend::{State, StateTensor, foreign_buffer};
+use lora_pro_core::backend::{State, StateForm, StateKind, StateTensor, foreign_buffer};
 use lora_pro_core::{DType, Error};
 
 use crate::NAME;
@@ -114,18 +114,17 @@ struct Layout {
 impl Layout {
     fn of(tensor: &StateTensor) -> Self {
         let [rows, cols] = tensor.shape;
-        let name = tensor.name();
-        // B and all that belongs to it is seen transposed, so that its long side is contiguous.
-        let transposed = ["_b", "_z", "row_sq"].iter().any(|end| name.ends_with(end));
+        let form = tensor.kind.form();
+        // B and its state are kept transposed, so that their long side is contiguous.
+        let transposed = matches!(form, StateForm::B | StateForm::Column);
         let (rows, cols) = if transposed {
             (cols, rows)
         } else {
             (rows, cols)
         };
-        let ld = if name.ends_with("_scale") {
-            cols
-        } else {
-            leading(cols)
+        let ld = match form {
+            StateForm::WeightBlocks => cols,
+            _ => leading(cols),
         };
         Layout {
             transposed,
@@ -200,13 +199,13 @@ impl Memory {
     }
 }
 
-/// Address of `owner`'s state tensor called `name`; 0 where the layout has none.
-pub(crate) fn address(state: &State, owner: &str, name: &'static str) -> Result<u64, Error> {
-    let Some(buffer) = state.buffer(name) else {
+/// Address of the state tensor of this kind; 0 where the layout has none.
+pub(crate) fn address(state: &State, kind: StateKind) -> Result<u64, Error> {
+    let Some((_, buffer)) = state.find(kind) else {
         return Ok(0);
     };
     match buffer.get::<Memory>() {
         Some(memory) => Ok(memory.block.at()),
-        None => Err(foreign_buffer(NAME, &format!("{owner}.{name}"))),
+        None => Err(foreign_buffer(NAME, kind)),
     }
 }

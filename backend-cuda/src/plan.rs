@@ -326,7 +326,7 @@ pub(crate) fn passes(adapters: &[Pair], params: &[Param]) -> Vec<Pass> {
     planner.factored();
     planner.apply();
     planner.add("decay_base", Cut::Base, sum, [0; 2], |pair| {
-        pair.w0.at != 0
+        pair.base.at != 0
     });
     planner.passes.extend(rest);
     planner.add("measure", Cut::Whole, sum, [0; 2], |_| true);

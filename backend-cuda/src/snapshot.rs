@@ -22,7 +22,7 @@ fn states<'s>(slots: &'s Slots<'_>, ids: &'s [Vec<usize>; 2]) -> impl Iterator<I
 fn memory((tensor, buffer): &(StateTensor, Buffer)) -> Result<&Memory, Error> {
     buffer
         .get::<Memory>()
-        .ok_or_else(|| foreign_buffer(NAME, tensor.name()))
+        .ok_or_else(|| foreign_buffer(NAME, tensor.kind))
 }
 
 impl Snapshot {
@@ -81,7 +81,7 @@ pub(crate) fn check(
             refuse(
                 non_finite(&tensor.0, &bytes),
                 subject.clone(),
-                tensor.0.name,
+                tensor.0.name(),
             )?;
         }
     }

@@ -488,18 +488,18 @@ fn reports(
         compare("lr_factor", found.lr_factor, expected.lr_factor, 0.0),
     ];
     for k in 0..2 {
-        let size = ratio_or_zero(y.update_norm[k], y.relative_update[k]);
+        let size = ratio_or_zero(y.update_norm.of(Factor::ALL[k]), y.relative_update.of(Factor::ALL[k]));
         all.extend([
             compare(
                 "grad_norm",
-                x.grad_norm[k],
-                y.grad_norm[k],
-                u * y.grad_norm[k],
+                x.grad_norm.of(Factor::ALL[k]),
+                y.grad_norm.of(Factor::ALL[k]),
+                u * y.grad_norm.of(Factor::ALL[k]),
             ),
             compare(
                 "update_norm",
-                x.update_norm[k],
-                y.update_norm[k],
+                x.update_norm.of(Factor::ALL[k]),
+                y.update_norm.of(Factor::ALL[k]),
                 noise.update[k],
             ),
         ]);
@@ -507,8 +507,8 @@ fn reports(
         if size > 0.0 {
             all.push(compare(
                 "relative_update",
-                x.relative_update[k],
-                y.relative_update[k],
+                x.relative_update.of(Factor::ALL[k]),
+                y.relative_update.of(Factor::ALL[k]),
                 noise.update[k] / size,
             ));
         }

@@ -168,14 +168,17 @@ impl Plan {
 
     /// Random cases until one fails, which is then shrunk.
     fn look(&self, cases: &BoxedStrategy<CaseSpec>, search: &mut Search<'_>, started: Instant) {
-        let config = Config::default()
-            .cases(if search.check.is_fixed() {
+        let config = Config {
+            cases: if search.check.is_fixed() {
                 1
             } else {
                 self.cases
-            })
-            .failure_persistence(None)
-            .max_shrink_iters(0);
+            },
+            failure_persistence: None,
+            // Cases are made plainer in a way of their own.
+            max_shrink_iters: 0,
+            ..Config::default()
+        };
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &self.bytes(search));
         let mut runner = TestRunner::new_with_rng(config, rng);
         let search = RefCell::new(search);
@@ -191,7 +194,7 @@ impl Plan {
         if let Err(TestError::Fail(_, spec)) = outcome
             && self.shrink
         {
-            search.borrow_mut().into_outcome(&spec);
+            search.borrow_mut().settle(&spec);
         }
     }
 

@@ -103,7 +103,7 @@ fn reports_come_along() {
     assert_eq!(adapter_here.update_norm, adapter_there.update_norm);
     assert_eq!(adapter_here.equivalent_norm, adapter_there.equivalent_norm);
     for k in 0..2 {
-        let [x, y] = [adapter_here, adapter_there].map(|report| report.relative_update[k]);
+        let [x, y] = [adapter_here, adapter_there].map(|report| report.relative_update.of(Factor::ALL[k]));
         assert!((x - y).abs() < 1e-14 * x, "{x} {y}");
     }
 }

@@ -118,8 +118,8 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         reason: String,
-        /// The error below it, where there is one.
-        source: Option<std::io::Error>,
+        /// The error below it.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A backend has no memory left for what was asked.
     #[error("the {backend} backend: {reason}")]
@@ -139,30 +139,6 @@ pub enum Error {
     },
 }
 
-/// What [`Error::file`] takes: a reason in words, or an error of the file system.
-pub trait FileReason {
-    /// The words, and the error that they are of.
-    fn parts(self) -> (String, Option<std::io::Error>);
-}
-
-impl FileReason for std::io::Error {
-    fn parts(self) -> (String, Option<std::io::Error>) {
-        (self.to_string(), Some(self))
-    }
-}
-
-impl FileReason for String {
-    fn parts(self) -> (String, Option<std::io::Error>) {
-        (self, None)
-    }
-}
-
-impl FileReason for &str {
-    fn parts(self) -> (String, Option<std::io::Error>) {
-        (self.into(), None)
-    }
-}
-
 impl Error {
     /// An [`Error::Invalid`] from anything that can be shown.
     pub fn invalid(
@@ -179,12 +155,15 @@ impl Error {
         }
     }
 
-    /// An [`Error::File`], with its source where the reason is an [`std::io::Error`].
-    pub fn file(path: impl Into<PathBuf>, reason: impl FileReason) -> Self {
-        let (reason, source) = reason.parts();
+    /// An [`Error::File`] from words or from another error, which becomes its source.
+    pub fn file(
+        path: impl Into<PathBuf>,
+        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let source = reason.into();
         Error::File {
             path: path.into(),
-            reason,
+            reason: source.to_string(),
             source,
         }
     }

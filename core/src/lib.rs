@@ -37,7 +37,7 @@ pub use adapter::{AdapterSpec, ParamSpec};
 pub use backend::{Backend, Determinism, Manifest};
 pub use checkpoint::FORMAT_VERSION;
 pub use config::{Config, OnNonFinite};
-pub use error::{Error, FileReason};
+pub use error::Error;
 pub use hyper::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 pub use io::{AdapterId, AdapterIo, ParamId, ParamIo};
 pub use optimizer::Optimizer;

@@ -31,6 +31,16 @@ pub enum Moment {
     MaxSecond,
 }
 
+impl Factor {
+    /// A and B.
+    pub const ALL: [Factor; 2] = [Factor::A, Factor::B];
+}
+
+impl Moment {
+    /// First, second, largest second.
+    pub const ALL: [Moment; 3] = [Moment::First, Moment::Second, Moment::MaxSecond];
+}
+
 /// What a state tensor holds. Backends match on it; its name is for files and messages alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StateKind {

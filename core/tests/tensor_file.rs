@@ -13,10 +13,10 @@ fn file(number: u8) -> TensorFile {
         shape: vec![1, 2],
         bytes: vec![number; 8],
     };
-    TensorFile {
-        document: json!({ "lr": 0.1 + 0.2, "number": number }),
-        tensors: BTreeMap::from([("state.q.exp_avg".to_string(), tensor)]),
-    }
+    let mut file = TensorFile::new();
+    file.document = json!({ "lr": 0.1 + 0.2, "number": number });
+    file.tensors.insert("state.q.exp_avg".to_string(), tensor);
+    file
 }
 
 fn place() -> (TempDir, PathBuf) {
@@ -39,7 +39,10 @@ fn the_file_before_stays() {
         file(number).save(&path).expect("written");
     }
     assert_eq!(TensorFile::load(&path).expect("read"), file(3));
-    assert_eq!(TensorFile::load(&backup_path(&path)).expect("read"), file(2));
+    assert_eq!(
+        TensorFile::load(&backup_path(&path)).expect("read"),
+        file(2)
+    );
     let left = std::fs::read_dir(folder.path()).expect("readable").count();
     assert_eq!(left, 2, "no temporary file is left");
 }
@@ -78,7 +81,10 @@ fn a_damaged_file_is_refused_with_the_way_back() {
         message.contains("checkpoint.previous.safetensors"),
         "{message}"
     );
-    assert_eq!(TensorFile::load(&backup_path(&path)).expect("read"), file(1));
+    assert_eq!(
+        TensorFile::load(&backup_path(&path)).expect("read"),
+        file(1)
+    );
 }
 
 #[test]

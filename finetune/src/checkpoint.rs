@@ -37,11 +37,8 @@ impl Trainer {
             data_crc32: self.data_crc32,
             diverged: self.diverged,
         };
-        let document = json!({ KEY: header });
-        let mut file = TensorFile {
-            document,
-            tensors: Default::default(),
-        };
+        let mut file = TensorFile::new();
+        file.document = json!({ KEY: header });
         self.base.write("base.", &mut file.tensors)?;
         for (name, trained) in self.adapted.trained_mut() {
             file.tensors

@@ -1,11 +1,12 @@
 //! The reference as a backend like any other: compute everything, then write everything.
 
 use lora_pro_core::backend::{
-    AdapterSlot, Buffer, Control, ParamSlot, Rejection, Slots, StateTensor, StepIo, foreign_buffer,
+    AdapterSlot, Buffer, Control, Factor, ParamSlot, Rejection, Slots, StateKind, StateTensor,
+    StepIo, foreign_buffer,
 };
 use lora_pro_core::{
-    AdapterIo, AdapterReport, Backend, DType, Determinism, Error, HostTensor, Location, Manifest,
-    ParamIo, Rounding, StepReport,
+    AdapterIo, Backend, DType, Determinism, Error, HostTensor, Location, Manifest, ParamIo,
+    Rounding, StepReport,
 };
 use nalgebra::DMatrix;
 
@@ -15,7 +16,7 @@ use crate::factors::{Factors, Pair};
 use crate::full::Square;
 use crate::step::{Setting, Stepped, step};
 use crate::storage::{
-    MOMENTS, finite, load_memory, load_moments, memory_tensors, moment_tensors, save_master,
+    finite, load_memory, load_moments, memory_tensors, missing, moment_tensors, save_master,
     save_tensors, storable, store, through_master, with_master,
 };
 
@@ -67,7 +68,7 @@ impl Backend for ReferenceBackend {
     fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
         let host = buffer
             .get::<HostTensor>()
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?;
+            .ok_or_else(|| foreign_buffer(NAME, tensor.kind))?;
         Ok(host.bytes().to_vec())
     }
 
@@ -79,7 +80,7 @@ impl Backend for ReferenceBackend {
     ) -> Result<(), Error> {
         let host = buffer
             .get_mut::<HostTensor>()
-            .ok_or_else(|| foreign_buffer(NAME, tensor.name()))?;
+            .ok_or_else(|| foreign_buffer(NAME, tensor.kind))?;
         tensor.check_bytes(bytes)?;
         if let Some(new) = HostTensor::from_bytes(tensor.dtype, tensor.shape, bytes.to_vec()) {
             *host = new;
@@ -117,12 +118,11 @@ impl Backend for ReferenceBackend {
         for (param, new) in io.params.iter_mut().zip(params) {
             commit_param(&mut slots.params[param.id.index()], param, &new)?;
         }
-        Ok(StepReport {
-            lr_factor: control.lr_factor,
-            grad_norm: gradients.norm,
+        Ok(StepReport::new(
+            control.lr_factor,
+            gradients.norm,
             grad_clip,
-            ..StepReport::default()
-        })
+        ))
     }
 }
 
@@ -141,13 +141,13 @@ impl ReferenceBackend {
             b: with_master(
                 finite(&io.b.as_ref(), &subject, "B")?,
                 &slot.state,
-                "master_b",
+                StateKind::Master(Factor::B),
                 slot.spec.dtype,
             )?,
             a: with_master(
                 finite(&io.a.as_ref(), &subject, "A")?,
                 &slot.state,
-                "master_a",
+                StateKind::Master(Factor::A),
                 slot.spec.dtype,
             )?,
             s: slot.spec.s(),
@@ -161,9 +161,9 @@ impl ReferenceBackend {
         let memory = load_memory(&slot.state)?;
         let mut new = step(setting, &factors, &gradient.scaled(grad_clip), &memory)
             .map_err(|error| name(error, &subject))?;
-        new.report.grad_norm = [gradient.a.norm(), gradient.b.norm()];
-        new.factors.a = through_master(new.factors.a, &slot.state, "master_a");
-        new.factors.b = through_master(new.factors.b, &slot.state, "master_b");
+        new.report.grad_norm = [gradient.a.norm(), gradient.b.norm()].into();
+        new.factors.a = through_master(new.factors.a, &slot.state, StateKind::Master(Factor::A));
+        new.factors.b = through_master(new.factors.b, &slot.state, StateKind::Master(Factor::B));
         storable(
             &new.factors.a,
             slot.spec.dtype,
@@ -177,8 +177,8 @@ impl ReferenceBackend {
             "B after the step",
         )?;
         for (tensor, values) in memory_tensors(&new.memory) {
-            let dtype = slot.state.dtype(tensor).unwrap_or(DType::F64);
-            storable(&values, dtype, &subject, tensor)?;
+            let (known, _) = slot.state.find(tensor).ok_or_else(|| missing(tensor))?;
+            storable(&values, known.dtype, &subject, tensor.name())?;
         }
         Ok(new)
     }
@@ -229,25 +229,30 @@ fn param_step(
 ) -> Result<ParamStepped, Error> {
     let subject = slot.spec.subject();
     let value = finite(&io.value.as_ref(), &subject, "value")?;
-    let value = with_master(value, &slot.state, "master", slot.spec.dtype)?;
-    let old = load_moments(&slot.state, MOMENTS)?.ok_or_else(|| Error::Backend {
-        backend: NAME.into(),
-        reason: format!("{subject} has no moments"),
-    })?;
+    let value = with_master(value, &slot.state, StateKind::ParamMaster, slot.spec.dtype)?;
+    let old = load_moments(&slot.state, StateKind::Param)?;
     let sign = if slot.hyper.maximize { -1.0 } else { 1.0 };
     let t = slot.state.step + 1;
     let lr = slot.hyper.lr * control.lr_factor;
     let (moments, n) = adam(&slot.hyper, &old, &(gradient * sign), t);
     let value = value * (1.0 - lr * slot.hyper.weight_decay) - n * lr;
-    let value = through_master(value, &slot.state, "master");
+    let value = through_master(value, &slot.state, StateKind::ParamMaster);
     storable(&value, slot.spec.dtype, &subject, "value after the step")?;
     Ok(ParamStepped { value, moments })
 }
 
 fn commit_pair(slot: &mut AdapterSlot, io: &mut AdapterIo<'_>, new: Stepped) -> Result<(), Error> {
     save_tensors(&mut slot.state, &memory_tensors(&new.memory))?;
-    save_master(&mut slot.state, "master_a", &new.factors.a)?;
-    save_master(&mut slot.state, "master_b", &new.factors.b)?;
+    save_master(
+        &mut slot.state,
+        StateKind::Master(Factor::A),
+        &new.factors.a,
+    )?;
+    save_master(
+        &mut slot.state,
+        StateKind::Master(Factor::B),
+        &new.factors.b,
+    )?;
     store(&new.factors.a, &mut io.a);
     store(&new.factors.b, &mut io.b);
     if let Some(base) = io.w0.as_mut().filter(|_| slot.hyper.decay_base) {
@@ -255,10 +260,8 @@ fn commit_pair(slot: &mut AdapterSlot, io: &mut AdapterIo<'_>, new: Stepped) -> 
         store(&decayed, base);
     }
     slot.state.step += 1;
-    slot.report = AdapterReport {
-        step: slot.state.step,
-        ..new.report
-    };
+    slot.report = new.report;
+    slot.report.step = slot.state.step;
     Ok(())
 }
 
@@ -267,8 +270,11 @@ fn commit_param(
     io: &mut ParamIo<'_>,
     new: &ParamStepped,
 ) -> Result<(), Error> {
-    save_tensors(&mut slot.state, &moment_tensors(&new.moments, MOMENTS))?;
-    save_master(&mut slot.state, "master", &new.value)?;
+    save_tensors(
+        &mut slot.state,
+        &moment_tensors(&new.moments, StateKind::Param),
+    )?;
+    save_master(&mut slot.state, StateKind::ParamMaster, &new.value)?;
     store(&new.value, &mut io.value);
     slot.state.step += 1;
     Ok(())

@@ -112,20 +112,17 @@ pub fn step(
         )?),
         other => other,
     };
-    let report = {
-        let mut report = AdapterReport::default();
-        report.step = t;
-        report.grad_norm = [gradients.a.norm(), gradients.b.norm()].into();
-        report.update_norm = [update.a.norm(), update.b.norm()].into();
-        report.relative_update = [
-            ratio_or_zero(update.a.norm(), factors.a.norm()),
-            ratio_or_zero(update.b.norm(), factors.b.norm()),
-        ]
-        .into();
-        report.equivalent_norm = equivalent_norm;
-        report.clip = clip;
-        report
-    };
+    let mut report = AdapterReport::default();
+    report.step = t;
+    report.grad_norm = [gradients.a.norm(), gradients.b.norm()].into();
+    report.update_norm = [update.a.norm(), update.b.norm()].into();
+    report.relative_update = [
+        ratio_or_zero(update.a.norm(), factors.a.norm()),
+        ratio_or_zero(update.b.norm(), factors.b.norm()),
+    ]
+    .into();
+    report.equivalent_norm = equivalent_norm;
+    report.clip = clip;
     Ok(Stepped {
         factors: new_factors,
         memory,

@@ -1,6 +1,6 @@
 //! Between borrowed tensors, state buffers and matrices.
 
-use lora_pro_core::backend::{State, foreign_buffer};
+use lora_pro_core::backend::{Factor, Moment, State, StateKind, foreign_buffer};
 use lora_pro_core::{DType, Error, HostTensor, MatMut, MatRef};
 use nalgebra::{DMatrix, RowDVector};
 
@@ -71,142 +71,137 @@ pub fn store(values: &DMatrix<f64>, view: &mut MatMut<'_>) {
     }
 }
 
-/// An adapter's memory from its state; which one it is shows in the tensors' names.
+/// An adapter's memory from its state; which one it is shows in the tensors' kinds.
 pub fn load_memory(state: &State) -> Result<Memory, Error> {
-    if let Some(y) = tensor(state, "exp_avg_y")? {
-        return Ok(Memory::Factored(Factored {
-            y,
-            z: required(state, "exp_avg_z")?,
-            means: load_means(state, ["row_sq", "col_sq"])?.ok_or_else(|| missing("row_sq"))?,
-            largest: load_means(state, ["max_row_sq", "max_col_sq"])?,
-        }));
-    }
-    if let Some(a) = load_moments(state, ["exp_avg_a", "exp_avg_sq_a", "max_exp_avg_sq_a"])? {
-        let b = load_moments(state, ["exp_avg_b", "exp_avg_sq_b", "max_exp_avg_sq_b"])?;
-        let b = b.ok_or_else(|| missing("exp_avg_b"))?;
-        return Ok(Memory::Factors(FactorMoments { a, b }));
-    }
-    if let Some(moments) = load_moments(state, MOMENTS)? {
-        return Ok(Memory::Full(moments));
-    }
-    match tensor(state, "momentum_a")? {
-        Some(a) => Ok(Memory::Momentum(Pair {
-            a,
-            b: required(state, "momentum_b")?,
-        })),
-        None => Ok(Memory::Nothing),
-    }
+    use Factor::{A, B};
+    let Some((first, _)) = state.tensors.first() else {
+        return Ok(Memory::Nothing);
+    };
+    Ok(match first.kind {
+        StateKind::Momentum(_) => Memory::Momentum(Pair {
+            a: required(state, StateKind::Momentum(A))?,
+            b: required(state, StateKind::Momentum(B))?,
+        }),
+        StateKind::Factor(..) => Memory::Factors(FactorMoments {
+            a: load_moments(state, |moment| StateKind::Factor(moment, A))?,
+            b: load_moments(state, |moment| StateKind::Factor(moment, B))?,
+        }),
+        StateKind::TangentY
+        | StateKind::TangentZ
+        | StateKind::RowMeans
+        | StateKind::ColMeans
+        | StateKind::MaxRowMeans
+        | StateKind::MaxColMeans => Memory::Factored(Factored {
+            y: required(state, StateKind::TangentY)?,
+            z: required(state, StateKind::TangentZ)?,
+            means: required_means(state)?,
+            largest: load_means(state, [StateKind::MaxRowMeans, StateKind::MaxColMeans])?,
+        }),
+        StateKind::Weight(_) | StateKind::WeightScale(_) => {
+            Memory::Full(load_moments(state, StateKind::Weight)?)
+        }
+        // Master copies come after the method's own tensors, of which there are none here.
+        StateKind::Master(_) | StateKind::Param(_) | StateKind::ParamMaster => Memory::Nothing,
+    })
 }
 
-/// Names of the moments of a single matrix.
-pub const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
-
-/// First, second and largest second moment, where the first is there.
-pub fn load_moments(state: &State, names: [&str; 3]) -> Result<Option<Moments>, Error> {
-    let Some(first) = tensor(state, names[0])? else {
-        return Ok(None);
-    };
-    let second = required(state, names[1])?;
-    let largest = tensor(state, names[2])?;
-    Ok(Some(Moments {
-        first,
-        second,
-        largest,
-    }))
+/// First, second and, with AMSGrad, largest second moment.
+pub fn load_moments(state: &State, kind: impl Fn(Moment) -> StateKind) -> Result<Moments, Error> {
+    Ok(Moments {
+        first: required(state, kind(Moment::First))?,
+        second: required(state, kind(Moment::Second))?,
+        largest: tensor(state, kind(Moment::MaxSecond))?,
+    })
 }
 
-fn load_means(state: &State, names: [&str; 2]) -> Result<Option<Means>, Error> {
-    let Some(row) = tensor(state, names[0])? else {
+fn required_means(state: &State) -> Result<Means, Error> {
+    let kinds = [StateKind::RowMeans, StateKind::ColMeans];
+    load_means(state, kinds)?.ok_or_else(|| missing(StateKind::RowMeans))
+}
+
+fn load_means(state: &State, kinds: [StateKind; 2]) -> Result<Option<Means>, Error> {
+    let Some(row) = tensor(state, kinds[0])? else {
         return Ok(None);
     };
-    let col = required(state, names[1])?;
+    let col = required(state, kinds[1])?;
     Ok(Some(Means {
         row: row.column(0).into_owned(),
         col: RowDVector::from_iterator(col.ncols(), col.iter().copied()),
     }))
 }
 
-/// An adapter's memory as named tensors.
-pub fn memory_tensors(memory: &Memory) -> Vec<(&'static str, DMatrix<f64>)> {
+/// An adapter's memory as tensors with their kinds.
+pub fn memory_tensors(memory: &Memory) -> Vec<(StateKind, DMatrix<f64>)> {
+    use Factor::{A, B};
     match memory {
         Memory::Nothing => vec![],
-        Memory::Momentum(pair) => {
-            vec![
-                ("momentum_a", pair.a.clone()),
-                ("momentum_b", pair.b.clone()),
-            ]
-        }
-        Memory::Full(moments) => moment_tensors(moments, MOMENTS),
+        Memory::Momentum(pair) => vec![
+            (StateKind::Momentum(A), pair.a.clone()),
+            (StateKind::Momentum(B), pair.b.clone()),
+        ],
+        Memory::Full(moments) => moment_tensors(moments, StateKind::Weight),
         Memory::Factors(FactorMoments { a, b }) => {
-            let mut all = moment_tensors(a, ["exp_avg_a", "exp_avg_sq_a", "max_exp_avg_sq_a"]);
-            all.extend(moment_tensors(
-                b,
-                ["exp_avg_b", "exp_avg_sq_b", "max_exp_avg_sq_b"],
-            ));
+            let mut all = moment_tensors(a, |moment| StateKind::Factor(moment, A));
+            all.extend(moment_tensors(b, |moment| StateKind::Factor(moment, B)));
             all
         }
         Memory::Factored(state) => {
             let mut all = vec![
-                ("exp_avg_y", state.y.clone()),
-                ("exp_avg_z", state.z.clone()),
+                (StateKind::TangentY, state.y.clone()),
+                (StateKind::TangentZ, state.z.clone()),
             ];
-            all.extend(mean_tensors(&state.means, ["row_sq", "col_sq"]));
+            let kinds = [StateKind::RowMeans, StateKind::ColMeans];
+            all.extend(mean_tensors(&state.means, kinds));
             if let Some(largest) = &state.largest {
-                all.extend(mean_tensors(largest, ["max_row_sq", "max_col_sq"]));
+                let kinds = [StateKind::MaxRowMeans, StateKind::MaxColMeans];
+                all.extend(mean_tensors(largest, kinds));
             }
             all
         }
     }
 }
 
-/// The moments of a single matrix as named tensors.
+/// The moments of a single matrix as tensors with their kinds.
 pub fn moment_tensors(
     moments: &Moments,
-    names: [&'static str; 3],
-) -> Vec<(&'static str, DMatrix<f64>)> {
+    kind: impl Fn(Moment) -> StateKind,
+) -> Vec<(StateKind, DMatrix<f64>)> {
     let mut all = vec![
-        (names[0], moments.first.clone()),
-        (names[1], moments.second.clone()),
+        (kind(Moment::First), moments.first.clone()),
+        (kind(Moment::Second), moments.second.clone()),
     ];
-    all.extend(
-        moments
-            .largest
-            .iter()
-            .map(|largest| (names[2], largest.clone())),
-    );
+    let largest = moments.largest.iter();
+    all.extend(largest.map(|largest| (kind(Moment::MaxSecond), largest.clone())));
     all
 }
 
-fn mean_tensors(means: &Means, names: [&'static str; 2]) -> [(&'static str, DMatrix<f64>); 2] {
+fn mean_tensors(means: &Means, kinds: [StateKind; 2]) -> [(StateKind, DMatrix<f64>); 2] {
     let row = DMatrix::from_column_slice(means.row.len(), 1, means.row.as_slice());
     let col = DMatrix::from_row_slice(1, means.col.len(), means.col.as_slice());
-    [(names[0], row), (names[1], col)]
+    [(kinds[0], row), (kinds[1], col)]
 }
 
-/// Writes named tensors into the state's buffers.
-pub fn save_tensors(
-    state: &mut State,
-    tensors: &[(&'static str, DMatrix<f64>)],
-) -> Result<(), Error> {
-    for (name, values) in tensors {
-        let buffer = state.buffer_mut(name).ok_or_else(|| missing(name))?;
-        let host = buffer
+/// Writes tensors into the state's buffers.
+pub fn save_tensors(state: &mut State, tensors: &[(StateKind, DMatrix<f64>)]) -> Result<(), Error> {
+    for (kind, values) in tensors {
+        let host = state
+            .buffer_mut(*kind)?
             .get_mut::<HostTensor>()
-            .ok_or_else(|| foreign_buffer(NAME, name))?;
+            .ok_or_else(|| foreign_buffer(NAME, *kind))?;
         store(values, &mut host.view_mut());
     }
     Ok(())
 }
 
 /// A parameter's values, or those of its master copy where there is one: the parameter is the
-/// copy's rounding, and an entry that is not has been changed by somebody else.
+/// copy's rounding, and an entry that differs from it was changed by the caller, and wins.
 pub fn with_master(
     values: DMatrix<f64>,
     state: &State,
-    name: &str,
+    kind: StateKind,
     dtype: DType,
 ) -> Result<DMatrix<f64>, Error> {
-    let Some(master) = tensor(state, name)? else {
+    let Some(master) = tensor(state, kind)? else {
         return Ok(values);
     };
     Ok(master.zip_map(&values, |master, value| {
@@ -219,42 +214,35 @@ pub fn with_master(
 }
 
 /// What a parameter is rounded from: the values as their master copy keeps them.
-pub fn through_master(values: DMatrix<f64>, state: &State, name: &str) -> DMatrix<f64> {
-    match state.dtype(name) {
-        Some(dtype) => values.map(|x| dtype.round(x)),
+pub fn through_master(values: DMatrix<f64>, state: &State, kind: StateKind) -> DMatrix<f64> {
+    match state.find(kind) {
+        Some((tensor, _)) => values.map(|x| tensor.dtype.round(x)),
         None => values,
     }
 }
 
 /// Writes a master copy, where there is one.
-pub fn save_master(
-    state: &mut State,
-    name: &'static str,
-    values: &DMatrix<f64>,
-) -> Result<(), Error> {
-    match state.buffer(name) {
-        Some(_) => save_tensors(state, &[(name, values.clone())]),
+pub fn save_master(state: &mut State, kind: StateKind, values: &DMatrix<f64>) -> Result<(), Error> {
+    match state.find(kind) {
+        Some(_) => save_tensors(state, &[(kind, values.clone())]),
         None => Ok(()),
     }
 }
 
-fn tensor(state: &State, name: &str) -> Result<Option<DMatrix<f64>>, Error> {
-    let Some(buffer) = state.buffer(name) else {
+fn tensor(state: &State, kind: StateKind) -> Result<Option<DMatrix<f64>>, Error> {
+    let Some((_, buffer)) = state.find(kind) else {
         return Ok(None);
     };
     let host = buffer
         .get::<HostTensor>()
-        .ok_or_else(|| foreign_buffer(NAME, name))?;
+        .ok_or_else(|| foreign_buffer(NAME, kind))?;
     Ok(Some(matrix(&host.view())))
 }
 
-fn required(state: &State, name: &str) -> Result<DMatrix<f64>, Error> {
-    tensor(state, name)?.ok_or_else(|| missing(name))
+fn required(state: &State, kind: StateKind) -> Result<DMatrix<f64>, Error> {
+    tensor(state, kind)?.ok_or_else(|| missing(kind))
 }
 
-fn missing(name: &str) -> Error {
-    Error::Backend {
-        backend: NAME.into(),
-        reason: format!("state tensor `{name}` is missing"),
-    }
+pub(crate) fn missing(kind: StateKind) -> Error {
+    Error::backend(NAME, format!("state tensor `{kind}` is missing"))
 }

@@ -1,6 +1,6 @@
 //! The factored mode: three passes over thin tiles, with r x r work between them.
 
-use lora_pro_core::backend::AdapterSlot;
+use lora_pro_core::backend::{AdapterSlot, StateKind};
 
 use super::{MASTER, PairViews, PairWork, Step, Update, update_clip};
 use crate::memory::{Stateful, tensors, thin};
@@ -10,10 +10,18 @@ use crate::passes::{
 use crate::scratch::{Lead, Sum};
 use crate::small::{Solved, Square, combine};
 
-/// Names of the state by side: the first moment, the means of E.E and the largest of them.
-const STATE: [[&str; 3]; 2] = [
-    ["exp_avg_y", "col_sq", "max_col_sq"],
-    ["exp_avg_z", "row_sq", "max_row_sq"],
+/// The state by side: the first moment, the means of E.E and the largest of them.
+const STATE: [[StateKind; 3]; 2] = [
+    [
+        StateKind::TangentY,
+        StateKind::ColMeans,
+        StateKind::MaxColMeans,
+    ],
+    [
+        StateKind::TangentZ,
+        StateKind::RowMeans,
+        StateKind::MaxRowMeans,
+    ],
 ];
 
 impl PairWork {

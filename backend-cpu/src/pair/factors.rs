@@ -1,7 +1,7 @@
 //! Steps along the adjusted gradients of A and B: lora, sgd, efficient, and the full mode's end.
 
 use lora_pro_core::Method;
-use lora_pro_core::backend::AdapterSlot;
+use lora_pro_core::backend::{AdapterSlot, Factor, Moment, StateKind};
 
 use super::{MASTER, PairViews, PairWork, Step, Update, update_clip};
 use crate::kernels::AdamNumbers;
@@ -10,12 +10,20 @@ use crate::passes::{Adjustment, Crew, Memories, Rule, Source, Stride, apply};
 use crate::scratch::Lead;
 use crate::small::{Solved, combine};
 
-/// Names of an element-wise method's moments, by side.
-const MOMENTS: [[&str; 3]; 2] = [
-    ["exp_avg_a", "exp_avg_sq_a", "max_exp_avg_sq_a"],
-    ["exp_avg_b", "exp_avg_sq_b", "max_exp_avg_sq_b"],
+/// An element-wise method's moments, by side.
+const MOMENTS: [[StateKind; 3]; 2] = [moments(Factor::A), moments(Factor::B)];
+const MOMENTUM: [StateKind; 2] = [
+    StateKind::Momentum(Factor::A),
+    StateKind::Momentum(Factor::B),
 ];
-const MOMENTUM: [&str; 2] = ["momentum_a", "momentum_b"];
+
+const fn moments(factor: Factor) -> [StateKind; 3] {
+    [
+        StateKind::Factor(Moment::First, factor),
+        StateKind::Factor(Moment::Second, factor),
+        StateKind::Factor(Moment::MaxSecond, factor),
+    ]
+}
 
 /// What a step of both factors reads besides them.
 pub(super) struct Along<'g, T> {
@@ -94,12 +102,12 @@ impl PairWork {
                     commit,
                 };
                 let [one, two, three] = match along.rule {
-                    Rule::Plain => [""; 3],
-                    Rule::Momentum(_) => [MOMENTUM[k], "", ""],
-                    Rule::Adam(_) => MOMENTS[k],
+                    Rule::Plain => [None; 3],
+                    Rule::Momentum(_) => [Some(MOMENTUM[k]), None, None],
+                    Rule::Adam(_) => MOMENTS[k].map(Some),
                 };
-                let names = [one, two, three, MASTER[k]];
-                let [first, second, largest, master] = tensors(&mut slot.state, names);
+                let kinds = [one, two, three, Some(MASTER[k])];
+                let [first, second, largest, master] = tensors(&mut slot.state, kinds);
                 let memories = Memories {
                     moments: [first, second, largest].map(thin::<T>),
                     master: thin::<f32>(master),

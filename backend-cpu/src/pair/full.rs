@@ -1,6 +1,6 @@
 //! The full mode: form E's factors, one pass over the moments, and the closed form of N.
 
-use lora_pro_core::backend::{AdapterSlot, State};
+use lora_pro_core::backend::{AdapterSlot, Moment, State, StateKind};
 
 use super::factors::Along;
 use super::{PairViews, PairWork, Step, Update, factors};
@@ -134,15 +134,15 @@ fn over_moments<T: Stateful>(
     stride: usize,
     seeds: [Seed; 3],
 ) {
-    let names = [
-        "exp_avg",
-        "exp_avg_sq",
-        "max_exp_avg_sq",
-        "exp_avg_scale",
-        "exp_avg_sq_scale",
-        "max_exp_avg_sq_scale",
+    let kinds = [
+        StateKind::Weight(Moment::First),
+        StateKind::Weight(Moment::Second),
+        StateKind::Weight(Moment::MaxSecond),
+        StateKind::WeightScale(Moment::First),
+        StateKind::WeightScale(Moment::Second),
+        StateKind::WeightScale(Moment::MaxSecond),
     ];
-    let [first, second, largest, scale1, scale2, scale3] = tensors(state, names);
+    let [first, second, largest, scale1, scale2, scale3] = tensors(state, kinds);
     match [first, second, largest] {
         [
             Some(Memory::Wide32(first)),

@@ -5,7 +5,7 @@ mod factored;
 mod factors;
 mod full;
 
-use lora_pro_core::backend::{AdapterSlot, State, ratio_or_zero};
+use lora_pro_core::backend::{AdapterSlot, Factor, State, StateKind, ratio_or_zero};
 use lora_pro_core::{AdapterIo, AdapterReport, DType, Hyper, Method, MomentDType};
 
 use crate::decay;
@@ -108,7 +108,7 @@ pub(crate) fn in_f64(slot: &AdapterSlot) -> bool {
 }
 
 /// Names of the master copies, by side.
-const MASTER: [&str; 2] = ["master_a", "master_b"];
+const MASTER: [StateKind; 2] = [StateKind::Master(Factor::A), StateKind::Master(Factor::B)];
 
 /// The factors to be read: through their master copies, where there are any.
 fn factors<'s, T>(views: &PairViews, state: &'s mut State) -> [Source<'s, T>; 2] {
@@ -220,7 +220,9 @@ impl PairWork {
             report.step = step.t;
             report.grad_norm = grad_norm.into();
             report.update_norm = norms.into();
-            report.relative_update = [0, 1].map(|k| ratio_or_zero(norms[k], factor_norms[k])).into();
+            report.relative_update = [0, 1]
+                .map(|k| ratio_or_zero(norms[k], factor_norms[k]))
+                .into();
             report.equivalent_norm = self.equivalent_norm;
             report.clip = clip;
             report

@@ -120,7 +120,7 @@ impl Root {
         }
     }
 
-    fn ratio_or_zero(&self, k: usize) -> f64 {
+    fn relative(&self, k: usize) -> f64 {
         self.noise[k] / self.root[k]
     }
 }

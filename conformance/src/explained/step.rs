@@ -89,7 +89,7 @@ pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
     let direction = direction(known, &place)?;
     let update = update_noise(hyper, factors, &stepped, &direction, u);
     let moved = |old: &DMatrix<f64>, k: usize| {
-        update.0[k] + (old.norm() + stepped.report.update_norm[k]) * u * 2.0
+        update.0[k] + (old.norm() + stepped.report.update_norm.of(Factor::ALL[k])) * u * 2.0
     };
     let new = [moved(&factors.a, 0), moved(&factors.b, 1)];
     let mut state = direction.state;
@@ -133,7 +133,7 @@ fn update_noise(
     };
     let rates = [hyper.lr, hyper.lr * hyper.lr_ratio];
     let noise = [0, 1].map(|k| {
-        rates[k] * report.clip * direction.noise[k] + report.update_norm[k] * (share + 4.0 * u)
+        rates[k] * report.clip * direction.noise[k] + report.update_norm.of(Factor::ALL[k]) * (share + 4.0 * u)
     });
     (noise, report.clip * (share + 4.0 * u))
 }

@@ -42,7 +42,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
             ratios.push(all_or_nothing(report.clip <= 1.0 && report.clip > 0.0));
             ratios.push(all_or_nothing(report.clip == 1.0 || limit < 1.0));
             for k in 0..2 {
-                let error = (report.update_norm[k] - moved[k]).abs();
+                let error = (report.update_norm.of(Factor::ALL[k]) - moved[k]).abs();
                 ratios.push(ratio(spec, error, moved[k] + size[k]));
             }
         }

@@ -67,20 +67,20 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
             let whole = moved[k] + size;
             ratios.push(ratio(
                 &spec,
-                (report.update_norm[k] - moved[k]).abs(),
+                (report.update_norm.of(Factor::ALL[k]) - moved[k]).abs(),
                 whole,
             ));
             ratios.push(ratio(
                 &spec,
-                (report.grad_norm[k] - given[k]).abs(),
+                (report.grad_norm.of(Factor::ALL[k]) - given[k]).abs(),
                 given[k],
             ));
-            let share = ratio_or_zero(report.update_norm[k], size);
-            let same = share == report.relative_update[k];
+            let share = ratio_or_zero(report.update_norm.of(Factor::ALL[k]), size);
+            let same = share == report.relative_update.of(Factor::ALL[k]);
             let error = if same {
                 0.0
             } else {
-                (share - report.relative_update[k]).abs()
+                (share - report.relative_update.of(Factor::ALL[k])).abs()
             };
             ratios.push(ratio(&spec, error, share));
         }

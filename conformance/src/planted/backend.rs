@@ -178,8 +178,8 @@ impl Equations {
         (self.finite)(&b, spec.dtype, &subject, "B")?;
         (self.finite)(&a, spec.dtype, &subject, "A")?;
         let factors = Factors {
-            b: with_master(b, state, "master_b", spec.dtype)?,
-            a: with_master(a, state, "master_a", spec.dtype)?,
+            b: with_master(b, state, StateKind::Master(Factor::B), spec.dtype)?,
+            a: with_master(a, state, StateKind::Master(Factor::A), spec.dtype)?,
             s: (self.scale)(slots, id),
         };
         let hyper = (self.hyper)(slots, id);
@@ -193,8 +193,8 @@ impl Equations {
         let mut new = self
             .step(&setting, &factors, gradient, &memory)
             .map_err(|error| name(error, &subject))?;
-        new.factors.a = through_master(new.factors.a, state, "master_a");
-        new.factors.b = through_master(new.factors.b, state, "master_b");
+        new.factors.a = through_master(new.factors.a, state, StateKind::Master(Factor::A));
+        new.factors.b = through_master(new.factors.b, state, StateKind::Master(Factor::B));
         let (a, b) = (&new.factors.a, &new.factors.b);
         (self.finite)(a, spec.dtype, &subject, "A after the step")?;
         (self.finite)(b, spec.dtype, &subject, "B after the step")?;
@@ -215,8 +215,8 @@ impl Equations {
         let (subject, dtype) = (slot.spec.subject(), slot.spec.dtype);
         let value = matrix(&io.value.as_ref());
         (self.finite)(&value, dtype, &subject, "value")?;
-        let value = with_master(value, &slot.state, "master", dtype)?;
-        let old = load_moments(&slot.state, MOMENTS)?.ok_or_else(|| Error::Backend {
+        let value = with_master(value, &slot.state, StateKind::ParamMaster, dtype)?;
+        let old = load_moments(&slot.state, StateKind::Param)?.ok_or_else(|| Error::Backend {
             backend: "planted".into(),
             reason: format!("{subject} has no moments"),
         })?;
@@ -226,7 +226,7 @@ impl Equations {
         let lr = hyper.lr * control.lr_factor;
         let (moments, n) = (self.param_adam)(&hyper, &old, &(gradient * sign), t);
         let value = value * (1.0 - lr * hyper.weight_decay) - n * lr;
-        let value = through_master(value, &slot.state, "master");
+        let value = through_master(value, &slot.state, StateKind::ParamMaster);
         (self.finite)(&value, dtype, &subject, "value after the step")?;
         Ok(ParamStepped { value, moments })
     }
@@ -239,8 +239,16 @@ impl Equations {
     ) -> Result<(), Error> {
         let remembered = (self.remembered)(memory_tensors(&new.memory));
         save_tensors(&mut slot.state, &remembered)?;
-        save_master(&mut slot.state, "master_a", &new.factors.a)?;
-        save_master(&mut slot.state, "master_b", &new.factors.b)?;
+        save_master(
+            &mut slot.state,
+            StateKind::Master(Factor::A),
+            &new.factors.a,
+        )?;
+        save_master(
+            &mut slot.state,
+            StateKind::Master(Factor::B),
+            &new.factors.b,
+        )?;
         let a = (self.written)(&matrix(&io.a.as_ref()), &new.factors.a);
         let b = (self.written)(&matrix(&io.b.as_ref()), &new.factors.b);
         store(&a, &mut io.a);
@@ -263,8 +271,11 @@ fn commit_param(
     io: &mut ParamIo<'_>,
     new: &ParamStepped,
 ) -> Result<(), Error> {
-    save_tensors(&mut slot.state, &moment_tensors(&new.moments, MOMENTS))?;
-    save_master(&mut slot.state, "master", &new.value)?;
+    save_tensors(
+        &mut slot.state,
+        &moment_tensors(&new.moments, StateKind::Param),
+    )?;
+    save_master(&mut slot.state, StateKind::ParamMaster, &new.value)?;
     store(&new.value, &mut io.value);
     slot.state.step += 1;
     Ok(())

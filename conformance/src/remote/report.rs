@@ -32,7 +32,7 @@ pub(super) fn summary(
             .into();
         report.update_norm = update_norm.into();
         report.relative_update = [0, 1]
-            .map(|k| ratio_or_zero(update_norm[k], norm(&before[k])))
+            .map(|k| ratio_or_zero(update_norm.of(Factor::ALL[k]), norm(&before[k])))
             .into();
         report.equivalent_norm = told.equivalent_norm.unwrap_or(f64::NAN);
         report.clip = told.clip.unwrap_or(unclipped);

@@ -81,7 +81,8 @@ pub(super) const BUGS: &[Bug] = &[
         plant: |e| {
             e.report = |report, whole| {
                 let before = [whole.a.norm(), whole.b.norm()];
-                let factor = |k: usize| ratio_or_zero(report.update_norm[k], report.relative_update[k]);
+                let factor =
+                    |k: usize| ratio_or_zero(report.update_norm.of(Factor::ALL[k]), report.relative_update.of(Factor::ALL[k]));
                 AdapterReport {
                     update_norm: before,
                     relative_update: [0, 1].map(|k| ratio_or_zero(before[k], factor(k))),
