@@ -5,7 +5,6 @@
 //! `MIRIFLAGS=-Zmiri-disable-isolation`. Whether results are right is conformance's business; this
 //! asks whether every access to memory is in order, and whether parameters move and stay finite.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterIo, AdapterSpec, Config, DType, Hyper, Location, MatMut, MatRef, Method, MomentDType,
     Optimizer, ParamIo, ParamSpec, Preset, Rounding, Scale,
@@ -77,8 +76,9 @@ fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
     let config = Config::from(hyper).max_grad_norm(Some(1.0));
     let mut optimizer = Optimizer::new(Box::new(backend), config).expect("valid");
     let scale = Scale::Explicit(2.0);
-    let name = "adapter".into();
-    let spec = AdapterSpec::new(name, M, N, R).scale(scale).dtype(dtype);
+    let spec = AdapterSpec::new("adapter", M, N, R)
+        .scale(scale)
+        .dtype(dtype);
     let id = optimizer.add_adapter(spec).expect("valid");
     let bias = ParamSpec::new("bias", 1, N).dtype(dtype);
     let bias = optimizer.add_param(bias).expect("valid");
@@ -91,11 +91,8 @@ fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
         let pair = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
             .w0(Some(w0.view_mut()));
         let param = ParamIo::new(bias, value.view_mut(), grad.view());
-        let io = StepIo {
-            adapters: &mut [pair],
-            params: &mut [param],
-        };
-        optimizer.step(io).expect("a step");
+        let report = optimizer.step_with_params(&mut [pair], &mut [param]);
+        report.expect("a step");
     }
     assert!(a.is_finite() && b.is_finite() && w0.is_finite() && value.is_finite());
     assert!(before.0 != a.bytes && before.1 != b.bytes && before.2 != value.bytes);

@@ -137,7 +137,7 @@ impl CudaBackend {
             let (slot, report) = (&mut slots.adapters[*id], &of_pairs[*id]);
             slot.state.step = report.step;
             let relative =
-                |k: usize| ratio_or_zero(report.update_norm.of(Factor::ALL[k]), report.factor_square[k].sqrt());
+                |k: usize| ratio_or_zero(report.update_norm[k], report.factor_square[k].sqrt());
             let out = &mut slot.report;
             out.step = report.step;
             out.grad_norm = report.gradient_square.map(|x| x.sqrt() * grad_scale).into();

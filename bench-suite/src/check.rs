@@ -4,7 +4,6 @@
 //! vectors of any width have a rest; the largest adapter is cut into many blocks and shared by
 //! threads. They have the row's method, moments, threads and rank.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef,
     MomentDType, Optimizer,

@@ -98,7 +98,7 @@ impl Cost {
 
 #[cfg(test)]
 mod tests {
-    use lora_pro_core::{DType, MomentDType, Preset, Scale};
+    use lora_pro_core::{MomentDType, Preset, Scale};
 
     use super::*;
 

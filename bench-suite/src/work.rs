@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterIo, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef,
-    Method, MomentDType, Optimizer, Preset, Scale,
+    AdapterId, AdapterIo, AdapterSpec, Backend, Config, Error, Hyper, MatMut, MatRef, Method,
+    MomentDType, Optimizer, Preset, Scale,
 };
 
 use crate::fill;
@@ -136,12 +135,8 @@ impl Data {
     pub fn step(&mut self, optimizer: &mut Optimizer) -> Result<f64, Error> {
         let adapters = self.0.iter_mut().map(Tensors::io);
         let mut adapters = adapters.collect::<Result<Vec<_>, _>>()?;
-        let io = StepIo {
-            adapters: &mut adapters,
-            params: &mut [],
-        };
         let start = Instant::now();
-        optimizer.step(io)?;
+        optimizer.step(&mut adapters)?;
         optimizer.sync()?;
         Ok(start.elapsed().as_secs_f64())
     }

@@ -102,8 +102,8 @@ impl Backend for Wrong {
         io: StepIo<'_, '_>,
         control: &Control,
     ) -> Result<StepReport, Error> {
-        for pair in slots.pairs.iter_mut() {
-            pair.hyper.x = XChoice::Symmetric;
+        for slot in slots.adapters.iter_mut() {
+            slot.hyper.x = XChoice::Symmetric;
         }
         self.0.step(slots, io, control)
     }

@@ -117,12 +117,12 @@ impl Choice {
 
     /// What it says about itself, and how it was chosen.
     pub fn manifest(&self) -> Result<Manifest, Error> {
-        let manifest = self.make()?.manifest();
-        let chosen = match &self.automatic {
+        let mut manifest = self.make()?.manifest();
+        manifest.selection = match &self.automatic {
             Some(why) => format!("auto: {why}"),
             None => "asked for".into(),
         };
-        Ok(Manifest { chosen, ..manifest })
+        Ok(manifest)
     }
 }
 

@@ -185,7 +185,7 @@ impl RunArgs {
             .config
             .as_deref()
             .unwrap_or(Path::new("the command line"));
-        Error::file(place, reason).into()
+        Error::file(place, reason.to_string()).into()
     }
 }
 

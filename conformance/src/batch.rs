@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterIo, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method,
     MomentDType, Optimizer, Preset, Rounding, Scale, StepReport, TensorFile,

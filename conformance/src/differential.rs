@@ -14,15 +14,15 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use lora_pro_core::backend::{StepIo, ratio_or_zero};
+use lora_pro_core::backend::{Factor, StateKind, ratio_or_zero};
 use lora_pro_core::{
-    Backend, Config, DType, Error, HostTensor, Hyper, OnNonFinite, Optimizer, ParamId, ParamIo,
-    ParamSpec, StepReport, TensorData, TensorFile,
+    Backend, Config, DType, Error, HostTensor, OnNonFinite, Optimizer, ParamId, ParamIo, ParamSpec,
+    StepReport, TensorData, TensorFile,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::clip::gradient_clip;
 use lora_pro_reference::factors::{Factors, Pair};
-use lora_pro_reference::storage::{MOMENTS, load_memory, load_moments, matrix, with_master};
+use lora_pro_reference::storage::{load_memory, load_moments, matrix, with_master};
 use nalgebra::DMatrix;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -357,8 +357,8 @@ fn explain(
         with_master(matrix(&tensor.view()), &slot.state, master, dtype)
     };
     let factors = Factors {
-        b: read(&reference.member.b, "master_b")?,
-        a: read(&reference.member.a, "master_a")?,
+        b: read(&reference.member.b, StateKind::Master(Factor::B))?,
+        a: read(&reference.member.a, StateKind::Master(Factor::A))?,
         s: case.adapter.s,
     };
     let hyper = case
@@ -377,8 +377,11 @@ fn explain(
         return Ok(None);
     };
     let param = match (&reference.param, reference.optimizer.params().first()) {
-        (Some(value), Some(slot)) => load_moments(&slot.state, MOMENTS)?
-            .map(|old| param_noise(&known, &old, &matrix(&value.view()), &(param * clip))),
+        (Some(value), Some(slot)) => {
+            let old = load_moments(&slot.state, StateKind::Param)?;
+            let value = matrix(&value.view());
+            Some(param_noise(&known, &old, &value, &(param * clip)))
+        }
         _ => None,
     };
     Ok(Some(Explained { pair, param }))
@@ -488,7 +491,10 @@ fn reports(
         compare("lr_factor", found.lr_factor, expected.lr_factor, 0.0),
     ];
     for k in 0..2 {
-        let size = ratio_or_zero(y.update_norm.of(Factor::ALL[k]), y.relative_update.of(Factor::ALL[k]));
+        let size = ratio_or_zero(
+            y.update_norm.of(Factor::ALL[k]),
+            y.relative_update.of(Factor::ALL[k]),
+        );
         all.extend([
             compare(
                 "grad_norm",

@@ -97,33 +97,32 @@ fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
         Damping::Cutoff(1e-6),
     ];
     let short = matches!(dtype, DType::Bf16 | DType::F16);
-    Hyper {
-        method,
-        x: pick(
+    Hyper::default()
+        .method(method)
+        .x(pick(
             random,
             &[XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero],
-        ),
-        damping: pick(random, &dampings),
-        lr: 10f64.powf(random.random_range(-5.0..-1.0)),
-        lr_ratio: pick(random, &[1.0, 4.0]),
-        beta1: pick(random, &[0.0, 0.5, 0.9]),
-        beta2: pick(random, &[0.0, 0.9, 0.999]),
-        eps: pick(random, &[1e-8, 1e-3, 1.0]),
-        weight_decay: if sgd { 0.0 } else { pick(random, &[0.0, 0.1]) },
-        decay_base: random.random(),
-        momentum: if sgd { pick(random, &[0.0, 0.9]) } else { 0.0 },
-        amsgrad: !sgd && random.random(),
-        maximize: random.random(),
-        update_clip: pick(random, &[None, Some(1e-3), Some(0.3)]),
-        moment_dtype: match method {
+        ))
+        .damping(pick(random, &dampings))
+        .lr(10f64.powf(random.random_range(-5.0..-1.0)))
+        .lr_ratio(pick(random, &[1.0, 4.0]))
+        .beta1(pick(random, &[0.0, 0.5, 0.9]))
+        .beta2(pick(random, &[0.0, 0.9, 0.999]))
+        .eps(pick(random, &[1e-8, 1e-3, 1.0]))
+        .weight_decay(if sgd { 0.0 } else { pick(random, &[0.0, 0.1]) })
+        .decay_base(random.random())
+        .momentum(if sgd { pick(random, &[0.0, 0.9]) } else { 0.0 })
+        .amsgrad(!sgd && random.random())
+        .maximize(random.random())
+        .update_clip(pick(random, &[None, Some(1e-3), Some(0.3)]))
+        .moment_dtype(match method {
             Method::Full => pick(random, &moments),
             _ => MomentDType::Auto,
-        },
-        rounding: match short {
+        })
+        .rounding(match short {
             true => pick(random, &[Rounding::Nearest, Rounding::MasterCopy]),
             false => Rounding::Nearest,
-        },
-    }
+        })
 }
 
 /// One of several; the lists here are never empty.

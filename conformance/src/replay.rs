@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterIo, AdapterSpec, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer,
-    TensorData, encode_tensors, write_atomically,
+    AdapterIo, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer, TensorData,
+    encode_tensors, write_atomically,
 };
 use lora_pro_reference::factors::{Factors, factor_gradients};
 use lora_pro_reference::storage::{finite, host, matrix};
@@ -42,11 +41,7 @@ pub struct Deviation {
 /// What the backend refuses, and factors that stop being finite.
 pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Trajectory, Error> {
     let mut optimizer = Optimizer::new(backend, Config::from(case.hyper))?;
-    let spec = AdapterSpec {
-        dtype,
-        ..case.spec.clone()
-    };
-    let id = optimizer.add_adapter(spec)?;
+    let id = optimizer.add_adapter(case.spec.clone().dtype(dtype))?;
     let mut now = Pair {
         a: rounded(&case.start.a, dtype),
         b: rounded(&case.start.b, dtype),

@@ -1,7 +1,7 @@
 //! The smoke set: questions so simple that a wrong answer means that nobody is listening. Where
 //! one fails, nothing else is known of the subject.
 
-use lora_pro_core::{Error, Hyper, Method};
+use lora_pro_core::{Error, Method};
 
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, Config, DType, Damping, Error,
     HostTensor, Hyper, Method, Optimizer, Preset, Scale, StepReport, TensorFile, XChoice,
@@ -213,7 +212,7 @@ impl Run {
             .collect();
         let report = self.optimizer.step(&mut adapters)?;
         let moved = self.report().update_norm;
-        self.path = [self.path[0] + moved[0], self.path[1] + moved[1]];
+        self.path = [self.path[0] + moved.a, self.path[1] + moved.b];
         Ok(report)
     }
 

@@ -122,28 +122,27 @@ fn methods() -> impl Strategy<Value = Hyper> {
         let (lr, lr_ratio, beta1, beta2, eps, weight_decay, update_clip) = numbers;
         let sgd = method == Method::Sgd;
         let full = method == Method::Full;
-        Hyper {
-            method,
-            x,
-            damping,
-            lr: 10f64.powf(lr),
-            lr_ratio,
-            beta1,
-            beta2,
-            eps,
-            weight_decay: if sgd { 0.0 } else { weight_decay },
-            decay_base,
-            momentum: if sgd { beta1 } else { 0.0 },
-            amsgrad: amsgrad && !sgd,
-            maximize,
-            update_clip,
-            moment_dtype: if full {
+        Hyper::default()
+            .method(method)
+            .x(x)
+            .damping(damping)
+            .lr(10f64.powf(lr))
+            .lr_ratio(lr_ratio)
+            .beta1(beta1)
+            .beta2(beta2)
+            .eps(eps)
+            .weight_decay(if sgd { 0.0 } else { weight_decay })
+            .decay_base(decay_base)
+            .momentum(if sgd { beta1 } else { 0.0 })
+            .amsgrad(amsgrad && !sgd)
+            .maximize(maximize)
+            .update_clip(update_clip)
+            .moment_dtype(if full {
                 moment_dtype
             } else {
                 MomentDType::Auto
-            },
-            rounding,
-        }
+            })
+            .rounding(rounding)
     })
 }
 

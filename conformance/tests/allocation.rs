@@ -8,8 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Batch, METHODS, all_variants, cpu_with, hyper, mixed};
-use lora_pro_core::backend::StepIo;
-use lora_pro_core::{AdapterIo, Backend, DType, Hyper};
+use lora_pro_core::{AdapterIo, Backend, DType};
 use lora_pro_cpu::Options;
 
 /// The system's allocator, counting.
@@ -61,12 +60,8 @@ fn steps_do_not_allocate() {
                     .zip(&gradients)
                     .map(|(member, (a, b))| member.io(a, b))
                     .collect();
-                let io = StepIo {
-                    adapters: &mut adapters,
-                    params: &mut [],
-                };
                 let before = COUNT.load(Ordering::Relaxed);
-                batch.optimizer.step(io).expect("a step");
+                batch.optimizer.step(&mut adapters).expect("a step");
                 let count = COUNT.load(Ordering::Relaxed) - before;
                 assert_eq!(count, 0, "{method} {dtype} {moment_dtype} {rounding}");
             }

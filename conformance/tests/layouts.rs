@@ -6,9 +6,8 @@ mod common;
 use common::layout::{LAYOUTS, Laid, Layout};
 use common::{METHODS, Make, adapter, cpu, hyper, reference};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterIo, AdapterSpec, DType, HostTensor, Hyper, Location, MatMut, MatRef, Method, Optimizer,
+    AdapterIo, AdapterSpec, DType, HostTensor, Location, MatMut, MatRef, Method, Optimizer,
     ParamIo, ParamSpec, Scale,
 };
 use lora_pro_reference::factors::Factors;
@@ -45,11 +44,9 @@ fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<H
         let pair = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
             .w0(Some(base.view_mut()));
         let param_io = ParamIo::new(param_id, param.view_mut(), grad.view());
-        let io = StepIo {
-            adapters: &mut [pair],
-            params: &mut [param_io],
-        };
-        optimizer.step(io).expect("a step");
+        optimizer
+            .step_with_params(&mut [pair], &mut [param_io])
+            .expect("a step");
         assert_eq!(before, [grad_a, grad_b, grad], "gradients are only read");
     }
     let all = [a, b, base, param];
@@ -119,11 +116,7 @@ fn interleaved(make: Make, method: Method) {
         grad_a.view(),
         grad_b.view(),
     );
-    let io = StepIo {
-        adapters: &mut [io],
-        params: &mut [],
-    };
-    optimizer.step(io).expect("a step");
+    optimizer.step(&mut [io]).expect("a step");
 
     let shape = [spec.r, spec.n];
     let mut both: Vec<f32> = (0..spec.r * spec.n)
@@ -148,11 +141,7 @@ fn interleaved(make: Make, method: Method) {
             grad_b.view(),
         )
     };
-    let io = StepIo {
-        adapters: &mut [io],
-        params: &mut [],
-    };
-    optimizer.step(io).expect("a step");
+    optimizer.step(&mut [io]).expect("a step");
     assert_eq!(b, expected.1, "{method}");
     for k in 0..spec.r * spec.n {
         let (i, j) = (k / spec.n, k % spec.n);

@@ -5,7 +5,6 @@ use lora_pro_conformance::planted::PlantedBackend;
 use lora_pro_conformance::sample::uniform;
 use lora_pro_conformance::subject::{Run, Subject};
 use lora_pro_conformance::wild::cases;
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterReport, Backend, DType, HostTensor, Method, ParamId, ParamIo, ParamSpec, StepReport,
     TensorFile,

@@ -2,13 +2,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-
 use common::{
     Batch, Gradients, METHODS, Make, adapter, cpu, cuda, differing, hyper, name, reference,
 };
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{Config, DType, Hyper, Method, OnNonFinite};
+use lora_pro_core::{Config, DType, Method, OnNonFinite};
 
 /// Adapters that are cut for several threads and such that are not.
 fn specs(dtype: DType) -> Vec<CaseSpec> {
@@ -35,15 +33,8 @@ fn overflowing_factors(make: Make) {
         for method in METHODS {
             for wild in 0..3 {
                 let calm = hyper(method);
-                let groups = BTreeMap::from([(
-                    "wild".to_string(),
-                    calm.lr(if dtype == DType::F16 { 1e6 } else { 1e41 })
-                        .weight_decay(0.0),
-                )]);
-                let config = Config {
-                    groups,
-                    ..Config::from(calm)
-                };
+                let lr = if dtype == DType::F16 { 1e6 } else { 1e41 };
+                let config = Config::from(calm).group("wild", calm.lr(lr).weight_decay(0.0));
                 let group = |k: usize| (k == wild).then(|| "wild".to_string());
                 let mut batch = Batch::grouped(make, &specs(dtype), config, group).expect("valid");
                 let gradients = batch.gradients(1);

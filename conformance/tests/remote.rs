@@ -19,10 +19,9 @@ use lora_pro_conformance::remote::{Description, Limits, Opt, Remote};
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::subject::Subject;
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, OnNonFinite, ParamId,
-    ParamIo, ParamSpec, Preset,
+    Backend, Config, DType, Damping, Error, HostTensor, Method, OnNonFinite, ParamId, ParamIo,
+    ParamSpec, PerFactor, Preset,
 };
 
 /// The child in Rust with one of its faults, or with none.
@@ -103,7 +102,8 @@ fn reports_come_along() {
     assert_eq!(adapter_here.update_norm, adapter_there.update_norm);
     assert_eq!(adapter_here.equivalent_norm, adapter_there.equivalent_norm);
     for k in 0..2 {
-        let [x, y] = [adapter_here, adapter_there].map(|report| report.relative_update.of(Factor::ALL[k]));
+        let [x, y] =
+            [adapter_here, adapter_there].map(|report| <[f64; 2]>::from(report.relative_update)[k]);
         assert!((x - y).abs() < 1e-14 * x, "{x} {y}");
     }
 }
@@ -159,11 +159,10 @@ fn parameters_without_a_pair_are_stepped() {
         let grad = HostTensor::from_fn(DType::F32, [1, 4], |_, j| 0.5 - j as f64);
         for _ in 0..3 {
             let param = ParamIo::new(ParamId::from_index(0), value.view_mut(), grad.view());
-            let io = StepIo {
-                adapters: &mut [],
-                params: &mut [param],
-            };
-            batch.optimizer.step(io).expect("steps");
+            batch
+                .optimizer
+                .step_with_params(&mut [], &mut [param])
+                .expect("steps");
         }
         (value, batch.bits().expect("saved"))
     };
@@ -330,7 +329,7 @@ fn what_a_child_leaves_out_is_computed() {
     assert_eq!((adapter.step, adapter.clip), (1, 1.0));
     assert_eq!(
         (adapter.update_norm, adapter.relative_update),
-        ([0.0; 2], [0.0; 2])
+        (PerFactor::default(), PerFactor::default())
     );
     assert!(adapter.equivalent_norm.is_nan());
 }

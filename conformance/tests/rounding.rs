@@ -5,7 +5,7 @@ mod common;
 use common::random::differs;
 use common::{Batch, METHODS, Make, adapter, cpu, cuda, hyper, reference};
 use lora_pro_conformance::rounding::{SHORT, STEPS, master, small_lr, specs, stochastic};
-use lora_pro_core::{DType, Hyper, Method, Rounding};
+use lora_pro_core::{DType, Method, Rounding};
 
 fn master_copies(make: Make) {
     for dtype in SHORT {

@@ -5,7 +5,6 @@
 //! takes some minutes. One line per method, kind and step:
 //! `||s B A - s B A of the reference||_F / ||s B A of the reference||_F`.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Backend, Config, DType, Error, HostTensor, Hyper, Method,
     Optimizer, Preset, Rounding, Scale,

@@ -1,6 +1,5 @@
 //! One small adapter with a target, stepped by the reference.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, HostTensor, Optimizer, Scale,
 };

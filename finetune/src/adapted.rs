@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Module, Tensor};
 use candle_nn::Linear;
-use lora_pro_core::{AdapterSpec, DType, Error, ParamSpec};
+use lora_pro_core::{AdapterSpec, Error, ParamSpec};
 
 use crate::{
     LoraLinear, Network, Run, Trains,

@@ -1,6 +1,6 @@
 //! The methods that are compared, as data.
 
-use lora_pro_core::{Config, Hyper, Method, Scale};
+use lora_pro_core::{Config, Method, Scale};
 
 use crate::{Experiment, Run, Trains};
 

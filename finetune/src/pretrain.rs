@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use candle_nn::Linear;
-use lora_pro_core::{Backend, Config, Error, Hyper, Method, Preset, Schedule};
+use lora_pro_core::{Backend, Config, Error, Method, Preset, Schedule};
 
 use crate::{
     Dataset, Experiment, Network, Run, Trainer, Trains,

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Tensor, backprop::GradStore};
 use candle_nn::loss::cross_entropy;
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterReport, Backend, Error, Optimizer, ParamId, ParamIo,
 };

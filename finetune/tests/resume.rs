@@ -99,13 +99,9 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_loads() {
 fn a_file_of_another_kind_is_refused() {
     let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
     let path = folder.path().join("other.safetensors");
-    let document = serde_json::json!({ "training": { "format_version": 99 } });
-    TensorFile {
-        document,
-        tensors: Default::default(),
-    }
-    .save(&path)
-    .unwrap();
+    let mut file = TensorFile::new();
+    file.document = serde_json::json!({ "training": { "format_version": 99 } });
+    file.save(&path).unwrap();
     let reason = refusal(&path, &problem);
     assert!(
         reason.contains("its format version is 99, this program reads 1"),

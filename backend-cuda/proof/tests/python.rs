@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use lora_pro_conformance::batch::adapter;
 use lora_pro_conformance::subject::{Run, Subject};
-use lora_pro_core::{DType, Hyper, Method, Preset};
+use lora_pro_core::{DType, Method, Preset};
 use lora_pro_gpu_proof::parts::side_by_side::SCRIPT;
 use lora_pro_reference::ReferenceBackend;
 use nalgebra::DMatrix;

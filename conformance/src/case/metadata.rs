@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use lora_pro_core::{AdapterSpec, DType, Damping, Hyper, Method, Preset, Scale};
+use lora_pro_core::{AdapterSpec, DType, Damping, Error, Hyper, Method, Preset, Scale};
 
 use super::Quirk;
 
@@ -51,7 +51,7 @@ impl Metadata {
     }
 
     /// A value whose own parser has the words for what is wrong.
-    fn named<T: FromStr<Err = String>>(&self, key: &str) -> Result<T, String> {
+    fn named<T: FromStr<Err = Error>>(&self, key: &str) -> Result<T, String> {
         self.text(key)?
             .parse()
             .map_err(|error| format!("its metadata `{key}`: {error}"))

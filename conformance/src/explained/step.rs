@@ -1,6 +1,6 @@
 //! Noise of everything that one step leaves behind.
 
-use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::backend::{Factor, ratio_or_zero};
 use lora_pro_core::{DType, Error, Hyper, Method, MomentDType};
 use lora_pro_reference::adamw::Moments;
 use lora_pro_reference::efficient::FactorMoments;
@@ -133,7 +133,8 @@ fn update_noise(
     };
     let rates = [hyper.lr, hyper.lr * hyper.lr_ratio];
     let noise = [0, 1].map(|k| {
-        rates[k] * report.clip * direction.noise[k] + report.update_norm.of(Factor::ALL[k]) * (share + 4.0 * u)
+        rates[k] * report.clip * direction.noise[k]
+            + report.update_norm.of(Factor::ALL[k]) * (share + 4.0 * u)
     });
     (noise, report.clip * (share + 4.0 * u))
 }

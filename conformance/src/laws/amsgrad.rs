@@ -3,7 +3,7 @@
 //! While the second moment rises it changes nothing; where no gradient follows the first it
 //! holds steps back: by the square root of 1/2 in the second step, where beta2 is 1/2.
 
-use lora_pro_core::{Error, Hyper, Method};
+use lora_pro_core::{Error, Method};
 use lora_pro_reference::equivalent::equivalent_gradient;
 use lora_pro_reference::factors::Pair;
 

@@ -2,6 +2,7 @@
 //! of the factor with the larger norm down to the limit; where nothing exceeds the limit it does
 //! nothing. The report says what happened.
 
+use lora_pro_core::backend::Factor;
 use lora_pro_core::{Error, Hyper, Method};
 
 use super::{Applies, Law, METHODS};
@@ -34,10 +35,14 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
             run.step(&gradients)?;
             let new = run.factors();
             let report = run.report();
-            let larger = if old.a.norm() >= old.b.norm() { 0 } else { 1 };
+            let larger = if old.a.norm() >= old.b.norm() {
+                Factor::A
+            } else {
+                Factor::B
+            };
             let moved = [(new.a - &old.a).norm(), (new.b - &old.b).norm()];
             let size = [old.a.norm(), old.b.norm()];
-            let over = (report.relative_update[larger] - limit).max(0.0);
+            let over = (report.relative_update.of(larger) - limit).max(0.0);
             ratios.push(ratio(spec, over, limit));
             ratios.push(all_or_nothing(report.clip <= 1.0 && report.clip > 0.0));
             ratios.push(all_or_nothing(report.clip == 1.0 || limit < 1.0));

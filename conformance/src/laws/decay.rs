@@ -5,7 +5,6 @@
 //!
 //! The update itself does not see the decay, so two runs of one step differ by the decay only.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{Error, Hyper, Method};
 use lora_pro_reference::storage::matrix;
 

@@ -5,7 +5,7 @@
 //! Sees a first step that is recognised by a counter, and inverses kept from earlier steps. (An
 //! adapter that starts with B other than zero is what all other laws are about.)
 
-use lora_pro_core::{Error, Hyper, Method};
+use lora_pro_core::{Error, Method};
 use lora_pro_reference::factors::Factors;
 use lora_pro_reference::storage::host;
 

@@ -1,7 +1,7 @@
 //! Law 22: what acts on the raw gradients acts before everything else. A global-norm clip, a factor
 //! for loss scaling and `maximize` do what scaling the gradients by hand does.
 
-use lora_pro_core::{Config, Error, Hyper, Method};
+use lora_pro_core::{Config, Error, Method};
 use lora_pro_reference::factors::Factors;
 
 use super::{Applies, Law, METHODS};

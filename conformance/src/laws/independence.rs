@@ -63,10 +63,7 @@ fn finish(
     specs: &[CaseSpec],
     method: lora_pro_core::Method,
 ) -> Result<Vec<Factors>, Error> {
-    let config = Config {
-        groups: [("faster".to_string(), faster(method))].into(),
-        ..Config::from(exact(method))
-    };
+    let config = Config::from(exact(method)).group("faster", faster(method));
     // Every second shape, wherever it stands in the batch.
     let group = |spec: &CaseSpec| (spec.seed & 1 == 1).then(|| "faster".to_string());
     let groups: Vec<_> = specs.iter().map(group).collect();

@@ -1,7 +1,7 @@
 //! Law 19: SGD's momentum is $`D \leftarrow \mu D + (\mathrm{d}A, \mathrm{d}B)`$, and the factors
 //! move by $`-\eta D`$; with $`\mu = 0`$ by $`-\eta (\mathrm{d}A, \mathrm{d}B)`$.
 
-use lora_pro_core::{Error, Hyper, Method, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 
 use super::{Applies, Law};
 use crate::residual::{ratio, worst};

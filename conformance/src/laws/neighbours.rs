@@ -4,7 +4,6 @@
 //! Sees counters and moments that are shared, and numbers of the first adapter that are used for
 //! all. Law 13 is about adapters that are all stepped, all by the same hyper-parameters.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{Config, Error, Hyper, Method};
 
 use super::{Applies, Law, METHODS};

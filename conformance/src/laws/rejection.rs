@@ -1,9 +1,8 @@
 //! Law 18: NaN, infinity, mismatched shapes, r = 0, s = 0 and hyper-parameters out of range are
 //! refused with an error that names the adapter, and change nothing.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterIo, AdapterSpec, Config, DType, Damping, Error, HostTensor, Hyper, Method,
+    AdapterId, AdapterIo, AdapterSpec, Config, DType, Damping, Error, HostTensor, Method,
     Optimizer, Scale,
 };
 use lora_pro_reference::factors::Pair;

@@ -4,7 +4,7 @@
 //!
 //! Sees numbers that are squared, taken before the clip or of another step.
 
-use lora_pro_core::backend::ratio_or_zero;
+use lora_pro_core::backend::{Factor, ratio_or_zero};
 use lora_pro_core::{Config, Error, Method};
 use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
 

@@ -2,7 +2,7 @@
 //!
 //! Sees moments that are not saved, counters that start again, and numbers rounded on the way.
 
-use lora_pro_core::{Error, Hyper, Method};
+use lora_pro_core::{Error, Method};
 
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;

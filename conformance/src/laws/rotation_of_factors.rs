@@ -5,7 +5,7 @@
 //!
 //! Sees every wrong X, and moments that do not turn with the factors.
 
-use lora_pro_core::{Error, Hyper, Method, XChoice};
+use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::factors::Factors;
 use nalgebra::DMatrix;
 use rand::seq::SliceRandom;

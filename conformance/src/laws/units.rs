@@ -4,7 +4,7 @@
 //! Sees an eps that is squared, under the root or left out where it should be inside, a constant
 //! that is hidden in the code, and moments of the wrong power. eps is as large as E here.
 
-use lora_pro_core::{Error, Hyper, Method};
+use lora_pro_core::{Error, Method};
 
 use super::recurrence::with_condition;
 use super::{Applies, Law, METHODS};

@@ -1,9 +1,8 @@
 //! Law 25: parameters without a pair take ordinary AdamW steps; the global-norm clip counts their
 //! gradients with the adapters', and a gradient of theirs that is not finite stops the whole step.
 
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    Config, Error, HostTensor, Hyper, Method, Optimizer, ParamId, ParamIo, ParamSpec, Schedule,
+    Config, Error, HostTensor, Method, Optimizer, ParamId, ParamIo, ParamSpec, Schedule,
 };
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::storage::matrix;

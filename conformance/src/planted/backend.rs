@@ -2,18 +2,17 @@
 //! looked up in the table.
 
 use lora_pro_core::backend::{
-    AdapterSlot, Buffer, Control, ParamSlot, Rejection, Slots, StateTensor, StepIo,
+    AdapterSlot, Buffer, Control, Factor, ParamSlot, Rejection, Slots, StateKind, StateTensor,
+    StepIo,
 };
-use lora_pro_core::{
-    AdapterIo, AdapterReport, Backend, DType, Error, Manifest, ParamIo, StepReport,
-};
+use lora_pro_core::{AdapterIo, Backend, DType, Error, Manifest, ParamIo, StepReport};
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::adamw::Moments;
 use lora_pro_reference::clip::gradient_clip;
 use lora_pro_reference::factors::{Factors, Pair};
 use lora_pro_reference::storage::{
-    MOMENTS, load_moments, matrix, memory_tensors, moment_tensors, save_master, save_tensors,
-    store, through_master, with_master,
+    load_moments, matrix, memory_tensors, moment_tensors, save_master, save_tensors, store,
+    through_master, with_master,
 };
 
 use super::adapter::{Setting, Stepped};
@@ -96,12 +95,11 @@ impl Backend for PlantedBackend {
         for (param, new) in io.params.iter_mut().zip(params) {
             commit_param(&mut slots.params[param.id.index()], param, &new)?;
         }
-        Ok(StepReport {
-            lr_factor: control.lr_factor,
-            grad_norm: gradients.norm,
+        Ok(StepReport::new(
+            control.lr_factor,
+            gradients.norm,
             grad_clip,
-            ..StepReport::default()
-        })
+        ))
     }
 }
 
@@ -199,8 +197,10 @@ impl Equations {
         (self.finite)(a, spec.dtype, &subject, "A after the step")?;
         (self.finite)(b, spec.dtype, &subject, "B after the step")?;
         for (tensor, values) in memory_tensors(&new.memory) {
-            let dtype = state.dtype(tensor).unwrap_or(DType::F64);
-            (self.finite)(&values, dtype, &subject, tensor)?;
+            let dtype = state
+                .find(tensor)
+                .map_or(DType::F64, |(known, _)| known.dtype);
+            (self.finite)(&values, dtype, &subject, tensor.name())?;
         }
         Ok(new)
     }
@@ -216,10 +216,7 @@ impl Equations {
         let value = matrix(&io.value.as_ref());
         (self.finite)(&value, dtype, &subject, "value")?;
         let value = with_master(value, &slot.state, StateKind::ParamMaster, dtype)?;
-        let old = load_moments(&slot.state, StateKind::Param)?.ok_or_else(|| Error::Backend {
-            backend: "planted".into(),
-            reason: format!("{subject} has no moments"),
-        })?;
+        let old = load_moments(&slot.state, StateKind::Param)?;
         let hyper = (self.param_hyper)(&slot.hyper);
         let sign = if hyper.maximize { -1.0 } else { 1.0 };
         let t = slot.state.step + 1;
@@ -258,10 +255,8 @@ impl Equations {
             store(&decayed, base);
         }
         slot.state.step = (self.counted)(slot.state.step);
-        slot.report = AdapterReport {
-            step: slot.state.step,
-            ..new.report
-        };
+        slot.report = new.report;
+        slot.report.step = slot.state.step;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Every equation of a step, in a table. A bug replaces one of them.
 
-use lora_pro_core::backend::{AdapterSlot, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::backend::{AdapterSlot, Control, Slots, StateKind, StateTensor, StepIo};
 use lora_pro_core::{AdapterReport, DType, Damping, Error, Hyper, XChoice};
 use lora_pro_reference::adamw::{self, Moments, bias_correction, running_mean};
 use lora_pro_reference::closed_form::{self, Split};
@@ -16,8 +16,8 @@ use nalgebra::DMatrix;
 /// A matrix of any shape.
 pub type Matrix = DMatrix<f64>;
 
-/// Named state tensors.
-pub type Tensors = Vec<(&'static str, Matrix)>;
+/// State tensors by kind.
+pub type Tensors = Vec<(StateKind, Matrix)>;
 
 /// What a step computes, equation by equation; [`Equations::EXACT`] is the reference.
 #[derive(Clone, Copy)]

@@ -91,7 +91,7 @@ impl RemoteBackend {
     fn kept<'b>(&self, tensor: &StateTensor, buffer: &'b Buffer) -> Result<&'b Kept, Error> {
         buffer
             .get()
-            .ok_or_else(|| foreign_buffer(self.name(), tensor.name()))
+            .ok_or_else(|| foreign_buffer(self.name(), tensor.kind))
     }
 
     fn request(
@@ -285,7 +285,7 @@ impl Backend for RemoteBackend {
         })?;
         let kept = buffer
             .get_mut::<Kept>()
-            .ok_or_else(|| foreign_buffer(self.name(), tensor.name()))?;
+            .ok_or_else(|| foreign_buffer(self.name(), tensor.kind))?;
         *kept = Kept {
             values,
             uploaded: true,

@@ -194,7 +194,9 @@ impl Description {
     pub(super) fn validate(&self) -> Result<(), String> {
         for damping in &self.dampings {
             if !DAMPINGS.contains(&damping.as_str()) {
-                damping.parse::<Damping>()?;
+                damping
+                    .parse::<Damping>()
+                    .map_err(|error| error.to_string())?;
             }
         }
         match self
@@ -263,7 +265,7 @@ impl Description {
             Damping::Relative(_) => "relative",
             Damping::Cutoff(_) => "cutoff",
         };
-        let claims = |claim: &String| claim == kind || claim.parse() == Ok(damping);
+        let claims = |claim: &String| claim == kind || claim.parse().ok() == Some(damping);
         self.dampings.iter().any(claims)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use lora_pro_core::{DType, Hyper, NonFinite};
+use lora_pro_core::{DType, Hyper, OnNonFinite};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages. Both sides must speak the same.
@@ -115,7 +115,7 @@ pub struct Control {
     /// Global-norm clip of all gradients, after `grad_scale`, before the adjustment.
     pub max_grad_norm: Option<f64>,
     /// What to do with a gradient that is not finite.
-    pub on_non_finite: NonFinite,
+    pub on_non_finite: OnNonFinite,
 }
 
 /// One adapter of a step.

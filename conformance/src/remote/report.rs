@@ -32,7 +32,7 @@ pub(super) fn summary(
             .into();
         report.update_norm = update_norm.into();
         report.relative_update = [0, 1]
-            .map(|k| ratio_or_zero(update_norm.of(Factor::ALL[k]), norm(&before[k])))
+            .map(|k| ratio_or_zero(update_norm[k], norm(&before[k])))
             .into();
         report.equivalent_norm = told.equivalent_norm.unwrap_or(f64::NAN);
         report.clip = told.clip.unwrap_or(unclipped);
@@ -65,13 +65,10 @@ pub(super) fn whole(
     } else {
         1.0
     };
-    StepReport {
-        lr_factor: control.lr_factor,
-        grad_norm,
-        grad_clip: stepped.grad_clip.unwrap_or(clip),
-        skipped,
-        plan: None,
-    }
+    let grad_clip = stepped.grad_clip.unwrap_or(clip);
+    let mut report = StepReport::new(control.lr_factor, grad_norm, grad_clip);
+    report.skipped = skipped;
+    report
 }
 
 fn norm(view: &MatRef<'_>) -> f64 {

@@ -157,7 +157,7 @@ impl Session {
         for (k, pair) in adapters.iter().enumerate() {
             after.put(format!("{k}.A"), &pair.a.view());
             after.put(format!("{k}.B"), &pair.b.view());
-            if let Some(base) = &pair.w0 {
+            if let Some(base) = &pair.base {
                 after.put(format!("{k}.W0"), &base.view());
             }
             let state = &self.adapters[pair.id].state;
@@ -299,11 +299,8 @@ fn told(report: &StepReport, reports: impl Iterator<Item = AdapterReport>, run: 
         grad_clip: finite(report.grad_clip),
         reports: reports
             .map(|report| Report {
-                update_norm: report
-                    .update_norm
-                    .iter()
-                    .all(|x| x.is_finite())
-                    .then_some(report.update_norm),
+                update_norm: Some(report.update_norm.into())
+                    .filter(|norms: &[f64; 2]| norms.iter().all(|x| x.is_finite())),
                 equivalent_norm: finite(report.equivalent_norm),
                 clip: finite(report.clip),
             })

@@ -1,7 +1,7 @@
 //! Steps that never wait: what comes home in `sync`, and what does not get lost until then.
 
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{Config, DType, Error, HostTensor, Hyper, OnNonFinite};
+use lora_pro_core::{DType, Error, HostTensor, OnNonFinite};
 use lora_pro_cuda::Options;
 
 use crate::common::layout::Layout;

@@ -1,6 +1,6 @@
 //! What changes between replays of a captured step: the test device does at once what others record.
 
-use lora_pro_core::{Config, Error, Schedule};
+use lora_pro_core::{Error, Schedule};
 use lora_pro_cuda::Options;
 
 use crate::common::differing;

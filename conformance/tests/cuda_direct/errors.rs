@@ -2,8 +2,8 @@
 
 use lora_pro_core::backend::{AdapterSlot, Control, Slots, State, StepIo, adapter_layout};
 use lora_pro_core::{
-    AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, DType, Error, Hyper, Method,
-    MomentDType, OnNonFinite, Scale,
+    AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, DType, Error, Method, MomentDType,
+    OnNonFinite, Scale,
 };
 use lora_pro_cuda::{CudaBackend, MAX_RANK, Options};
 

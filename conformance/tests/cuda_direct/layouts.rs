@@ -1,7 +1,6 @@
 //! Where and how borrowed device memory lies changes nothing, and nothing beside the elements is
 //! written.
 
-use lora_pro_core::Hyper;
 use lora_pro_cuda::Options;
 
 use crate::common::layout::{LAYOUTS, Layout};

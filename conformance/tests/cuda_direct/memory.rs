@@ -2,7 +2,7 @@
 //! there is memory again.
 
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{DType, Hyper, Method};
+use lora_pro_core::{DType, Method};
 use lora_pro_cuda::Options;
 
 use crate::common::{Bits, adapter, differing, hyper};

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lora_pro_conformance::sample::{CaseSpec, uniform};
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, HostTensor, Hyper, Method,
     MomentDType, Optimizer, ParamId, ParamIo, ParamSpec, Rounding, Scale, StepReport, TensorFile,
@@ -228,11 +227,10 @@ impl Model {
 
 /// A group for each part, so that methods may be mixed.
 pub fn config(parts: &[Part]) -> Config {
-    let groups = parts.iter().map(|part| (name(&part.spec), part.hyper));
-    Config {
-        groups: groups.collect(),
-        ..Config::from(hyper(Method::Efficient))
-    }
+    let common = Config::from(hyper(Method::Efficient));
+    parts.iter().fold(common, |config, part| {
+        config.group(name(&part.spec), part.hyper)
+    })
 }
 
 /// Which storage type W0 has: not that of the adapter where that is f32.

@@ -1,7 +1,6 @@
 //! W0 is rounded once, to the nearest number of its type, to even in a tie.
 
-use lora_pro_core::backend::StepIo;
-use lora_pro_core::{DType, HostTensor, Hyper, Method};
+use lora_pro_core::{DType, HostTensor, Method};
 
 use crate::battery::{cuda, next};
 use crate::common::{Batch, adapter, hyper};
@@ -35,11 +34,7 @@ pub fn check() {
         let gradients = batch.gradients(1);
         let mut io = batch.members[0].io(&gradients[0].0, &gradients[0].1);
         io.w0 = Some(base.view_mut());
-        let io = StepIo {
-            adapters: &mut [io],
-            params: &mut [],
-        };
-        batch.optimizer.step(io).expect("a step");
+        batch.optimizer.step(&mut [io]).expect("a step");
         assert_eq!(base, HostTensor::from_fn(dtype, [5, 7], |_, _| after));
     }
 }

@@ -2,7 +2,7 @@
 //! layout, and all gradients have one norm.
 
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{Config, DType, Hyper, Method};
+use lora_pro_core::{Config, DType, Method};
 
 use crate::battery::{cuda, next};
 use crate::common::{Batch, METHODS, adapter, differing, hyper, reference};
@@ -38,7 +38,7 @@ pub fn repeat() {
 /// The norm of all gradients, and what follows from it.
 pub fn norm() {
     next("the norm of all gradients");
-    let config = hyper(Method::Lora).into().max_grad_norm(Some(1e-2));
+    let config = Config::from(hyper(Method::Lora)).max_grad_norm(Some(1e-2));
     let [found, expected] = [&cuda as _, &reference as _].map(|make| {
         let mut batch = Batch::start(make, &specs(DType::F64), config.clone()).expect("valid");
         let report = batch.step(1).expect("a step");

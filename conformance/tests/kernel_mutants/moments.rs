@@ -1,7 +1,7 @@
 //! 8-bit moments, and bf16 ones.
 
 use lora_pro_conformance::coded::follow;
-use lora_pro_core::{DType, Hyper, Method, MomentDType};
+use lora_pro_core::{DType, Method, MomentDType};
 
 use crate::battery::{cuda, next};
 use crate::common::coded::{differs, small_numbers, varies};

@@ -1,9 +1,8 @@
 //! Parameters without a pair that have rows and columns, in more than one chunk.
 
 use lora_pro_conformance::sample::{CaseSpec, uniform};
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    Backend, DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding, TensorFile,
+    Backend, DType, HostTensor, Method, Optimizer, ParamIo, ParamSpec, Rounding, TensorFile,
 };
 use lora_pro_reference::storage::{host, matrix};
 
@@ -38,11 +37,9 @@ fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
                 grad.view(),
             ));
         }
-        let io = StepIo {
-            adapters: &mut [],
-            params: &mut params,
-        };
-        optimizer.step(io).expect("a step");
+        optimizer
+            .step_with_params(&mut [], &mut params)
+            .expect("a step");
     }
     let mut file = TensorFile::new();
     optimizer.save_to(&mut file).expect("saves");
@@ -105,11 +102,9 @@ fn refusal(make: Make, wrong: Wrong) -> String {
     }
     let before = value.clone();
     let io = ParamIo::new(id, value.view_mut(), grad.view());
-    let io = StepIo {
-        adapters: &mut [],
-        params: &mut [io],
-    };
-    let error = optimizer.step(io).expect_err("it cannot be made");
+    let error = optimizer
+        .step_with_params(&mut [], &mut [io])
+        .expect_err("it cannot be made");
     assert!(value == before, "the value has changed");
     assert_eq!(optimizer.params()[0].state.step, 0);
     error.to_string()

@@ -1,10 +1,9 @@
 //! Steps that cannot be made: nothing has changed after them, and the next one is as if they had
 //! not been.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lora_pro_core::{Backend, Config, DType, Hyper, Method};
+use lora_pro_core::{Backend, Config, DType, Method};
 use lora_pro_cuda::Options;
 use lora_pro_cuda_shim::ShimDevice;
 
@@ -22,10 +21,7 @@ pub fn overflow() {
         let wild = hyper(method)
             .lr(if dtype == DType::F16 { 1e6 } else { 1e41 })
             .weight_decay(0.0);
-        let config = Config {
-            groups: BTreeMap::from([("wild".to_string(), wild)]),
-            ..Config::from(hyper(method))
-        };
+        let config = Config::from(hyper(method)).group("wild", wild);
         let specs = [adapter(13, 600, 9, dtype), adapter(7, 11, 3, dtype)];
         let group = |k: usize| (k == 1).then(|| "wild".to_string());
         let mut batch = Batch::grouped(&cuda, &specs, config, group).expect("valid");

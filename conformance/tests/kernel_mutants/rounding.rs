@@ -2,8 +2,7 @@
 
 use lora_pro_conformance::rounding::{master, small_lr, stochastic};
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::backend::StepIo;
-use lora_pro_core::{DType, HostTensor, Hyper, Method, Optimizer, ParamIo, ParamSpec, Rounding};
+use lora_pro_core::{DType, HostTensor, Method, Optimizer, ParamIo, ParamSpec, Rounding};
 
 use crate::battery::{cuda, next};
 use crate::common::random::{differs, independent};
@@ -72,11 +71,9 @@ fn params_differ() {
             value.view_mut(),
             grad.view(),
         );
-        let io = StepIo {
-            adapters: &mut [],
-            params: &mut [io],
-        };
-        optimizer.step(io).expect("a step");
+        optimizer
+            .step_with_params(&mut [], &mut [io])
+            .expect("a step");
         let values = value.bytes().chunks(2);
         values.map(|x| x != [0xC0, 0x3F]).collect::<Vec<_>>()
     };

@@ -45,8 +45,7 @@ fn rich(adapter: CaseSpec, method: Method) -> Case {
         .update_clip(Some(1e-3))
         .eps(1e-3);
     Case {
-        config: hyper
-            .into()
+        config: Config::from(hyper)
             .max_grad_norm(Some(1e-2))
             .schedule(Schedule::Linear {
                 warmup: 4,

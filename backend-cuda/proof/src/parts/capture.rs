@@ -60,10 +60,7 @@ struct Run {
 
 fn specs(dtype: DType) -> Vec<AdapterSpec> {
     let all = SHAPES.iter().enumerate();
-    let specs = all.map(|(k, [m, n, r])| AdapterSpec {
-        dtype,
-        ..spec(format!("adapter {k}"), [*m, *n], *r)
-    });
+    let specs = all.map(|(k, [m, n, r])| spec(format!("adapter {k}"), [*m, *n], *r).dtype(dtype));
     specs.collect()
 }
 

@@ -7,10 +7,9 @@ use lora_pro_conformance::batch::{adapter, hyper};
 use lora_pro_conformance::laws::METHODS;
 use lora_pro_conformance::layout::{LAYOUTS, Laid, Layout};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
-use lora_pro_core::backend::StepIo;
 use lora_pro_core::{
-    AdapterId, AdapterIo, AdapterSpec, DType, Error, HostTensor, Hyper, Location, MatMut, MatRef,
-    Method, Optimizer, ParamId, ParamIo, ParamSpec, Scale,
+    AdapterId, AdapterIo, AdapterSpec, DType, Error, HostTensor, Location, MatMut, MatRef, Method,
+    Optimizer, ParamId, ParamIo, ParamSpec, Scale,
 };
 use lora_pro_cuda::device::Device;
 use lora_pro_cuda::{Block, CudaBackend, Options};

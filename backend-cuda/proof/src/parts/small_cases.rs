@@ -6,7 +6,7 @@ use lora_pro_conformance::differential::{Case, compare};
 use lora_pro_conformance::laws::METHODS;
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
-use lora_pro_core::{Config, DType, Error, Hyper, Method, Rounding};
+use lora_pro_core::{Config, DType, Error, Method, Rounding};
 
 use super::Bench;
 use crate::progress::Progress;
@@ -51,15 +51,14 @@ fn with_everything(
 ) -> Result<(), Error> {
     let (mut worst, mut compared) = (0.0f64, 0);
     for [m, n, r] in SHAPES {
-        let hyper = Hyper {
-            decay_base: true,
-            update_clip: Some(0.3),
-            rounding: match dtype {
-                DType::Bf16 | DType::F16 => Rounding::MasterCopy,
-                _ => Rounding::Nearest,
-            },
-            ..hyper(method)
+        let rounding = match dtype {
+            DType::Bf16 | DType::F16 => Rounding::MasterCopy,
+            _ => Rounding::Nearest,
         };
+        let hyper = hyper(method)
+            .decay_base(true)
+            .update_clip(Some(0.3))
+            .rounding(rounding);
         let case = Case {
             adapter: adapter(m, n, r, dtype),
             config: Config::from(hyper).max_grad_norm(Some(1.0)),

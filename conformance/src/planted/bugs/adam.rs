@@ -1,6 +1,6 @@
 //! Bugs in Adam: moments, bias correction, eps.
 
-use lora_pro_core::{DType, Hyper};
+use lora_pro_core::DType;
 use lora_pro_reference::adamw::bias_correction;
 use lora_pro_reference::factors::Pair;
 

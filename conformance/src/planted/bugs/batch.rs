@@ -1,7 +1,7 @@
 //! Bugs between adapters of one batch, and in their step counters.
 
 use lora_pro_core::backend::AdapterSlot;
-use lora_pro_core::{DType, Error, Hyper};
+use lora_pro_core::{DType, Error};
 use lora_pro_reference::factors::Pair;
 use lora_pro_reference::step::Memory;
 use lora_pro_reference::storage::load_memory;

@@ -1,7 +1,7 @@
 //! Bugs in what is written, remembered, reported and refused.
 
+use lora_pro_core::OnNonFinite;
 use lora_pro_core::backend::{Control, StateTensor, StepIo, ratio_or_zero};
-use lora_pro_core::{AdapterReport, OnNonFinite};
 
 use super::Bug;
 
@@ -69,9 +69,9 @@ pub(super) const BUGS: &[Bug] = &[
         id: "report-without-clip",
         what: "the report says that nothing was clipped",
         plant: |e| {
-            e.report = |report, _| AdapterReport {
-                clip: 1.0,
-                ..report
+            e.report = |mut report, _| {
+                report.clip = 1.0;
+                report
             }
         },
     },
@@ -79,15 +79,16 @@ pub(super) const BUGS: &[Bug] = &[
         id: "report-before-clip",
         what: "the report has the lengths of the updates before they were clipped",
         plant: |e| {
-            e.report = |report, whole| {
+            e.report = |mut report, whole| {
+                let (after, share) = (report.update_norm, report.relative_update);
                 let before = [whole.a.norm(), whole.b.norm()];
-                let factor =
-                    |k: usize| ratio_or_zero(report.update_norm.of(Factor::ALL[k]), report.relative_update.of(Factor::ALL[k]));
-                AdapterReport {
-                    update_norm: before,
-                    relative_update: [0, 1].map(|k| ratio_or_zero(before[k], factor(k))),
-                    ..report
-                }
+                report.update_norm = before.into();
+                report.relative_update = [
+                    ratio_or_zero(before[0], ratio_or_zero(after.a, share.a)),
+                    ratio_or_zero(before[1], ratio_or_zero(after.b, share.b)),
+                ]
+                .into();
+                report
             }
         },
     },
@@ -95,9 +96,9 @@ pub(super) const BUGS: &[Bug] = &[
         id: "report-of-squared-equivalent",
         what: "the report has |E|^2 for |E|",
         plant: |e| {
-            e.report = |report, _| AdapterReport {
-                equivalent_norm: report.equivalent_norm.powi(2),
-                ..report
+            e.report = |mut report, _| {
+                report.equivalent_norm = report.equivalent_norm.powi(2);
+                report
             }
         },
     },

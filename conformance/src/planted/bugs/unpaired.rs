@@ -1,6 +1,5 @@
 //! Bugs in the steps of parameters without a pair.
 
-use lora_pro_core::Hyper;
 use lora_pro_core::backend::StepIo;
 use lora_pro_reference::adamw::{Moments, adam, adam_with_square};
 use nalgebra::DMatrix;

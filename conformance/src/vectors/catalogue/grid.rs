@@ -1,6 +1,6 @@
 //! Every method with every X, and with every damping.
 
-use lora_pro_core::{Damping, Hyper, XChoice};
+use lora_pro_core::{Damping, XChoice};
 
 use super::{ADJUSTED, Vector, each};
 

@@ -1,6 +1,6 @@
 //! Zero gradients, magnitudes, eps, long runs and condition numbers.
 
-use lora_pro_core::{Damping, Hyper, Method};
+use lora_pro_core::{Damping, Method};
 
 use super::{ADJUSTED, PLAIN, Vector, each};
 use crate::sample::CaseSpec;

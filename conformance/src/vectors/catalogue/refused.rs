@@ -1,6 +1,6 @@
 //! What has to be refused, law 18: good files with something wrong.
 
-use lora_pro_core::{Hyper, Method};
+use lora_pro_core::Method;
 
 use super::Damage::{LastEntry, Metadata, Missing, NoMetadata, Shaped, Transposed};
 use super::{Damage, Outcome, PLAIN, Vector, hyper};

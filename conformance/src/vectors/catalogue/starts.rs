@@ -1,6 +1,6 @@
 //! Where A and B start.
 
-use lora_pro_core::{Hyper, Method};
+use lora_pro_core::Method;
 
 use super::{ADJUSTED, PLAIN, Vector, each, hyper};
 use crate::sample::CaseSpec;
