@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{folder, lora_pro, refusal, succeeds, vector, vectors};
 use insta::assert_snapshot;
-use lora_pro::{DType, TensorData, encode_tensors, read_metadata, read_tensors};
+use lora_pro_core::{DType, TensorData, encode_tensors, read_metadata, read_tensors};
 
 /// A case taken apart, to be damaged.
 struct Parts {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{command, folder, lora_pro, refusal, succeeds};
 use insta::assert_snapshot;
-use lora_pro::read_tensors;
+use lora_pro_core::read_tensors;
 
 const ADAPTER: &str = "adapter_model.safetensors";
 const CHECKPOINT: &str = "checkpoint.safetensors";
