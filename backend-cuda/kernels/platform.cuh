@@ -1,8 +1,8 @@
 // What the kernels need of their platform: the GPU, or the test device that runs them on a CPU.
 #pragma once
 
-#ifdef LORA_PRO_SHIM
-#include "shim.h"
+#ifdef LORA_PRO_EMULATOR
+#include "emulator.h"
 #else
 
 // The dynamic shared memory of a block.
@@ -58,7 +58,7 @@ __device__ __forceinline__ unsigned short float_to_half(float x) {
 
 #define DEVICE __device__ __forceinline__
 // A larger function. On a GPU it is inlined, since what is live across a call goes through memory.
-#ifdef LORA_PRO_SHIM
+#ifdef LORA_PRO_EMULATOR
 #define DEVICE_LARGE __device__ __noinline__
 #else
 #define DEVICE_LARGE DEVICE

@@ -92,7 +92,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     if choice.name() == lora_pro_cuda::NAME {
         note(
             "note: rows hold host tensors, which the cuda backend copies over and back in every step; \
-             lora-pro-gpu-proof measures a GPU",
+             lora-pro-gpu-validation measures a GPU",
         );
     }
     let size = if args.quick { Size::Quick } else { Size::Full };

@@ -4,7 +4,6 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod coded;
-pub mod lent;
 pub mod random;
 
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use lora_pro_core::Backend;
 use lora_pro_cpu::{CpuBackend, Options};
 use lora_pro_cuda::HostTensors;
-use lora_pro_cuda_shim::ShimDevice;
+use lora_pro_cuda_emulator::Emulator;
 use lora_pro_reference::ReferenceBackend;
 
 pub use lora_pro_conformance::batch::{
@@ -36,6 +35,6 @@ pub fn cpu_with(options: Options) -> Box<dyn Backend> {
 
 /// The CUDA backend, its kernels on the CPU.
 pub fn cuda() -> Box<dyn Backend> {
-    let device = ShimDevice::new().unwrap_or_else(|error| panic!("{error}"));
+    let device = Emulator::new().unwrap_or_else(|error| panic!("{error}"));
     Box::new(HostTensors::on(Arc::new(device)))
 }

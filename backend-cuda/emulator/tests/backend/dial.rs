@@ -1,0 +1,64 @@
+//! What changes between replays of a captured step: the test device does at once what others record.
+
+use lora_pro_core::{Error, Schedule};
+use lora_pro_cuda::Options;
+
+use crate::common::differing;
+use crate::common::layout::Layout;
+use crate::counting::Counting;
+use crate::deferred::parts;
+use crate::model::{Model, config};
+
+/// With half the learning rate in the first step, and all of it in the second.
+fn warming() -> Model {
+    let (parts, options) = (parts(), Options { deferred: true });
+    let config = config(&parts).schedule(Schedule::Linear {
+        warmup: 2,
+        total: 9,
+    });
+    let rows = |_| Layout::Rows;
+    Model::with(&Counting::new(0), options, &parts, config, &rows).expect("valid")
+}
+
+#[test]
+fn captured_steps_have_the_factors_of_the_dial() {
+    let mut ordinary = warming();
+    ordinary.step(1).expect("a step");
+    ordinary.optimizer.set_grad_scale(0.25).expect("valid");
+    ordinary.step(2).expect("a step");
+
+    let mut captured = warming();
+    captured.step(1).expect("a step");
+    captured.dial.set(0, 1.0, 0.25).expect("valid");
+    captured.lend(&captured.all(), 2);
+    captured.device.emulator.set_capturing(true);
+    captured.step_lent(&captured.all()).expect("a step");
+    captured.device.emulator.set_capturing(false);
+
+    for model in [&mut ordinary, &mut captured] {
+        model.optimizer.sync().expect("all is well");
+    }
+    let differ = differing(&ordinary.bits(), &captured.bits());
+    assert!(differ.is_empty(), "{differ:?}");
+}
+
+#[test]
+fn a_dial_refuses_what_no_step_would_take() {
+    let mut model = warming();
+    let early = model.dial.set(0, 1.0, 1.0);
+    assert!(matches!(early, Err(Error::Backend { .. })), "{early:?}");
+    model.step(1).expect("a step");
+    for (lr_factor, grad_scale) in [
+        (-1.0, 1.0),
+        (f64::NAN, 1.0),
+        (1.0, 0.0),
+        (1.0, f64::INFINITY),
+    ] {
+        let said = model.dial.set(0, lr_factor, grad_scale);
+        assert!(matches!(said, Err(Error::Invalid { .. })), "{said:?}");
+    }
+    // A dial that outlives its backend reaches memory of its own.
+    let dial = model.dial.clone();
+    drop(model);
+    dial.set(0, 0.5, 1.0).expect("valid");
+}

@@ -1,0 +1,36 @@
+//! What the kit has for batches of adapters, and tensors in device memory.
+
+// Each test binary uses a part of this.
+#![allow(dead_code, unused_imports)]
+
+pub mod device_view;
+
+// Checks that the CPU backend's tests make as well.
+#[path = "../../../../conformance/tests/common/coded.rs"]
+pub mod coded;
+#[path = "../../../../conformance/tests/common/random.rs"]
+pub mod random;
+
+use std::sync::Arc;
+
+use lora_pro_core::Backend;
+use lora_pro_cuda::HostTensors;
+use lora_pro_cuda_emulator::Emulator;
+use lora_pro_reference::ReferenceBackend;
+
+pub use lora_pro_conformance::batch::{
+    Batch, Bits, Gradients, Make, adapter, all_variants, differing, hyper, in_memory, mixed, name,
+    variants,
+};
+pub use lora_pro_conformance::laws::METHODS;
+pub use lora_pro_conformance::layout;
+
+pub fn reference() -> Box<dyn Backend> {
+    Box::new(ReferenceBackend::new())
+}
+
+/// The CUDA backend, its kernels on the CPU.
+pub fn cuda() -> Box<dyn Backend> {
+    let device = Emulator::new().unwrap_or_else(|error| panic!("{error}"));
+    Box::new(HostTensors::on(Arc::new(device)))
+}

@@ -1,0 +1,184 @@
+//! Host tensors, stepped in the memory of a device in which they lie in many ways.
+
+use std::sync::Arc;
+
+use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::{
+    AdapterId, AdapterIo, Backend, Error, HostTensor, Location, Manifest, MatMut, MatRef, ParamId,
+    ParamIo, StepReport,
+};
+use lora_pro_cuda::device::Device;
+use lora_pro_cuda::{CudaBackend, Options};
+
+use crate::common::device_view::DeviceView;
+use crate::common::layout::{LAYOUTS, Layout};
+
+/// The CUDA backend on host tensors, which lie in device memory in layouts that take turns. Unlike
+/// [`lora_pro_cuda::HostTensors`], it shows what a step has written that it then refused.
+pub struct Scattered {
+    inner: CudaBackend,
+    layouts: Vec<Layout>,
+    turn: usize,
+}
+
+struct Pair {
+    id: AdapterId,
+    written: [DeviceView; 2],
+    read: [DeviceView; 2],
+    base: Option<DeviceView>,
+}
+
+struct Param {
+    id: ParamId,
+    value: DeviceView,
+    grad: DeviceView,
+}
+
+impl Scattered {
+    /// All layouts that a device can have, from the `first` of them on.
+    pub fn new(device: Arc<dyn Device>, options: Options, first: usize) -> Self {
+        let layouts = LAYOUTS.into_iter().filter(|layout| !layout.is_misaligned());
+        Scattered {
+            inner: CudaBackend::on(device, options),
+            layouts: layouts.collect(),
+            turn: first,
+        }
+    }
+
+    fn lay(&mut self, view: &MatRef<'_>) -> DeviceView {
+        let layout = self.layouts[self.turn % self.layouts.len()];
+        self.turn += 1;
+        let host = HostTensor::from_fn(view.dtype(), view.shape(), |i, j| view.get(i, j));
+        DeviceView::new(self.inner.device().clone(), &host, layout)
+    }
+
+    fn lay_pair(&mut self, io: &AdapterIo<'_>) -> Pair {
+        Pair {
+            id: AdapterId::from_index(io.id.index()),
+            written: [self.lay(&io.a.as_ref()), self.lay(&io.b.as_ref())],
+            read: [self.lay(&io.grad_a), self.lay(&io.grad_b)],
+            base: io.w0.as_ref().map(|base| self.lay(&base.as_ref())),
+        }
+    }
+
+    fn lay_param(&mut self, io: &ParamIo<'_>) -> Param {
+        Param {
+            id: ParamId::from_index(io.id.index()),
+            value: self.lay(&io.value.as_ref()),
+            grad: self.lay(&io.grad),
+        }
+    }
+}
+
+/// What is in a tensor now; nothing was written around it.
+fn copy_back(lent: &DeviceView, to: &mut MatMut<'_>) {
+    let laid = lent.home();
+    assert!(
+        laid.canaries_live(),
+        "something was written beside a tensor"
+    );
+    for i in 0..to.rows() {
+        for j in 0..to.cols() {
+            to.set(i, j, laid.view().get(i, j));
+        }
+    }
+}
+
+impl Pair {
+    fn io(&mut self) -> AdapterIo<'_> {
+        let [a, b] = &mut self.written;
+        AdapterIo::new(
+            AdapterId::from_index(self.id.index()),
+            a.view_mut(),
+            b.view_mut(),
+            self.read[0].view(),
+            self.read[1].view(),
+        )
+        .w0(self.base.as_mut().map(DeviceView::view_mut))
+    }
+
+    fn copy_back(&self, io: &mut AdapterIo<'_>) {
+        copy_back(&self.written[0], &mut io.a);
+        copy_back(&self.written[1], &mut io.b);
+        if let (Some(from), Some(to)) = (&self.base, &mut io.w0) {
+            copy_back(from, to);
+        }
+        assert!(
+            self.read.iter().all(DeviceView::is_untouched),
+            "gradients are only read"
+        );
+    }
+}
+
+impl Param {
+    fn io(&mut self) -> ParamIo<'_> {
+        ParamIo::new(
+            ParamId::from_index(self.id.index()),
+            self.value.view_mut(),
+            self.grad.view(),
+        )
+    }
+
+    fn copy_back(&self, io: &mut ParamIo<'_>) {
+        copy_back(&self.value, &mut io.value);
+        assert!(self.grad.is_untouched(), "gradients are only read");
+    }
+}
+
+impl Backend for Scattered {
+    fn manifest(&self) -> Manifest {
+        Manifest {
+            location: Location::Host,
+            ..self.inner.manifest()
+        }
+    }
+
+    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
+        self.inner.allocate(tensor)
+    }
+
+    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
+        self.inner.download(tensor, buffer)
+    }
+
+    fn upload(
+        &mut self,
+        tensor: &StateTensor,
+        buffer: &mut Buffer,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        self.inner.upload(tensor, buffer, bytes)
+    }
+
+    fn step(
+        &mut self,
+        slots: Slots<'_>,
+        io: StepIo<'_, '_>,
+        control: &Control,
+    ) -> Result<StepReport, Error> {
+        let mut adapters: Vec<_> = io.adapters.iter().map(|pair| self.lay_pair(pair)).collect();
+        let mut params: Vec<_> = io
+            .params
+            .iter()
+            .map(|param| self.lay_param(param))
+            .collect();
+        let mut pair_ios: Vec<_> = adapters.iter_mut().map(Pair::io).collect();
+        let mut param_ios: Vec<_> = params.iter_mut().map(Param::io).collect();
+        let on_device = StepIo {
+            adapters: &mut pair_ios,
+            params: &mut param_ios,
+        };
+        let report = self.inner.step(slots, on_device, control);
+        for (pair, io) in adapters.iter().zip(io.adapters.iter_mut()) {
+            pair.copy_back(io);
+        }
+        for (param, io) in params.iter().zip(io.params.iter_mut()) {
+            param.copy_back(io);
+        }
+        report
+    }
+
+    fn sync(&mut self, slots: Slots<'_>) -> Result<(), Error> {
+        self.inner.sync(slots)
+    }
+}

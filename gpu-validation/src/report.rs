@@ -1,0 +1,231 @@
+//! The Markdown page.
+
+use std::fmt::Write;
+
+use crate::goals::{Goal, share};
+use crate::result::{Finding, Outcome, Timing};
+use crate::store::{Results, Stored};
+
+/// All of it: what was proved, what was measured, what it should be.
+pub fn page(results: &Results) -> String {
+    let sections = [
+        head(results),
+        parts(results),
+        bad(results),
+        goals(results),
+        timings(results),
+        others(results),
+    ];
+    let some = sections.into_iter().filter(|section| !section.is_empty());
+    some.collect::<Vec<_>>().join("\n")
+}
+
+/// Heads and rows, numbers to the right.
+fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut text = format!("| {} |\n|---|", heads.join(" | "));
+    text += &"---:|".repeat(heads.len() - 1);
+    for row in rows {
+        text += &format!("\n| {} |", row.join(" | ").replace('\n', " "));
+    }
+    text + "\n"
+}
+
+fn head(results: &Results) -> String {
+    let about = &results.about;
+    let mut text = format!("# {}\n\n", about.device);
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "Written by `lora-pro-gpu-validation` on {}, commit {}, effort {}.\n",
+        results.date, about.commit, about.effort
+    );
+    let facts = about.facts.iter();
+    text += &table(
+        &["property", "value"],
+        facts.map(|(name, value)| vec![name.clone(), value.clone()]),
+    );
+    text
+}
+
+fn parts(results: &Results) -> String {
+    let count = |stored: &Stored, outcome| {
+        let findings = stored.found.findings.iter();
+        findings
+            .filter(|x| x.outcome == outcome)
+            .count()
+            .to_string()
+    };
+    let rows = results.parts.iter().map(|stored| {
+        vec![
+            stored.part.name().to_string(),
+            word(stored.outcome).to_string(),
+            count(stored, Outcome::Pass),
+            count(stored, Outcome::Skipped),
+            count(stored, Outcome::Fail),
+            format!("{:.0}", stored.seconds),
+        ]
+    });
+    let heads = ["part", "outcome", "passed", "skipped", "failed", "seconds"];
+    format!("## What was proved\n\n{}", table(&heads, rows))
+}
+
+/// The name of an outcome.
+pub fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Skipped => "skipped",
+        Outcome::Fail => "**fail**",
+    }
+}
+
+fn bad(results: &Results) -> String {
+    let mut text = String::new();
+    for stored in &results.parts {
+        let bad = |finding: &&Finding| finding.outcome != Outcome::Pass;
+        for finding in stored.found.findings.iter().filter(bad) {
+            let detail = finding.detail.replace('\n', " ");
+            let (part, outcome) = (stored.part.name(), word(finding.outcome));
+            // As above.
+            let _ = writeln!(text, "- {outcome}: {part}: {}: {detail}", finding.what);
+        }
+    }
+    match text.is_empty() {
+        true => text,
+        false => format!("## What did not pass\n\n{text}"),
+    }
+}
+
+/// A number with its unit.
+fn with_unit(x: Option<f64>, unit: &str) -> String {
+    match (x, unit) {
+        (None, _) => "-".into(),
+        (Some(x), "%") => format!("{x:.0} %"),
+        (Some(x), _) => format!("{} {unit}", digits(x)),
+    }
+}
+
+/// Three digits that count.
+fn digits(x: f64) -> String {
+    let before = x.abs().max(1e-9).log10().floor() as i32;
+    let places = (2 - before).clamp(0, 6) as usize;
+    format!("{x:.places$}")
+}
+
+/// Heads and cells of the goals: also for the terminal.
+pub fn goal_row(goal: &Goal) -> [String; 5] {
+    let sign = if goal.at_least { "≥" } else { "≤" };
+    let met = match goal.met() {
+        None => "not measured",
+        Some(true) => "pass",
+        Some(false) => "miss",
+    };
+    [
+        goal.what.clone(),
+        with_unit(goal.measured, &goal.unit),
+        with_unit(goal.as_graph, &goal.unit),
+        format!("{sign} {} {}", goal.limit, goal.unit),
+        met.into(),
+    ]
+}
+
+fn goals(results: &Results) -> String {
+    let rows = results.goals.iter().map(|goal| goal_row(goal).to_vec());
+    let heads = ["goal", "measured", "as a graph", "should be", ""];
+    format!(
+        "## Goals\n\nThey are for an H100 and for full effort.\n\n{}",
+        table(&heads, rows)
+    )
+}
+
+fn timings(results: &Results) -> String {
+    let Some(found) = results
+        .parts
+        .iter()
+        .map(|x| &x.found)
+        .find(|x| !x.timings.is_empty())
+    else {
+        return String::new();
+    };
+    let rate = found.copy_rate.as_ref().map(|rate| rate.median);
+    let rows = found.timings.iter().map(|timing| row(timing, rate));
+    let heads = [
+        "model",
+        "method",
+        "r",
+        "A and B",
+        "launches",
+        "MB",
+        "step ms",
+        "quartiles",
+        "as a graph",
+        "share of copies",
+    ];
+    let copies = rate.map_or("-".into(), |rate| format!("{:.0} GB/s", rate / 1e6));
+    format!(
+        "## Times\n\nMilliseconds by the device's clock, medians. MB is what a step must read and \
+         write; the last column compares it with copies on the device ({copies}).\n\n{}",
+        table(&heads, rows)
+    )
+}
+
+fn row(timing: &Timing, rate: Option<f64>) -> Vec<String> {
+    let moments = timing.moments.map(|moments| format!(", {moments} moments"));
+    let mut cells = vec![
+        timing.model.clone(),
+        format!("{}{}", timing.method, moments.unwrap_or_default()),
+        timing.rank.to_string(),
+        timing.dtype.to_string(),
+        timing.launches.to_string(),
+        format!("{:.0}", timing.bytes as f64 / 1e6),
+    ];
+    let Some(step) = &timing.step_ms else {
+        let problem = timing.problem.clone().unwrap_or_default();
+        cells.extend([problem, String::new(), String::new(), String::new()]);
+        return cells;
+    };
+    let host = if timing.by_device {
+        ""
+    } else {
+        " (host's clock)"
+    };
+    let graph = timing.graph_ms.as_ref();
+    cells.extend([
+        format!("{}{host}", digits(step.median)),
+        step.quartiles.map(digits).join(" to "),
+        graph.map_or("-".into(), |ms| digits(ms.median)),
+        with_unit(
+            rate.and_then(|rate| share(timing.bytes, &timing.step_ms, rate)),
+            "%",
+        ),
+    ]);
+    cells
+}
+
+fn others(results: &Results) -> String {
+    let Some(found) = results
+        .parts
+        .iter()
+        .map(|x| &x.found)
+        .find(|x| !x.others.is_empty())
+    else {
+        return String::new();
+    };
+    let rows = found.others.iter().map(|other| {
+        let ms = other.ms.as_ref();
+        let problem = || other.problem.clone().unwrap_or("-".into());
+        vec![
+            other.what.clone(),
+            ms.map_or_else(problem, |ms| digits(ms.median)),
+            ms.map_or("-".into(), |ms| ms.quartiles.map(digits).join(" to ")),
+            match other.scaled_by {
+                1.0 => String::new(),
+                factor => format!("a part of it, times {factor:.1}"),
+            },
+        ]
+    });
+    let versions = found.versions.as_deref().unwrap_or("unknown versions");
+    format!(
+        "## Others on the same device\n\n{versions}; r = 8, f32, the same 224 shapes.\n\n{}",
+        table(&["what", "ms", "quartiles", ""], rows)
+    )
+}
