@@ -8,7 +8,7 @@ use lora_pro_core::{
 use lora_pro_cuda::{CudaBackend, MAX_RANK, Options};
 
 use crate::common::layout::{LAYOUTS, Layout};
-use crate::common::{adapter, cpu, differing, hyper, name};
+use crate::common::{adapter, differing, hyper, name, reference};
 use crate::counting::Counting;
 use crate::model::{Lay, Model, Part, config};
 
@@ -102,7 +102,7 @@ fn state_of_another_backend() {
     let spec = AdapterSpec::new("layers.0.q", case.m, case.n, case.r)
         .scale(Scale::Explicit(case.s))
         .dtype(case.dtype);
-    let mut other = cpu();
+    let mut other = reference();
     let layout = adapter_layout(&spec, &part.hyper).into_iter();
     let tensors = layout.map(|tensor| (tensor, other.allocate(&tensor).expect("memory")));
     let mut slot = AdapterSlot {
