@@ -3,7 +3,7 @@
 use lora_pro_core::backend::{
     AdapterSlot, Buffer, Control, ParamSlot, Slots, StateTensor, StepIo, foreign_buffer,
 };
-use lora_pro_core::{Backend, DType, Determinism, Error, Location, Manifest, Rounding, StepReport};
+use lora_pro_core::{Backend, DType, Error, Manifest, Rounding, StepReport};
 
 use crate::base::shrink;
 use crate::decay;
@@ -31,6 +31,7 @@ pub struct Options {
     /// The instruction set; `None` for the fastest that the machine has.
     pub path: Option<Path>,
     /// Fill all scratch memory with NaN before each step: for tests.
+    #[doc(hidden)]
     pub poison: bool,
 }
 
@@ -137,24 +138,15 @@ impl Default for CpuBackend {
 
 impl Backend for CpuBackend {
     fn manifest(&self) -> Manifest {
-        Manifest {
-            name: NAME.into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            device: "CPU".into(),
-            location: Location::Host,
-            dtypes: DType::PARAMETERS.to_vec(),
-            state_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
-            roundings: vec![
+        Manifest::new(NAME, env!("CARGO_PKG_VERSION"))
+            .state_dtypes([DType::F64, DType::F32, DType::Bf16, DType::U8])
+            .roundings([
                 Rounding::Nearest,
                 Rounding::Stochastic,
                 Rounding::MasterCopy,
-            ],
-            accumulator_dtype: DType::F64,
-            code_path: self.engine.path.to_string(),
-            threads: self.engine.threads.count,
-            determinism: Determinism::Bitwise,
-            selection: "asked for".into(),
-        }
+            ])
+            .code_path(self.engine.path.to_string())
+            .threads(self.engine.threads.count)
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {

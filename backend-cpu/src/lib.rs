@@ -19,10 +19,10 @@
 //! optimizer.step(StepIo {
 //!     adapters: &mut [AdapterIo {
 //!         id,
-//!         a: MatMut::new(&mut a, 1, 2)?,
-//!         b: MatMut::new(&mut b, 3, 1)?,
-//!         grad_a: MatRef::new(&[0.0f32; 2], 1, 2)?,
-//!         grad_b: MatRef::new(&[1.0f32, -2.0, 0.5], 3, 1)?,
+//!         a: MatMut::new(&mut a, [1, 2])?,
+//!         b: MatMut::new(&mut b, [3, 1])?,
+//!         grad_a: MatRef::new(&[0.0f32; 2], [1, 2])?,
+//!         grad_b: MatRef::new(&[1.0f32, -2.0, 0.5], [3, 1])?,
 //!         base: None,
 //!     }],
 //!     params: &mut [],

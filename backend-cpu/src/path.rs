@@ -45,10 +45,7 @@ impl Path {
         match wanted {
             None => Ok(paths[0]),
             Some(path) if paths.contains(&path) => Ok(path),
-            Some(path) => Err(Error::Backend {
-                backend: NAME.into(),
-                reason: format!("this machine has no {path}"),
-            }),
+            Some(path) => Err(Error::backend(NAME, format!("this machine has no {path}"))),
         }
     }
 }

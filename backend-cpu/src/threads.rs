@@ -34,10 +34,7 @@ impl Threads {
             return Ok(Threads { pool: None, count });
         }
         let pool = ThreadPoolBuilder::new().num_threads(count).build();
-        let failed = |error: rayon::ThreadPoolBuildError| Error::Backend {
-            backend: NAME.into(),
-            reason: error.to_string(),
-        };
+        let failed = |error: rayon::ThreadPoolBuildError| Error::backend(NAME, error);
         Ok(Threads {
             pool: Some(pool.map_err(failed)?),
             count,

@@ -62,7 +62,7 @@ impl View {
     pub(crate) fn of_mut(matrix: &mut MatMut<'_>) -> Self {
         View {
             ptr: matrix.as_mut_ptr(),
-            ..Self::of(&matrix.as_ref())
+            ..Self::of(&matrix.view())
         }
     }
 

@@ -6,9 +6,7 @@ use bytemuck::{cast_slice, from_bytes};
 use lora_pro_core::backend::{
     Buffer, Control, Slots, StateTensor, StepIo, foreign_buffer, ratio_or_zero,
 };
-use lora_pro_core::{
-    Backend, DType, Determinism, Error, Location, Manifest, OnNonFinite, Rounding, StepReport,
-};
+use lora_pro_core::{Backend, DType, Error, Location, Manifest, OnNonFinite, Rounding, StepReport};
 
 use crate::NAME;
 use crate::device::Device;
@@ -166,24 +164,16 @@ fn reports(board: &[u8]) -> &[Report] {
 impl Backend for CudaBackend {
     fn manifest(&self) -> Manifest {
         let about = self.device.about();
-        Manifest {
-            name: NAME.into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            device: about.name,
-            location: Location::Cuda(about.ordinal),
-            dtypes: DType::PARAMETERS.to_vec(),
-            state_dtypes: vec![DType::F64, DType::F32, DType::Bf16, DType::U8],
-            roundings: vec![
+        Manifest::new(NAME, env!("CARGO_PKG_VERSION"))
+            .device(about.name)
+            .location(Location::Cuda(about.ordinal))
+            .state_dtypes([DType::F64, DType::F32, DType::Bf16, DType::U8])
+            .roundings([
                 Rounding::Nearest,
                 Rounding::Stochastic,
                 Rounding::MasterCopy,
-            ],
-            accumulator_dtype: DType::F64,
-            code_path: about.code,
-            threads: 1,
-            determinism: Determinism::Bitwise,
-            selection: "asked for".into(),
-        }
+            ])
+            .code_path(about.code)
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
@@ -262,11 +252,8 @@ impl Backend for CudaBackend {
         } else {
             "numbers that might overflow, which only a backend that is not deferred can try"
         };
-        Err(Error::Backend {
-            backend: NAME.into(),
-            reason: format!(
-                "{subject}: {why}; {steps} step(s) since the last sync changed nothing"
-            ),
-        })
+        let reason =
+            format!("{subject}: {why}; {steps} step(s) since the last sync changed nothing");
+        Err(Error::backend(NAME, reason))
     }
 }

@@ -96,12 +96,12 @@ fn check_aligned(of: &MatRef<'_>, subject: impl Fn() -> String, tensor: &str) ->
 
 fn check_pair_aligned(slot: &AdapterSlot, io: &AdapterIo<'_>) -> Result<(), Error> {
     let subject = || slot.spec.subject();
-    check_aligned(&io.a.as_ref(), subject, "A")?;
-    check_aligned(&io.b.as_ref(), subject, "B")?;
+    check_aligned(&io.a.view(), subject, "A")?;
+    check_aligned(&io.b.view(), subject, "B")?;
     check_aligned(&io.grad_a, subject, "grad A")?;
     check_aligned(&io.grad_b, subject, "grad B")?;
     match &io.w0 {
-        Some(base) if slot.hyper.decay_base => check_aligned(&base.as_ref(), subject, "W0"),
+        Some(base) if slot.hyper.decay_base => check_aligned(&base.view(), subject, "W0"),
         _ => Ok(()),
     }
 }
@@ -225,7 +225,7 @@ pub(crate) fn pair(
     let in_f64 = pair_in_f64(slot);
     let size = if in_f64 { 8 } else { 4 };
     let lens = [spec.n, spec.m];
-    let factors = [io.a.as_ref(), io.b.as_ref()];
+    let factors = [io.a.view(), io.b.view()];
     let gradients = [&io.grad_a, &io.grad_b];
     let wide_parts = [spec.m.div_ceil(WIDE_ROWS), spec.n.div_ceil(STRIP)];
     let mut pair = model::Pair {
@@ -288,7 +288,7 @@ pub(crate) fn pair(
         pair.wide_dtype = dtype_number(stored);
     }
     if let Some(base) = io.w0.as_ref().filter(|_| slot.hyper.decay_base) {
-        pair.base = view(&base.as_ref(), false);
+        pair.base = view(&base.view(), false);
     }
     let small = SMALL_COUNT[usize::from(method == Method::Factored)];
     pair.small = arena.take(small * r * r, 8);
@@ -327,7 +327,7 @@ pub(crate) fn param(
     arena: &mut Arena,
 ) -> Result<model::Param, Error> {
     let [rows, cols] = slot.spec.shape();
-    let value = io.value.as_ref();
+    let value = io.value.view();
     check_aligned(&value, || slot.spec.subject(), "value")?;
     check_aligned(&io.grad, || slot.spec.subject(), "grad")?;
     let address = |kind| address(&slot.state, kind);

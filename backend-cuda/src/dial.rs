@@ -51,10 +51,8 @@ impl Dial {
             }
         }
         let Some(head) = self.head.get() else {
-            return Err(Error::Backend {
-                backend: NAME.into(),
-                reason: "there was no step yet whose factors could be changed".into(),
-            });
+            let reason = "there was no step yet whose factors could be changed";
+            return Err(Error::backend(NAME, reason));
         };
         let (at, factors) = (head.at() + CONTROL as u64, [lr_factor, grad_scale]);
         // SAFETY: the control starts with these two numbers, in a block that this dial keeps.

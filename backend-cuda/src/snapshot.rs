@@ -64,12 +64,12 @@ pub(crate) fn check(
     };
     for pair in io.adapters.iter() {
         let subject = || slots.adapters[pair.id.index()].spec.subject();
-        view(&pair.a.as_ref(), subject(), "A after the step")?;
-        view(&pair.b.as_ref(), subject(), "B after the step")?;
+        view(&pair.a.view(), subject(), "A after the step")?;
+        view(&pair.b.view(), subject(), "B after the step")?;
     }
     for param in io.params.iter() {
         let subject = slots.params[param.id.index()].spec.subject();
-        view(&param.value.as_ref(), subject, "value after the step")?;
+        view(&param.value.view(), subject, "value after the step")?;
     }
     let adapters = ids[0].iter().map(|id| &slots.adapters[*id]);
     let adapters = adapters.map(|slot| (slot.spec.subject(), &slot.state));

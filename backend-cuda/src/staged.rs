@@ -59,18 +59,18 @@ impl HostTensors {
         let device = &self.device;
         for pair in io.adapters.iter() {
             let [a, b, grad_a, grad_b, base] = &mut self.adapters[pair.id.index()];
-            upload(device, stream, a, &pair.a.as_ref())?;
-            upload(device, stream, b, &pair.b.as_ref())?;
+            upload(device, stream, a, &pair.a.view())?;
+            upload(device, stream, b, &pair.b.view())?;
             upload(device, stream, grad_a, &pair.grad_a)?;
             upload(device, stream, grad_b, &pair.grad_b)?;
             let wanted = slots.adapters[pair.id.index()].hyper.decay_base;
             if let Some(view) = pair.w0.as_ref().filter(|_| wanted) {
-                upload(device, stream, base, &view.as_ref())?;
+                upload(device, stream, base, &view.view())?;
             }
         }
         for param in io.params.iter() {
             let [value, grad] = &mut self.params[param.id.index()];
-            upload(device, stream, value, &param.value.as_ref())?;
+            upload(device, stream, value, &param.value.view())?;
             upload(device, stream, grad, &param.grad)?;
         }
         Ok(())
@@ -162,10 +162,7 @@ fn lent_mut<'b>(block: &'b Option<Block>, like: &MatMut<'_>, ordinal: usize) -> 
 
 impl Backend for HostTensors {
     fn manifest(&self) -> Manifest {
-        Manifest {
-            location: Location::Host,
-            ..self.inner.manifest()
-        }
+        self.inner.manifest().location(Location::Host)
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {

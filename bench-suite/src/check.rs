@@ -131,10 +131,10 @@ impl Run {
             let ([r, n], [m, _]) = (pair.spec.a_shape(), pair.spec.b_shape());
             io.push(AdapterIo::new(
                 AdapterId::from_index(k),
-                MatMut::new(&mut pair.a, r, n)?,
-                MatMut::new(&mut pair.b, m, r)?,
-                MatRef::new(grad_a, r, n)?,
-                MatRef::new(grad_b, m, r)?,
+                MatMut::new(&mut pair.a, [r, n])?,
+                MatMut::new(&mut pair.b, [m, r])?,
+                MatRef::new(grad_a, [r, n])?,
+                MatRef::new(grad_b, [m, r])?,
             ));
         }
         self.optimizer.step(&mut io)?;

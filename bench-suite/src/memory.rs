@@ -36,9 +36,11 @@ pub fn footprint(job: &Job, engine: Engine<'_>) -> Result<Footprint, Error> {
 
 /// Runs a process that prints its footprint as JSON.
 pub fn of_process(command: &mut Command) -> Result<Footprint, Error> {
-    let failed = |reason: String| Error::Backend {
-        backend: "benchmark's".into(),
-        reason: format!("the process that measures memory: {reason}"),
+    let failed = |reason: String| {
+        Error::backend(
+            "benchmark's",
+            format!("the process that measures memory: {reason}"),
+        )
     };
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output();
     let output = output.map_err(|error| failed(error.to_string()))?;

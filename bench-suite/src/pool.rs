@@ -8,8 +8,5 @@ pub fn pool(threads: usize) -> Result<ThreadPool, Error> {
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
-        .map_err(|error| Error::Backend {
-            backend: "benchmark's".into(),
-            reason: error.to_string(),
-        })
+        .map_err(|error| Error::backend("benchmark's", error))
 }

@@ -107,10 +107,10 @@ impl Tensors {
         let ([r, n], [m, _]) = (self.a_shape, self.b_shape);
         Ok(AdapterIo::new(
             self.id,
-            MatMut::new(&mut self.a, r, n)?,
-            MatMut::new(&mut self.b, m, r)?,
-            MatRef::new(&self.grad_a, r, n)?,
-            MatRef::new(&self.grad_b, m, r)?,
+            MatMut::new(&mut self.a, [r, n])?,
+            MatMut::new(&mut self.b, [m, r])?,
+            MatRef::new(&self.grad_a, [r, n])?,
+            MatRef::new(&self.grad_b, [m, r])?,
         ))
     }
 }

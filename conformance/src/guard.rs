@@ -23,10 +23,8 @@ impl Guarded {
 fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Error::Backend {
-        backend: "subject's".into(),
-        reason: format!("{what} panicked: {}", text.unwrap_or("without a word")),
-    }
+    let text = text.unwrap_or("without a word");
+    Error::backend("subject's", format!("{what} panicked: {text}"))
 }
 
 impl Backend for Guarded {

@@ -24,7 +24,7 @@ impl From<&MatRef<'_>> for TensorMeta {
 
 impl From<&MatMut<'_>> for TensorMeta {
     fn from(view: &MatMut<'_>) -> Self {
-        TensorMeta::from(&view.as_ref())
+        TensorMeta::from(&view.view())
     }
 }
 

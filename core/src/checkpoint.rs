@@ -141,7 +141,7 @@ impl Optimizer {
         }
     }
 
-    /// LoadErrors the freshly allocated states, in the order of `steps`.
+    /// Fills the freshly allocated states, in the order of `steps`.
     fn fill(&mut self, file: &TensorFile, steps: &[u64]) -> Result<(), LoadError> {
         let (backend, states) = self.states_mut();
         for ((name, state), step) in states.zip(steps) {

@@ -25,7 +25,7 @@ pub enum OnNonFinite {
 
 /// Hyper-parameters for a model: common ones, named groups, and what concerns the whole step.
 ///
-/// RawConfig as a file, a group holds only what differs; everything else is inherited, first from
+/// Written as a file, a group holds only what differs; everything else is inherited, first from
 /// the common values, and these from the preset:
 ///
 /// ```

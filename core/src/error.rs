@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// An error below one of ours, or its words.
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
 /// Everything that can go wrong, in words that name the subject and the value.
 ///
 /// `subject` is what the message is about: ``adapter `layers.0.q` ``, ``group `head` ``,
@@ -119,7 +122,15 @@ pub enum Error {
         /// Why not.
         reason: String,
         /// The error below it.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Source,
+    },
+    /// Bytes are no tensor file, or tensors do not fit in one.
+    #[error("{reason}")]
+    Encoding {
+        /// What is wrong with them.
+        reason: String,
+        /// The error below it.
+        source: Source,
     },
     /// A backend has no memory left for what was asked.
     #[error("the {backend} backend: {reason}")]
@@ -136,6 +147,8 @@ pub enum Error {
         backend: String,
         /// What happened.
         reason: String,
+        /// The error below it.
+        source: Source,
     },
 }
 
@@ -156,10 +169,7 @@ impl Error {
     }
 
     /// An [`Error::File`] from words or from another error, which becomes its source.
-    pub fn file(
-        path: impl Into<PathBuf>,
-        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn file(path: impl Into<PathBuf>, reason: impl Into<Source>) -> Self {
         let source = reason.into();
         Error::File {
             path: path.into(),
@@ -177,11 +187,22 @@ impl Error {
         }
     }
 
-    /// An [`Error::Backend`] from anything that can be shown.
-    pub fn backend(backend: &str, reason: impl std::fmt::Display) -> Self {
+    /// An [`Error::Encoding`] from words or from another error, which becomes its source.
+    pub fn encoding(reason: impl Into<Source>) -> Self {
+        let source = reason.into();
+        Error::Encoding {
+            reason: source.to_string(),
+            source,
+        }
+    }
+
+    /// An [`Error::Backend`] from words or from another error, which becomes its source.
+    pub fn backend(backend: &str, reason: impl Into<Source>) -> Self {
+        let source = reason.into();
         Error::Backend {
             backend: backend.into(),
-            reason: reason.to_string(),
+            reason: source.to_string(),
+            source,
         }
     }
 }

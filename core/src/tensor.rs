@@ -211,7 +211,7 @@ fn check_extent(len: usize, shape: [usize; 2], strides: [usize; 2]) -> Result<()
     })
 }
 
-/// Checks that no two index adapters reach the same element.
+/// Checks that no two pairs of indices reach the same element.
 fn check_distinct(len: usize, shape: [usize; 2], strides: [usize; 2]) -> Result<(), Error> {
     let inner = if strides[0] < strides[1] { 0 } else { 1 };
     let outer = 1 - inner;
@@ -289,9 +289,9 @@ unsafe impl Send for MatRef<'_> {}
 unsafe impl Sync for MatRef<'_> {}
 
 impl<'a> MatRef<'a> {
-    /// A row-major `rows x cols` view of the start of a slice.
-    pub fn new<T: Element>(data: &'a [T], rows: usize, cols: usize) -> Result<Self, Error> {
-        Self::strided(data, [rows, cols], [cols, 1])
+    /// A row-major view of the start of a slice; `shape` is rows and columns.
+    pub fn new<T: Element>(data: &'a [T], shape: [usize; 2]) -> Result<Self, Error> {
+        Self::strided(data, shape, [shape[1], 1])
     }
 
     /// A view with any strides, in elements.
@@ -362,9 +362,9 @@ unsafe impl Send for MatMut<'_> {}
 unsafe impl Sync for MatMut<'_> {}
 
 impl<'a> MatMut<'a> {
-    /// A row-major `rows x cols` view of the start of a slice.
-    pub fn new<T: Element>(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self, Error> {
-        Self::strided(data, [rows, cols], [cols, 1])
+    /// A row-major view of the start of a slice; `shape` is rows and columns.
+    pub fn new<T: Element>(data: &'a mut [T], shape: [usize; 2]) -> Result<Self, Error> {
+        Self::strided(data, shape, [shape[1], 1])
     }
 
     /// A view with any strides, in elements, that reach each element at most once.
@@ -416,7 +416,7 @@ impl<'a> MatMut<'a> {
     }
 
     /// The same matrix, to read.
-    pub fn as_ref(&self) -> MatRef<'_> {
+    pub fn view(&self) -> MatRef<'_> {
         MatRef {
             raw: self.raw,
             borrow: PhantomData,
@@ -512,9 +512,9 @@ mod tests {
     #[test]
     fn views_outside_of_their_slice_are_refused() {
         let data = [0.0f64; 6];
-        assert!(MatRef::new(&data, 2, 3).is_ok());
-        assert!(MatRef::new(&data, 3, 3).is_err());
-        assert!(MatRef::new(&data, 0, 3).is_err());
+        assert!(MatRef::new(&data, [2, 3]).is_ok());
+        assert!(MatRef::new(&data, [3, 3]).is_err());
+        assert!(MatRef::new(&data, [0, 3]).is_err());
         assert!(MatRef::strided(&data, [2, 2], [usize::MAX, 1]).is_err());
     }
 

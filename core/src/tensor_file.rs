@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};
 
@@ -89,14 +90,17 @@ impl TensorFile {
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
         let sealed = json!({ "document": self.document, "crc32": self.checksum() });
         let metadata = HashMap::from([(KEY.to_string(), sealed.to_string())]);
-        encode_tensors(&self.tensors, metadata).map_err(|reason| Error::file(path, reason))
+        encode_tensors(&self.tensors, metadata).map_err(|error| Error::file(path, error))
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let metadata = read_metadata(bytes)?;
-        let sealed = metadata.get(KEY).ok_or("it has no lora-pro header")?;
-        let mut sealed: Value = serde_json::from_str(sealed)
-            .map_err(|error| format!("its lora-pro header is damaged ({error})"))?;
+        let sealed = metadata
+            .get(KEY)
+            .ok_or_else(|| Error::encoding("it has no lora-pro header"))?;
+        let mut sealed: Value = serde_json::from_str(sealed).map_err(|error| {
+            Error::encoding(format!("its lora-pro header is damaged ({error})"))
+        })?;
         let crc = sealed["crc32"].as_u64();
         let document = sealed
             .get_mut("document")
@@ -105,7 +109,8 @@ impl TensorFile {
         let tensors = read_tensors(bytes)?;
         let file = TensorFile { document, tensors };
         if crc != Some(u64::from(file.checksum())) {
-            return Err("its checksum is wrong: the file is damaged".into());
+            let reason = "its checksum is wrong: the file is damaged";
+            return Err(Error::encoding(reason));
         }
         Ok(file)
     }
@@ -126,7 +131,7 @@ impl TensorFile {
 pub fn encode_tensors(
     tensors: &BTreeMap<String, TensorData>,
     metadata: HashMap<String, String>,
-) -> Result<Vec<u8>, String> {
+) -> Result<Vec<u8>, Error> {
     let views = tensors
         .iter()
         .map(|(name, data)| {
@@ -136,35 +141,31 @@ pub fn encode_tensors(
         .collect::<Result<Vec<_>, _>>();
     views
         .and_then(|views| serialize(views, Some(metadata)))
-        .map_err(|error| error.to_string())
+        .map_err(Error::encoding)
 }
 
 /// The string metadata of a safetensors file; none is the same as an empty one.
-pub fn read_metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes)
-        .map_err(|error| format!("not a readable safetensors file ({error})"))?;
+pub fn read_metadata(bytes: &[u8]) -> Result<HashMap<String, String>, Error> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
     Ok(header.metadata().clone().unwrap_or_default())
 }
 
-/// All tensors of a safetensors file, this project's or another program's. The reason is for people.
-pub fn read_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorData>, String> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| format!("not a readable safetensors file ({error})"))?;
+/// All tensors of a safetensors file, this project's or another program's.
+pub fn read_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorData>, Error> {
+    let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
     file.iter()
         .map(|(name, view)| {
-            let dtype = from_safetensors(view.dtype())
-                .ok_or_else(|| format!("tensor `{name}` has dtype {:?}", view.dtype()))?;
-            let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
-            Ok((
-                name.to_string(),
-                TensorData {
-                    dtype,
-                    shape,
-                    bytes,
-                },
-            ))
+            let dtype = from_safetensors(view.dtype()).ok_or_else(|| {
+                Error::encoding(format!("tensor `{name}` has dtype {:?}", view.dtype()))
+            })?;
+            let data = TensorData::new(dtype, view.shape(), view.data().to_vec());
+            Ok((name.to_string(), data))
         })
         .collect()
+}
+
+fn unreadable(error: SafeTensorError) -> Error {
+    Error::encoding(format!("not a readable safetensors file ({error})"))
 }
 
 /// Where [`TensorFile::save`] keeps the file that it replaced.

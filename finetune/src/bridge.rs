@@ -12,10 +12,7 @@ use lora_pro_core::{Error, HostTensor, MatRef, TensorData};
 
 /// candle's error as ours.
 pub(crate) fn candle(error: candle_core::Error) -> Error {
-    Error::Backend {
-        backend: "candle".into(),
-        reason: error.to_string(),
-    }
+    Error::backend("candle", error)
 }
 
 /// An f32 tensor's shape and row-major bytes.
@@ -93,10 +90,7 @@ impl Trained {
 
     /// Its gradient, borrowed.
     pub fn gradient<'g>(&self, gradients: &'g GradStore) -> Result<Borrowed<'g>, Error> {
-        let missing = || Error::Backend {
-            backend: "candle".into(),
-            reason: "no gradient".into(),
-        };
+        let missing = || Error::backend("candle", "no gradient");
         let (storage, layout) = gradients
             .get(&self.var)
             .ok_or_else(missing)?

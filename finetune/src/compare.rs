@@ -144,10 +144,7 @@ fn in_parallel<T: Sync, R: Send>(
     thread::scope(|scope| {
         (0..threads).try_for_each(|_| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-            let pool = pool.map_err(|error| Error::Backend {
-                backend: "candle".into(),
-                reason: error.to_string(),
-            })?;
+            let pool = pool.map_err(|error| Error::backend("candle", error))?;
             scope.spawn(move || pool.install(worker));
             Ok::<_, Error>(())
         })

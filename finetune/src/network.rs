@@ -73,8 +73,8 @@ impl Network {
     /// The network that [`Network::save`] wrote.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
-        let network = read_tensors(&bytes).and_then(|tensors| Self::read("", &tensors));
-        network.map_err(|reason| Error::file(path, reason))
+        let tensors = read_tensors(&bytes).map_err(|error| Error::file(path, error))?;
+        Self::read("", &tensors).map_err(|reason| Error::file(path, reason))
     }
 
     /// The name of layer `index`.

@@ -164,12 +164,7 @@ fn a_comparison_does_not_depend_on_chance() {
 
 #[test]
 fn a_backend_that_cannot_be_made_is_an_error() {
-    let fail = || {
-        Err(Error::Backend {
-            backend: "none".into(),
-            reason: "absent".into(),
-        })
-    };
+    let fail = || Err(Error::backend("none", "absent"));
     let data = Dataset::digits().unwrap();
     let error = compare(&experiment(), &data, &fail, &|_, _, _| ()).unwrap_err();
     assert_eq!(error.to_string(), "the none backend: absent");

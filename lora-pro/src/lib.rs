@@ -11,10 +11,10 @@
 //! let (grad_a, grad_b) = ([0.0f32; 2], [1.0f32, -2.0, 0.5]); // from a backward pass
 //! optimizer.step(&mut [AdapterIo::new(
 //!     id,
-//!     MatMut::new(&mut a, 1, 2)?,
-//!     MatMut::new(&mut b, 3, 1)?,
-//!     MatRef::new(&grad_a, 1, 2)?,
-//!     MatRef::new(&grad_b, 3, 1)?,
+//!     MatMut::new(&mut a, [1, 2])?,
+//!     MatMut::new(&mut b, [3, 1])?,
+//!     MatRef::new(&grad_a, [1, 2])?,
+//!     MatRef::new(&grad_b, [3, 1])?,
 //! )])?;
 //! assert!(b[0] < 0.0 && b[1] > 0.0, "against the gradient");
 //! # Ok::<(), lora_pro::Error>(())

@@ -5,8 +5,7 @@ use lora_pro_core::backend::{
     StepIo, foreign_buffer,
 };
 use lora_pro_core::{
-    AdapterIo, Backend, DType, Determinism, Error, HostTensor, Location, Manifest, ParamIo,
-    Rounding, StepReport,
+    AdapterIo, Backend, DType, Error, HostTensor, Manifest, ParamIo, Rounding, StepReport,
 };
 use nalgebra::DMatrix;
 
@@ -45,20 +44,10 @@ impl ReferenceBackend {
 
 impl Backend for ReferenceBackend {
     fn manifest(&self) -> Manifest {
-        Manifest {
-            name: NAME.into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            device: "CPU".into(),
-            location: Location::Host,
-            dtypes: DType::PARAMETERS.to_vec(),
-            state_dtypes: vec![DType::F64, DType::F32, DType::Bf16],
-            roundings: vec![Rounding::Nearest, Rounding::MasterCopy],
-            accumulator_dtype: DType::F64,
-            code_path: "none of its own".into(),
-            threads: 1,
-            determinism: Determinism::Bitwise,
-            selection: "asked for".into(),
-        }
+        Manifest::new(NAME, env!("CARGO_PKG_VERSION"))
+            .state_dtypes([DType::F64, DType::F32, DType::Bf16])
+            .roundings([Rounding::Nearest, Rounding::MasterCopy])
+            .code_path("none of its own")
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
@@ -139,13 +128,13 @@ impl ReferenceBackend {
         let subject = slot.spec.subject();
         let factors = Factors {
             b: with_master(
-                finite(&io.b.as_ref(), &subject, "B")?,
+                finite(&io.b.view(), &subject, "B")?,
                 &slot.state,
                 StateKind::Master(Factor::B),
                 slot.spec.dtype,
             )?,
             a: with_master(
-                finite(&io.a.as_ref(), &subject, "A")?,
+                finite(&io.a.view(), &subject, "A")?,
                 &slot.state,
                 StateKind::Master(Factor::A),
                 slot.spec.dtype,
@@ -228,7 +217,7 @@ fn param_step(
     control: &Control,
 ) -> Result<ParamStepped, Error> {
     let subject = slot.spec.subject();
-    let value = finite(&io.value.as_ref(), &subject, "value")?;
+    let value = finite(&io.value.view(), &subject, "value")?;
     let value = with_master(value, &slot.state, StateKind::ParamMaster, slot.spec.dtype)?;
     let old = load_moments(&slot.state, StateKind::Param)?;
     let sign = if slot.hyper.maximize { -1.0 } else { 1.0 };
@@ -256,7 +245,7 @@ fn commit_pair(slot: &mut AdapterSlot, io: &mut AdapterIo<'_>, new: Stepped) -> 
     store(&new.factors.a, &mut io.a);
     store(&new.factors.b, &mut io.b);
     if let Some(base) = io.w0.as_mut().filter(|_| slot.hyper.decay_base) {
-        let decayed = crate::storage::matrix(&base.as_ref()) * new.base_decay;
+        let decayed = crate::storage::matrix(&base.view()) * new.base_decay;
         store(&decayed, base);
     }
     slot.state.step += 1;
@@ -294,10 +283,7 @@ fn name(error: Error, adapter: &str) -> Error {
             value,
             expected,
         },
-        Error::NotConverged { .. } => Error::Backend {
-            backend: NAME.into(),
-            reason: format!("{adapter}: {error}"),
-        },
+        Error::NotConverged { .. } => Error::backend(NAME, format!("{adapter}: {error}")),
         other => other,
     }
 }

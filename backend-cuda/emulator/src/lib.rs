@@ -33,8 +33,6 @@ pub use device::{Emulator, ORDER};
 use lora_pro_core::Error;
 
 fn failed(reason: impl Into<String>) -> Error {
-    Error::Backend {
-        backend: "cuda".into(),
-        reason: reason.into(),
-    }
+    let reason: String = reason.into();
+    Error::backend("cuda", reason)
 }

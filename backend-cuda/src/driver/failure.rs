@@ -8,10 +8,8 @@ use lora_pro_core::Error;
 
 /// An error of this backend.
 pub(crate) fn failure(reason: impl Into<String>) -> Error {
-    Error::Backend {
-        backend: "cuda".into(),
-        reason: reason.into(),
-    }
+    let reason: String = reason.into();
+    Error::backend("cuda", reason)
 }
 
 /// An error that says what was being done, where the driver did not do it.

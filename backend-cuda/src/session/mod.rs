@@ -410,11 +410,7 @@ fn refuse_capture(capturing: bool) -> Result<(), Error> {
     if !capturing {
         return Ok(());
     }
-    Err(Error::Backend {
-        backend: NAME.into(),
-        reason:
-            "the set of adapters or where their tensors are has changed, which a captured graph \
-                 cannot follow: make one step of the same tensors before the capture"
-                .into(),
-    })
+    let reason = "the set of adapters or where their tensors are has changed, which a captured graph \
+                  cannot follow: make one step of the same tensors before the capture";
+    Err(Error::backend(NAME, reason))
 }

@@ -66,11 +66,11 @@ impl Case {
 
     /// As [`Case::read`], from a file's content.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let metadata = Metadata(read_metadata(bytes)?);
+        let metadata = Metadata(read_metadata(bytes).map_err(|error| error.to_string())?);
         let (spec, hyper) = (metadata.spec()?, metadata.hyper()?);
         let (quirk, steps) = (metadata.quirk()?, metadata.steps()?);
         let mut tensors = Tensors {
-            all: read_tensors(bytes)?,
+            all: read_tensors(bytes).map_err(|error| error.to_string())?,
             spec: &spec,
         };
         let start = tensors.pair(0)?;

@@ -40,10 +40,7 @@ impl PlantedBackend {
 
 impl Backend for PlantedBackend {
     fn manifest(&self) -> Manifest {
-        Manifest {
-            name: self.name.into(),
-            ..self.reference.manifest()
-        }
+        self.reference.manifest().name(self.name)
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
@@ -172,7 +169,7 @@ impl Equations {
         let id = io.id.index();
         let AdapterSlot { spec, state, .. } = &slots[id];
         let subject = spec.subject();
-        let (a, b) = (matrix(&io.a.as_ref()), matrix(&io.b.as_ref()));
+        let (a, b) = (matrix(&io.a.view()), matrix(&io.b.view()));
         (self.finite)(&b, spec.dtype, &subject, "B")?;
         (self.finite)(&a, spec.dtype, &subject, "A")?;
         let factors = Factors {
@@ -213,7 +210,7 @@ impl Equations {
         control: &Control,
     ) -> Result<ParamStepped, Error> {
         let (subject, dtype) = (slot.spec.subject(), slot.spec.dtype);
-        let value = matrix(&io.value.as_ref());
+        let value = matrix(&io.value.view());
         (self.finite)(&value, dtype, &subject, "value")?;
         let value = with_master(value, &slot.state, StateKind::ParamMaster, dtype)?;
         let old = load_moments(&slot.state, StateKind::Param)?;
@@ -246,12 +243,12 @@ impl Equations {
             StateKind::Master(Factor::B),
             &new.factors.b,
         )?;
-        let a = (self.written)(&matrix(&io.a.as_ref()), &new.factors.a);
-        let b = (self.written)(&matrix(&io.b.as_ref()), &new.factors.b);
+        let a = (self.written)(&matrix(&io.a.view()), &new.factors.a);
+        let b = (self.written)(&matrix(&io.b.view()), &new.factors.b);
         store(&a, &mut io.a);
         store(&b, &mut io.b);
         if let (Some(base), Some(decay)) = (io.w0.as_mut(), new.base) {
-            let decayed = matrix(&base.as_ref()) * decay;
+            let decayed = matrix(&base.view()) * decay;
             store(&decayed, base);
         }
         slot.state.step = (self.counted)(slot.state.step);
@@ -290,10 +287,7 @@ fn name(error: Error, adapter: &str) -> Error {
             value,
             expected,
         },
-        Error::NotConverged { .. } => Error::Backend {
-            backend: "planted".into(),
-            reason: format!("{adapter}: {error}"),
-        },
+        Error::NotConverged { .. } => Error::backend("planted", format!("{adapter}: {error}")),
         other => other,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lora_pro_core::backend::{
     AdapterSlot, Buffer, Control, ParamSlot, Slots, State, StateTensor, StepIo, foreign_buffer,
 };
-use lora_pro_core::{AdapterIo, Backend, Error, HostTensor, Manifest, MatMut, MatRef, StepReport};
+use lora_pro_core::{AdapterIo, Backend, Error, HostTensor, Manifest, MatRef, StepReport};
 
 use super::explain::explain;
 use super::protocol::{self, Answer, Done, Request, Run, Stepped};
@@ -117,7 +117,7 @@ impl RemoteBackend {
         let mut params = Vec::new();
         for (k, param) in io.params.iter().enumerate() {
             let slot = &slots.params[param.id.index()];
-            tensors.put(format!("param.{k}.value"), &param.value.as_ref());
+            tensors.put(format!("param.{k}.value"), &param.value.view());
             tensors.put(format!("param.{k}.grad"), &param.grad);
             let load = self.load(&slot.spec.name, &slot.state)?;
             if load {
@@ -359,13 +359,13 @@ struct PairAfter {
 /// What an adapter's step needs, by the names in the file.
 fn views<'p>(pair: &'p AdapterIo<'_>, slot: &AdapterSlot) -> Vec<(&'static str, MatRef<'p>)> {
     let mut all = vec![
-        ("A", pair.a.as_ref()),
-        ("B", pair.b.as_ref()),
+        ("A", pair.a.view()),
+        ("B", pair.b.view()),
         ("grad_A", pair.grad_a),
         ("grad_B", pair.grad_b),
     ];
     if let Some(base) = pair.w0.as_ref().filter(|_| slot.hyper.decay_base) {
-        all.push(("W0", MatMut::as_ref(base)));
+        all.push(("W0", base.view()));
     }
     all
 }

@@ -1,9 +1,7 @@
 //! What a child says that it can do, and what follows from it before it is asked.
 
 use lora_pro_core::backend::Control;
-use lora_pro_core::{
-    DType, Damping, Determinism, Hyper, Location, Manifest, Method, Rounding, XChoice,
-};
+use lora_pro_core::{DType, Damping, Determinism, Hyper, Manifest, Method, Rounding, XChoice};
 use serde::{Deserialize, Serialize};
 
 use crate::record::Stability;
@@ -174,20 +172,15 @@ impl Description {
 
     /// The manifest of a backend that is this.
     pub fn manifest(&self) -> Manifest {
-        Manifest {
-            name: self.name.clone(),
-            version: self.version.clone(),
-            device: self.device.clone(),
-            location: Location::Host,
-            dtypes: self.dtypes.clone(),
-            state_dtypes: self.moment_dtypes.clone(),
-            roundings: self.roundings.clone(),
-            accumulator_dtype: self.accumulate,
-            code_path: "unknown".into(),
-            threads: self.threads,
-            determinism: self.determinism,
-            selection: "asked for".into(),
-        }
+        Manifest::new(&self.name, &self.version)
+            .device(&self.device)
+            .dtypes(self.dtypes.clone())
+            .state_dtypes(self.moment_dtypes.clone())
+            .roundings(self.roundings.clone())
+            .accumulator_dtype(self.accumulate)
+            .code_path("unknown")
+            .threads(self.threads)
+            .determinism(self.determinism)
     }
 
     /// Refuses words that mean nothing, which would otherwise be claims that nobody ever tests.

@@ -55,12 +55,12 @@ fn non_finite(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> Option<(&'s
     if let Some(pair) = io.adapters.iter().find(pair) {
         given.push(("grad A", pair.grad_a));
         given.push(("grad B", pair.grad_b));
-        given.push(("B", pair.b.as_ref()));
-        given.push(("A", pair.a.as_ref()));
+        given.push(("B", pair.b.view()));
+        given.push(("A", pair.a.view()));
     }
     if let Some(param) = io.params.iter().find(param) {
         given.push(("grad", param.grad));
-        given.push(("value", param.value.as_ref()));
+        given.push(("value", param.value.view()));
     }
     given.iter().find_map(|(tensor, view)| {
         let entry = entries(view).find(|(_, _, x)| !x.is_finite())?;

@@ -237,10 +237,7 @@ fn error(name: &str, ended: Ended) -> Error {
 }
 
 fn failed(name: &str, reason: &str) -> Error {
-    Error::Backend {
-        backend: name.into(),
-        reason: reason.into(),
-    }
+    Error::backend(name, reason)
 }
 
 fn unsupported(subject: &str, name: &str, what: String) -> Error {

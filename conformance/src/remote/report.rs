@@ -16,7 +16,7 @@ pub(super) fn summary(
     control: &Control,
     told: Report,
 ) -> AdapterReport {
-    let before = [pair.a.as_ref(), pair.b.as_ref()];
+    let before = [pair.a.view(), pair.b.view()];
     let moved = || [0, 1].map(|k| distance(&before[k], &after[k].view()));
     let update_norm = told.update_norm.unwrap_or_else(moved);
     let unclipped = if slot.hyper.update_clip.is_none() {

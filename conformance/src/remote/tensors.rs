@@ -15,12 +15,13 @@ pub(super) struct Tensors(BTreeMap<String, TensorData>);
 impl Tensors {
     pub fn load(path: &Path) -> Result<Self, String> {
         let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        read_tensors(&bytes).map(Tensors)
+        let tensors = read_tensors(&bytes).map_err(|error| error.to_string())?;
+        Ok(Tensors(tensors))
     }
 
     /// Writes a new file: whoever has mapped the old one into memory keeps what was there.
     pub fn save(&self, path: &Path) -> Result<(), String> {
-        let bytes = encode_tensors(&self.0, HashMap::new())?;
+        let bytes = encode_tensors(&self.0, HashMap::new()).map_err(|error| error.to_string())?;
         let removed = match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),

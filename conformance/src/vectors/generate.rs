@@ -43,7 +43,7 @@ impl Parts {
                 metadata: read_metadata(bytes)?.into_iter().collect(),
             })
         };
-        of(&bytes).map_err(|reason: String| Error::file(path, reason))
+        of(&bytes).map_err(|error: Error| Error::file(path, error))
     }
 
     /// Puts a file together.
@@ -52,6 +52,7 @@ impl Parts {
     /// Tensors whose shapes do not fit their bytes.
     pub fn bytes(&self) -> Result<Vec<u8>, String> {
         encode_tensors(&self.tensors, self.metadata.clone().into_iter().collect())
+            .map_err(|error| error.to_string())
     }
 
     /// Writes the file, and its folder where there is none.

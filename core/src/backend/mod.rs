@@ -56,7 +56,14 @@ pub enum Determinism {
 }
 
 /// What a backend is and can do: printed, and stored with every result.
+///
+/// ```
+/// use lora_pro_core::{DType, backend::Manifest};
+/// let manifest = Manifest::new("mine", env!("CARGO_PKG_VERSION")).dtypes([DType::F32]).threads(4);
+/// assert_eq!(manifest.device, "CPU");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Manifest {
     /// Its name, as asked for on the command line.
     pub name: String,
@@ -82,6 +89,56 @@ pub struct Manifest {
     pub determinism: Determinism,
     /// How it was selected: `asked for`, or `auto: ` and why.
     pub selection: String,
+}
+
+/// One method for each field: the same manifest with that field replaced.
+macro_rules! with_fields {
+    ($($field:ident: $type:ty),+ $(,)?) => {
+        impl Manifest {
+            $(
+                #[doc = concat!("With another [`Manifest::", stringify!($field), "`](#structfield.", stringify!($field), ").")]
+                pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+                    self.$field = $field.into();
+                    self
+                }
+            )+
+        }
+    };
+}
+
+with_fields!(
+    name: String,
+    device: String,
+    location: Location,
+    dtypes: Vec<DType>,
+    state_dtypes: Vec<DType>,
+    roundings: Vec<Rounding>,
+    accumulator_dtype: DType,
+    code_path: String,
+    threads: usize,
+    determinism: Determinism,
+    selection: String,
+);
+
+impl Manifest {
+    /// The least that a backend on the CPU does: all storage types of parameters, for state too,
+    /// rounding to nearest, f64 inside, one thread, the same bits in every run.
+    pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
+        Manifest {
+            name: name.into(),
+            version: version.into(),
+            device: "CPU".into(),
+            location: Location::Host,
+            dtypes: DType::PARAMETERS.to_vec(),
+            state_dtypes: DType::PARAMETERS.to_vec(),
+            roundings: vec![Rounding::Nearest],
+            accumulator_dtype: DType::F64,
+            code_path: "portable".into(),
+            threads: 1,
+            determinism: Determinism::Bitwise,
+            selection: "asked for".into(),
+        }
+    }
 }
 
 /// One adapter of the front: what it is, how it is stepped, what it remembers, what it did last.

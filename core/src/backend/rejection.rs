@@ -93,15 +93,15 @@ fn gradients(
 fn values(slots: &Slots<'_>, io: &StepIo<'_, '_>, find: &mut FirstNonFinite<'_>) -> Option<Error> {
     for adapter in io.adapters.iter() {
         let subject = || slots.adapters[adapter.id.index()].spec.subject();
-        let b = named(find(&adapter.b.as_ref()), "B", &subject);
-        let error = b.or_else(|| named(find(&adapter.a.as_ref()), "A", &subject));
+        let b = named(find(&adapter.b.view()), "B", &subject);
+        let error = b.or_else(|| named(find(&adapter.a.view()), "A", &subject));
         if error.is_some() {
             return error;
         }
     }
     io.params.iter().find_map(|param| {
         let subject = || slots.params[param.id.index()].spec.subject();
-        named(find(&param.value.as_ref()), "value", &subject)
+        named(find(&param.value.view()), "value", &subject)
     })
 }
 

@@ -72,10 +72,7 @@ impl Device for Counting {
         self.note("allocate");
         let left = self.left.load(Ordering::Relaxed);
         let Some(left) = left.checked_sub(1) else {
-            return Err(Error::Backend {
-                backend: "cuda".into(),
-                reason: "out of memory".into(),
-            });
+            return Err(Error::backend("cuda", "out of memory"));
         };
         self.left.store(left, Ordering::Relaxed);
         self.emulator.allocate(bytes)

@@ -55,16 +55,16 @@ impl Scattered {
     fn lay_pair(&mut self, io: &AdapterIo<'_>) -> Pair {
         Pair {
             id: AdapterId::from_index(io.id.index()),
-            written: [self.lay(&io.a.as_ref()), self.lay(&io.b.as_ref())],
+            written: [self.lay(&io.a.view()), self.lay(&io.b.view())],
             read: [self.lay(&io.grad_a), self.lay(&io.grad_b)],
-            base: io.w0.as_ref().map(|base| self.lay(&base.as_ref())),
+            base: io.w0.as_ref().map(|base| self.lay(&base.view())),
         }
     }
 
     fn lay_param(&mut self, io: &ParamIo<'_>) -> Param {
         Param {
             id: ParamId::from_index(io.id.index()),
-            value: self.lay(&io.value.as_ref()),
+            value: self.lay(&io.value.view()),
             grad: self.lay(&io.grad),
         }
     }
@@ -127,10 +127,7 @@ impl Param {
 
 impl Backend for Scattered {
     fn manifest(&self) -> Manifest {
-        Manifest {
-            location: Location::Host,
-            ..self.inner.manifest()
-        }
+        self.inner.manifest().location(Location::Host)
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
