@@ -17,6 +17,7 @@
 #![cfg_attr(doctest, doc = include_str!("../chapters/quirks.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/architecture.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/configuration.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/glossary.md"))]
 
 pub mod links;
 pub mod second_step;
