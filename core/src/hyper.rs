@@ -5,7 +5,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::presets::Preset;
 
 /// Which optimizer steps a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,12 +135,6 @@ pub struct Hyper {
     pub moment_dtype: MomentDType,
     /// How 16-bit parameters are rounded.
     pub rounding: Rounding,
-}
-
-impl Default for Hyper {
-    fn default() -> Self {
-        Preset::default().hyper()
-    }
 }
 
 /// One method for each field: the same hyper-parameters with that field replaced.

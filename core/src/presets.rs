@@ -28,6 +28,13 @@ impl Preset {
     }
 }
 
+/// The default preset's.
+impl Default for Hyper {
+    fn default() -> Self {
+        Preset::default().hyper()
+    }
+}
+
 impl FromStr for Preset {
     type Err = Error;
 
