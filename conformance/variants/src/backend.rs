@@ -97,10 +97,9 @@ impl VariantBackend {
 
 impl Backend for VariantBackend {
     fn manifest(&self) -> Manifest {
-        Manifest {
-            name: self.name.into(),
-            ..self.reference.manifest()
-        }
+        let mut manifest = self.reference.manifest();
+        manifest.name = self.name.into();
+        manifest
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {

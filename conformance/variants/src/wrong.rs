@@ -225,7 +225,7 @@ pub(crate) fn change_last_bits_in_batches(all: &mut [Pair]) {
 
 /// Stores all entries but those of which `stays` is true.
 fn store_but(values: &Matrix, view: &mut MatMut<'_>, stays: impl Fn(usize, usize) -> bool) {
-    let old = matrix(&view.as_ref());
+    let old = matrix(&view.view());
     let kept = |i, j, new| if stays(i, j) { old[(i, j)] } else { new };
     store(&values.map_with_location(kept), view);
 }
@@ -243,7 +243,7 @@ pub(crate) fn store_but_first_entry(values: &Matrix, view: &mut MatMut<'_>) {
 }
 
 pub(crate) fn store_farther(values: &Matrix, view: &mut MatMut<'_>) {
-    let old = matrix(&view.as_ref());
+    let old = matrix(&view.view());
     store(&(values + (values - old) * 1e-3), view);
 }
 
