@@ -82,6 +82,10 @@ pub(crate) fn step_io(
     io: &StepIo<'_, '_>,
     seen: &mut Vec<bool>,
 ) -> Result<(), Error> {
+    if io.adapters.is_empty() && io.params.is_empty() {
+        let expected = "at least one adapter or parameter";
+        return Err(Error::invalid("the step", "list", "empty", expected));
+    }
     start(seen, adapters.len());
     for adapter in io.adapters.iter() {
         let slot = lookup(adapters, adapter.id.index(), "adapter")?;

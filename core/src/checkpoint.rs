@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::adapter::{AdapterSpec, ParamSpec};
-use crate::backend::Backend;
+use crate::backend::{Backend, StateTensor};
 use crate::config::Config;
 use crate::error::Error;
 use crate::optimizer::{Factors, Optimizer};
@@ -95,26 +95,38 @@ impl Optimizer {
         path: &Path,
     ) -> Result<Self, Error> {
         let header = read_header(&file.document).map_err(|reason| Error::file(path, reason))?;
-        let mut optimizer = Optimizer::new(backend, header.config)?;
-        let factors = Factors {
-            lr: header.lr_factor,
-            grad: header.grad_scale,
-        };
-        optimizer.set_counters(header.steps, factors)?;
-        let mut steps = Vec::new();
-        for SavedSpec { spec, step } in header.adapters {
-            optimizer.add_adapter(spec)?;
-            steps.push(step);
+        let mut optimizer = Optimizer::new(backend, header.config.clone())?;
+        for saved in &header.adapters {
+            optimizer.add_adapter(saved.spec.clone())?;
         }
-        for SavedSpec { spec, step } in header.params {
-            optimizer.add_param(spec)?;
-            steps.push(step);
+        for saved in &header.params {
+            optimizer.add_param(saved.spec.clone())?;
         }
-        optimizer.fill(file, &steps).map_err(|error| match error {
-            LoadError::Missing(reason) => Error::file(path, reason),
-            LoadError::Backend(error) => error,
-        })?;
+        optimizer.fill(header, file, path)?;
         Ok(optimizer)
+    }
+
+    /// Replaces configuration, counters and state by those that [`Optimizer::save`] saved of an
+    /// optimizer with the same adapters and parameters. After an error about the file nothing has
+    /// changed.
+    pub fn restore(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        self.restore_from(&TensorFile::load(path)?, path)
+    }
+
+    /// As [`Optimizer::restore`], from what [`Optimizer::save_to`] saved; `path` is only for error
+    /// messages.
+    pub fn restore_from(&mut self, file: &TensorFile, path: &Path) -> Result<(), Error> {
+        let header = read_header(&file.document).map_err(|reason| Error::file(path, reason))?;
+        let adapters = header.adapters.iter().map(|saved| &saved.spec);
+        let params = header.params.iter().map(|saved| &saved.spec);
+        let same = adapters.eq(self.adapters().iter().map(|slot| &slot.spec))
+            && params.eq(self.params().iter().map(|slot| &slot.spec));
+        if !same {
+            let reason = "its adapters and parameters are not those of this optimizer";
+            return Err(Error::file(path, reason));
+        }
+        self.fill(header, file, path)
     }
 
     fn header(&self) -> Header {
@@ -141,35 +153,50 @@ impl Optimizer {
         }
     }
 
-    /// Fills the freshly allocated states, in the order of `steps`.
-    fn fill(&mut self, file: &TensorFile, steps: &[u64]) -> Result<(), LoadError> {
+    /// Replaces everything that `header`, which lists what is registered here, says of it. All that
+    /// the file can be wrong about is checked first.
+    fn fill(&mut self, header: Header, file: &TensorFile, path: &Path) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        for (owner, state) in self.states() {
+            for (tensor, _) in &state.tensors {
+                let data = find(file, owner, tensor);
+                bytes.push(data.map_err(|reason| Error::file(path, reason))?);
+            }
+        }
+        let factors = Factors {
+            lr: header.lr_factor,
+            grad: header.grad_scale,
+        };
+        factors.validate()?;
+        self.set_config(header.config)?;
+        self.set_factors(factors)?;
+        self.set_steps(header.steps);
+        let adapters = header.adapters.iter().map(|saved| saved.step);
+        let steps = adapters.chain(header.params.iter().map(|saved| saved.step));
+        let mut bytes = bytes.into_iter();
         let (backend, states) = self.states_mut();
-        for ((name, state), step) in states.zip(steps) {
-            state.step = *step;
-            for (tensor, buffer) in &mut state.tensors {
-                let key = key(name, tensor.name());
-                let data = file.tensors.get(&key);
-                let data =
-                    data.ok_or_else(|| LoadError::Missing(format!("tensor `{key}` is missing")))?;
-                if data.dtype != tensor.dtype || data.shape != tensor.shape {
-                    let reason = format!(
-                        "tensor `{key}` is {} {:?}, but {} {:?} is needed",
-                        data.dtype, data.shape, tensor.dtype, tensor.shape
-                    );
-                    return Err(LoadError::Missing(reason));
-                }
-                backend
-                    .upload(tensor, buffer, &data.bytes)
-                    .map_err(LoadError::Backend)?;
+        for ((_, state), step) in states.zip(steps) {
+            state.step = step;
+            for ((tensor, buffer), bytes) in state.tensors.iter_mut().zip(bytes.by_ref()) {
+                backend.upload(tensor, buffer, bytes)?;
             }
         }
         Ok(())
     }
 }
 
-enum LoadError {
-    Missing(String),
-    Backend(Error),
+/// The bytes of a state tensor.
+fn find<'f>(file: &'f TensorFile, owner: &str, tensor: &StateTensor) -> Result<&'f [u8], String> {
+    let key = key(owner, tensor.name());
+    let data = file.tensors.get(&key);
+    let data = data.ok_or_else(|| format!("tensor `{key}` is missing"))?;
+    if data.dtype != tensor.dtype || data.shape != tensor.shape {
+        return Err(format!(
+            "tensor `{key}` is {} {:?}, but {} {:?} is needed",
+            data.dtype, data.shape, tensor.dtype, tensor.shape
+        ));
+    }
+    Ok(&data.bytes)
 }
 
 fn key(owner: &str, tensor: &str) -> String {

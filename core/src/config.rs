@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -135,48 +136,133 @@ impl Config {
     }
 }
 
-/// What a file may hold; `rest` are the common hyper-parameters.
-#[derive(Deserialize)]
-struct RawConfig {
-    #[serde(default)]
-    preset: Preset,
-    #[serde(default)]
-    groups: BTreeMap<String, Map<String, Value>>,
-    #[serde(default)]
-    max_grad_norm: Option<f64>,
-    #[serde(default)]
-    on_non_finite: OnNonFinite,
-    #[serde(default)]
-    schedule: Schedule,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
+/// The fields of a file besides those of [`Hyper`].
+const OWN_FIELDS: [&str; 5] = [
+    "preset",
+    "groups",
+    "max_grad_norm",
+    "on_non_finite",
+    "schedule",
+];
+
+/// What to write where serde's message alone does not help.
+const EXAMPLES: [(&str, &str); 2] = [
+    ("damping", r#""none" or {"relative": 1e-4}"#),
+    (
+        "schedule",
+        r#""constant" or {"linear": {"warmup": 10, "total": 100}}"#,
+    ),
+];
 
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = RawConfig::deserialize(deserializer)?;
-        let hyper = overlay(raw.preset.hyper(), raw.rest).map_err(D::Error::custom)?;
-        let groups = raw
-            .groups
-            .into_iter()
-            .map(|(name, changes)| Ok((name, overlay(hyper, changes)?)))
-            .collect::<Result<_, serde_json::Error>>()
-            .map_err(D::Error::custom)?;
-        Ok(Config {
-            hyper,
-            groups,
-            max_grad_norm: raw.max_grad_norm,
-            on_non_finite: raw.on_non_finite,
-            schedule: raw.schedule,
-        })
+        let fields = Map::deserialize(deserializer)?;
+        read(fields).map_err(D::Error::custom)
     }
 }
 
-/// `base` with the fields in `changes` replaced; an unknown field is an error.
-fn overlay(base: Hyper, changes: Map<String, Value>) -> Result<Hyper, serde_json::Error> {
-    let mut value = serde_json::to_value(base)?;
-    if let Value::Object(fields) = &mut value {
-        fields.extend(changes);
+fn read(mut fields: Map<String, Value>) -> Result<Config, String> {
+    let preset: Preset = take(&mut fields, "preset")?;
+    let groups: BTreeMap<String, Map<String, Value>> = take(&mut fields, "groups")?;
+    let max_grad_norm = take(&mut fields, "max_grad_norm")?;
+    let on_non_finite = take(&mut fields, "on_non_finite")?;
+    let schedule = take(&mut fields, "schedule")?;
+    let hyper = overlay(preset.hyper(), fields, &OWN_FIELDS)?;
+    let group = |(name, changes): (String, _)| match overlay(hyper, changes, &[]) {
+        Ok(hyper) => Ok((name, hyper)),
+        Err(reason) => Err(format!("group `{name}`: {reason}")),
+    };
+    Ok(Config {
+        hyper,
+        groups: groups.into_iter().map(group).collect::<Result<_, _>>()?,
+        max_grad_norm,
+        on_non_finite,
+        schedule,
+    })
+}
+
+/// The field of this name, or its default.
+fn take<T: DeserializeOwned + Default>(
+    fields: &mut Map<String, Value>,
+    name: &str,
+) -> Result<T, String> {
+    match fields.remove(name) {
+        None => Ok(T::default()),
+        Some(value) => T::deserialize(value).map_err(|error| wrong(name, error)),
     }
-    serde_json::from_value(value)
+}
+
+/// `base` with the fields in `changes` replaced. An unknown field is an error that lists the known
+/// ones, those of `others` too.
+fn overlay(base: Hyper, changes: Map<String, Value>, others: &[&str]) -> Result<Hyper, String> {
+    let mut hyper = base;
+    for (name, value) in changes {
+        let mut fields = match serde_json::to_value(hyper) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        if !fields.contains_key(&name) {
+            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+            let known = [&known, others].concat().join(", ");
+            return Err(format!("unknown field `{name}`, use one of {known}"));
+        }
+        fields.insert(name.clone(), value);
+        hyper = Hyper::deserialize(Value::Object(fields)).map_err(|error| wrong(&name, error))?;
+    }
+    Ok(hyper)
+}
+
+fn wrong(name: &str, error: serde_json::Error) -> String {
+    match EXAMPLES.iter().find(|(field, _)| *field == name) {
+        Some((_, example)) => format!("{name}: {error}; write {example}"),
+        None => format!("{name}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        serde_json::from_str::<Config>(text)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn an_unknown_field_is_answered_with_the_known_ones() {
+        let message = error(r#"{ "schedul": "constant" }"#);
+        assert!(message.starts_with("unknown field `schedul`, use one of "));
+        for field in ["lr", "update_clip", "schedule", "groups"] {
+            assert!(message.contains(&format!(" {field}")), "{message}");
+        }
+        let message = error(r#"{ "groups": { "head": { "schedule": "constant" } } }"#);
+        assert!(message.starts_with("group `head`: unknown field `schedule`"));
+        assert!(!message.contains("max_grad_norm"), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_field_and_shows_a_right_one() {
+        let message = error(r#"{ "schedule": "linear" }"#);
+        assert!(message.starts_with("schedule: "), "{message}");
+        assert!(message.contains(r#"{"linear": {"warmup": 10, "total": 100}}"#));
+        let message = error(r#"{ "groups": { "head": { "damping": "absolute" } } }"#);
+        assert!(message.starts_with("group `head`: damping: "), "{message}");
+        assert!(error(r#"{ "lr": "fast" }"#).starts_with("lr: invalid type"));
+    }
+
+    #[test]
+    fn a_configuration_survives_a_file() {
+        let schedule = Schedule::Cosine {
+            warmup: 2,
+            total: 9,
+        };
+        let head = Hyper::default().lr(0.25).update_clip(Some(0.5));
+        let config = Config::default()
+            .group("head", head)
+            .max_grad_norm(1.0)
+            .schedule(schedule);
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+    }
 }

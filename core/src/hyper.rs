@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// Which optimizer steps a pair.
+/// Which optimizer steps an adapter.
+///
+/// This enum and the others of [`Hyper`] are exhaustive on purpose: a new variant is a compile error
+/// in every place, of this project and of other backends, that has to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {

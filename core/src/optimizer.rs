@@ -40,6 +40,21 @@ pub(crate) struct Factors {
     pub grad: f64,
 }
 
+impl Factors {
+    pub(crate) fn validate(self) -> Result<(), Error> {
+        let invalid = |field, value: f64, expected: &str| {
+            Err(Error::invalid("the optimizer", field, value, expected))
+        };
+        if !(self.lr.is_finite() && self.lr >= 0.0) {
+            return invalid("lr_factor", self.lr, "finite and at least 0");
+        }
+        if !(self.grad.is_finite() && self.grad > 0.0) {
+            return invalid("grad_scale", self.grad, "positive and finite");
+        }
+        Ok(())
+    }
+}
+
 impl Default for Factors {
     fn default() -> Self {
         Factors { lr: 1.0, grad: 1.0 }
@@ -161,32 +176,24 @@ impl Optimizer {
     /// Factor on all gradients of the coming steps, 1 / (loss scale * accumulation steps); positive
     /// and finite.
     pub fn set_grad_scale(&mut self, factor: f64) -> Result<(), Error> {
-        if !(factor.is_finite() && factor > 0.0) {
-            let expected = "positive and finite";
-            return Err(Error::invalid(
-                "the optimizer",
-                "grad_scale",
-                factor,
-                expected,
-            ));
-        }
-        self.factors.grad = factor;
-        Ok(())
+        self.set_factors(Factors {
+            grad: factor,
+            ..self.factors
+        })
     }
 
     /// Factor on the learning rates of all groups in the coming steps, at least 0: for a scheduler
     /// of the caller's own. It multiplies the configured schedule's factor.
     pub fn set_lr_factor(&mut self, factor: f64) -> Result<(), Error> {
-        if !(factor.is_finite() && factor >= 0.0) {
-            let expected = "finite and at least 0";
-            return Err(Error::invalid(
-                "the optimizer",
-                "lr_factor",
-                factor,
-                expected,
-            ));
-        }
-        self.factors.lr = factor;
+        self.set_factors(Factors {
+            lr: factor,
+            ..self.factors
+        })
+    }
+
+    pub(crate) fn set_factors(&mut self, factors: Factors) -> Result<(), Error> {
+        factors.validate()?;
+        self.factors = factors;
         Ok(())
     }
 
@@ -196,65 +203,70 @@ impl Optimizer {
     }
 
     /// Hyper-parameters of the coming steps: a group's, or (`None`) those of what is in no group.
-    ///
-    /// They are validated as at construction. What decides which tensors are remembered (method,
-    /// AMSGrad, storage and rounding, whether there is momentum) cannot change. On an error nothing
-    /// has changed.
+    /// As [`Optimizer::set_config`] of a configuration in which they alone differ.
     pub fn set_hyper(&mut self, group: Option<&str>, hyper: Hyper) -> Result<(), Error> {
-        let subject = group.map_or("the optimizer".into(), |name| format!("group `{name}`"));
-        self.config.hyper_of(&subject, group)?;
-        hyper.validate(&subject)?;
-        self.check_same_state(group, &hyper)?;
+        self.config.hyper_of("the optimizer", group)?;
+        let mut config = self.config.clone();
         match group {
-            None => self.config.hyper = hyper,
+            None => config.hyper = hyper,
             Some(name) => {
-                self.config.groups.insert(name.into(), hyper);
+                config.groups.insert(name.into(), hyper);
             }
         }
-        let adapters = self.adapters.iter_mut();
-        for slot in adapters.filter(|slot| slot.spec.group.as_deref() == group) {
+        self.set_config(config)
+    }
+
+    /// The configuration of the coming steps.
+    ///
+    /// It is validated as at construction. What decides which tensors are remembered (method,
+    /// AMSGrad, storage and rounding, whether there is momentum) cannot change. On an error nothing
+    /// has changed.
+    pub fn set_config(&mut self, config: Config) -> Result<(), Error> {
+        config.validate()?;
+        let of_adapter = |slot: &AdapterSlot| {
+            let subject = slot.spec.subject();
+            let hyper = config.hyper_of(&subject, slot.spec.group.as_deref())?;
+            let layout = adapter_layout(&slot.spec, &hyper);
+            let same = slot.hyper.method == hyper.method && slot.state.has_layout(&layout);
+            self.check_change(&subject, &hyper, &layout, same)
+        };
+        let of_param = |slot: &ParamSlot| {
+            let subject = slot.spec.subject();
+            let hyper = config.hyper_of(&subject, slot.spec.group.as_deref())?;
+            let layout = param_layout(&slot.spec, &hyper);
+            let same = slot.state.has_layout(&layout);
+            self.check_change(&subject, &hyper, &layout, same)
+        };
+        let adapters = self.adapters.iter().map(of_adapter);
+        let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
+        let params = self.params.iter().map(of_param);
+        let params = params.collect::<Result<Vec<_>, _>>()?;
+        for (slot, hyper) in self.adapters.iter_mut().zip(adapters) {
             slot.hyper = hyper;
         }
-        let params = self.params.iter_mut();
-        for slot in params.filter(|slot| slot.spec.group.as_deref() == group) {
+        for (slot, hyper) in self.params.iter_mut().zip(params) {
             slot.hyper = hyper;
         }
+        self.config = config;
         Ok(())
     }
 
-    /// Rejects hyper-parameters under which an adapter or parameter would remember other tensors.
-    fn check_same_state(&self, group: Option<&str>, hyper: &Hyper) -> Result<(), Error> {
-        let in_group = |other: &Option<String>| other.as_deref() == group;
-        let differs = |state: &State, layout: Vec<StateTensor>| {
-            !state
-                .tensors
-                .iter()
-                .map(|(tensor, _)| tensor)
-                .eq(layout.iter())
-        };
-        let adapters = self
-            .adapters
-            .iter()
-            .filter(|slot| in_group(&slot.spec.group));
-        let adapter = adapters
-            .filter(|slot| {
-                slot.hyper.method != hyper.method
-                    || differs(&slot.state, adapter_layout(&slot.spec, hyper))
-            })
-            .map(|slot| slot.spec.subject());
-        let params = self.params.iter().filter(|slot| in_group(&slot.spec.group));
-        let param = params
-            .filter(|slot| differs(&slot.state, param_layout(&slot.spec, hyper)))
-            .map(|slot| slot.spec.subject());
-        match adapter.chain(param).next() {
-            None => Ok(()),
-            Some(subject) => Err(Error::invalid(
-                &subject,
-                "hyper-parameters",
-                "of another state",
-                "such that method and state tensors stay: make a new optimizer for another state",
-            )),
+    /// `hyper`, unless the state that is there is of another kind or the backend cannot step it.
+    fn check_change(
+        &self,
+        subject: &str,
+        hyper: &Hyper,
+        layout: &[StateTensor],
+        same: bool,
+    ) -> Result<Hyper, Error> {
+        if !same {
+            let expected =
+                "such that method and state tensors stay: make a new optimizer for another state";
+            let (field, value) = ("hyper-parameters", "of another state");
+            return Err(Error::invalid(subject, field, value, expected));
         }
+        self.check_state(subject, hyper, layout)?;
+        Ok(*hyper)
     }
 
     /// The stream of the coming steps ([`Control::stream`]).
@@ -426,11 +438,8 @@ impl Optimizer {
         self.factors
     }
 
-    /// Counters of a checkpoint; a factor that is out of range is rejected.
-    pub(crate) fn set_counters(&mut self, steps: u64, factors: Factors) -> Result<(), Error> {
+    pub(crate) fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
-        self.set_lr_factor(factors.lr)?;
-        self.set_grad_scale(factors.grad)
     }
 
     fn check_new(&self, subject: &str, name: &str, dtype: DType) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use crate::hyper::{Damping, Hyper, Method, MomentDType, Rounding, XChoice};
 /// A named set of hyper-parameters; every field can be changed afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Preset {
     /// What the paper's algorithm and its public code do.
     Paper,

@@ -7,6 +7,7 @@ use crate::error::Error;
 /// The factor on the learning rate as a function of the step t = 1, 2, ...
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Schedule {
     /// Always 1.
     #[default]

@@ -277,6 +277,11 @@ pub struct State {
 }
 
 impl State {
+    /// Whether these are the tensors that it holds.
+    pub(crate) fn has_layout(&self, layout: &[StateTensor]) -> bool {
+        self.tensors.iter().map(|(tensor, _)| tensor).eq(layout)
+    }
+
     /// The tensor of this kind with its buffer; `None` where the layout has none.
     pub fn find(&self, kind: StateKind) -> Option<&(StateTensor, Buffer)> {
         self.tensors.iter().find(|(tensor, _)| tensor.kind == kind)

@@ -104,7 +104,13 @@ impl std::str::FromStr for DType {
 }
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait Sealed: Sized {
+        /// Appends the little-endian bytes.
+        fn write(self, bytes: &mut Vec<u8>);
+
+        /// All values of little-endian bytes; an incomplete one at the end is left out.
+        fn read(bytes: &[u8]) -> Vec<Self>;
+    }
 }
 
 /// Rust types that tensors are made of. Sealed: every bit pattern of each is a value.
@@ -115,7 +121,16 @@ pub trait Element: Copy + sealed::Sealed + 'static {
 
 macro_rules! element {
     ($($type:ty => $dtype:expr),+) => {$(
-        impl sealed::Sealed for $type {}
+        impl sealed::Sealed for $type {
+            fn write(self, bytes: &mut Vec<u8>) {
+                bytes.extend(self.to_le_bytes());
+            }
+
+            fn read(bytes: &[u8]) -> Vec<Self> {
+                let (chunks, _) = bytes.as_chunks::<{ size_of::<$type>() }>();
+                chunks.iter().map(|chunk| <$type>::from_le_bytes(*chunk)).collect()
+            }
+        }
         impl Element for $type { const DTYPE: DType = $dtype; }
     )+};
 }

@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::tensor::DType;
+use crate::tensor::{DType, Element, HostTensor};
 
 /// What a tensor of any number of dimensions holds, as row-major little-endian bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,40 @@ impl TensorData {
             shape: shape.into(),
             bytes,
         }
+    }
+
+    /// From row-major values, as many as `shape` has entries.
+    ///
+    /// ```
+    /// use lora_pro_core::TensorData;
+    /// let data = TensorData::from_slice([2, 2], &[1.0f32, 2.0, 3.0, 4.0]);
+    /// assert_eq!(data.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
+    /// assert!(data.to_vec::<f64>().is_err());
+    /// # Ok::<(), lora_pro_core::Error>(())
+    /// ```
+    pub fn from_slice<T: Element>(shape: impl Into<Vec<usize>>, values: &[T]) -> Self {
+        let mut bytes = Vec::with_capacity(size_of_val(values));
+        values.iter().for_each(|value| value.write(&mut bytes));
+        TensorData::new(T::DTYPE, shape, bytes)
+    }
+
+    /// The row-major values. Rejects another type than `T`.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, Error> {
+        match self.dtype == T::DTYPE {
+            true => Ok(T::read(&self.bytes)),
+            false => Err(Error::invalid(
+                "a tensor",
+                "dtype",
+                self.dtype,
+                T::DTYPE.to_string(),
+            )),
+        }
+    }
+}
+
+impl From<&HostTensor> for TensorData {
+    fn from(tensor: &HostTensor) -> Self {
+        TensorData::new(tensor.dtype(), tensor.shape(), tensor.bytes().to_vec())
     }
 }
 

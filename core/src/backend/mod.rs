@@ -93,11 +93,11 @@ pub struct Manifest {
 
 /// One method for each field: the same manifest with that field replaced.
 macro_rules! with_fields {
-    ($($field:ident: $type:ty),+ $(,)?) => {
+    ($($field:ident: $argument:ty),+ $(,)?) => {
         impl Manifest {
             $(
                 #[doc = concat!("With another [`Manifest::", stringify!($field), "`](#structfield.", stringify!($field), ").")]
-                pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+                pub fn $field(mut self, $field: $argument) -> Self {
                     self.$field = $field.into();
                     self
                 }
@@ -107,17 +107,17 @@ macro_rules! with_fields {
 }
 
 with_fields!(
-    name: String,
-    device: String,
+    name: impl Into<String>,
+    device: impl Into<String>,
     location: Location,
-    dtypes: Vec<DType>,
-    state_dtypes: Vec<DType>,
-    roundings: Vec<Rounding>,
+    dtypes: impl Into<Vec<DType>>,
+    state_dtypes: impl Into<Vec<DType>>,
+    roundings: impl Into<Vec<Rounding>>,
     accumulator_dtype: DType,
-    code_path: String,
+    code_path: impl Into<String>,
     threads: usize,
     determinism: Determinism,
-    selection: String,
+    selection: impl Into<String>,
 );
 
 impl Manifest {
