@@ -1,31 +1,47 @@
-//! The list of mutants, and what becomes of them.
+//! The mutants, and what becomes of them.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use lora_pro_cuda_emulator::compile::kernels;
-use lora_pro_cuda_emulator::mutants::{self, By, Mutant, Verdict};
+use lora_pro_cuda_emulator::mutants::{self, By, Equivalent, Mutant, Verdict};
 
 /// Many times what the battery takes on kernels that are right.
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub fn all() -> Vec<Mutant> {
-    let all = mutants::load(&kernels().join("mutants.toml")).unwrap_or_else(|e| panic!("{e}"));
-    mutants::check(&all, &kernels()).unwrap_or_else(|error| panic!("{error}"));
-    all
-}
+/// Declarations that the host shares, what only a GPU compiles, and a list of the other files.
+const WITHOUT_KERNELS: [&str; 3] = ["all.cu", "model.cuh", "platform.cuh"];
 
-/// Where [`table`] is kept.
-pub fn written() -> PathBuf {
-    kernels().join("mutants.md")
+/// Every mutant, and those of a list that change nothing.
+pub fn all() -> (Vec<Mutant>, Vec<Equivalent>) {
+    let sources = kernels();
+    let list = mutants::load(&sources.join("mutants.toml")).unwrap_or_else(|e| panic!("{e}"));
+    let mut all = list
+        .by_hand(&sources)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let names = fs::read_dir(&sources).expect("the kernels are there");
+    let names = names.map(|entry| {
+        entry
+            .expect("a file")
+            .file_name()
+            .into_string()
+            .expect("a name")
+    });
+    let mut names: Vec<String> = names
+        .filter(|name| name.ends_with(".cu") || name.ends_with(".cuh"))
+        .filter(|name| !WITHOUT_KERNELS.contains(&name.as_str()))
+        .collect();
+    names.sort();
+    for name in names {
+        all.extend(mutants::generate(&sources, &name).unwrap_or_else(|error| panic!("{error}")));
+    }
+    (all, list.equivalents().to_vec())
 }
 
 /// A mutant that was tried.
-#[derive(Debug)]
 pub struct Tried {
     mutant: Mutant,
     verdict: Verdict,
@@ -34,28 +50,24 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// One that does not compile shows nothing.
-    pub fn is_caught(&self) -> bool {
-        matches!(self.verdict, Verdict::Caught(_))
+    /// One that does not compile shows nothing, and is no kernel either.
+    pub fn survived(&self) -> bool {
+        self.verdict == Verdict::Survived
     }
 
-    fn row(&self) -> String {
-        let Mutant { id, file, what, .. } = &self.mutant;
-        format!(
-            "| `{id}` | {file} | {what} | {} | {} |",
-            self.by(),
-            self.check
-        )
+    pub fn compiles(&self) -> bool {
+        !matches!(self.verdict, Verdict::DidNotCompile(_))
     }
 
-    fn by(&self) -> String {
-        match &self.verdict {
+    pub fn row(&self) -> String {
+        let by = match &self.verdict {
             Verdict::Caught(By::Status(status)) => format!("status {status}"),
             Verdict::Caught(By::Signal(signal)) => format!("signal {signal}"),
             Verdict::Caught(By::Timeout) => "timeout".into(),
             Verdict::Survived => "SURVIVED".into(),
-            Verdict::DidNotCompile(_) => "DID NOT COMPILE".into(),
-        }
+            Verdict::DidNotCompile(_) => "does not compile".into(),
+        };
+        format!("{by:16} {:40} {}", self.check, self.mutant)
     }
 }
 
@@ -71,8 +83,8 @@ pub fn try_all(mutants: &[Mutant]) -> Vec<Tried> {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some((at, mutant)) = next(&rest) {
-                    let result = try_one(mutant, scratch.path());
-                    println!("{:40} {:12} {}", mutant.id, result.by(), result.check);
+                    let result = try_one(mutant, &scratch.path().join(at.to_string()));
+                    println!("{}", result.row());
                     tried.lock().expect("no panic").push((at, result));
                 }
             });
@@ -87,8 +99,8 @@ fn next<T>(rest: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
     rest.lock().expect("no panic").next()
 }
 
-fn try_one(mutant: &Mutant, scratch: &Path) -> Tried {
-    let log = scratch.join(format!("{}.log", mutant.id));
+fn try_one(mutant: &Mutant, folder: &Path) -> Tried {
+    let log = folder.join("log");
     let command = |library: &Path| {
         let out = File::create(&log).expect("a log");
         let program = std::env::current_exe().expect("this program");
@@ -98,11 +110,11 @@ fn try_one(mutant: &Mutant, scratch: &Path) -> Tried {
         command.stdout(out).stderr(Stdio::null());
         command
     };
-    let verdict = mutants::run(mutant, &kernels(), scratch, command, LIMIT);
-    let verdict = verdict.unwrap_or_else(|error| panic!("{}: {error}", mutant.id));
-    // A library is large.
-    let _ = fs::remove_dir_all(scratch.join(&mutant.id));
+    let verdict = mutants::run(mutant, &kernels(), folder, command, LIMIT);
+    let verdict = verdict.unwrap_or_else(|error| panic!("{mutant}: {error}"));
     let text = fs::read_to_string(&log).unwrap_or_default();
+    // A library is large.
+    let _ = fs::remove_dir_all(folder);
     let mut checks = text
         .lines()
         .filter_map(|line| line.strip_prefix(crate::battery::NEXT));
@@ -111,46 +123,4 @@ fn try_one(mutant: &Mutant, scratch: &Path) -> Tried {
         check: checks.next_back().unwrap_or_default().into(),
         verdict,
     }
-}
-
-/// Before the rows, each of which starts with a name.
-const HEAD: &str = "| mutant | file | what is wrong | caught by | check |\n|---|---|---|---|---|\n";
-
-/// The names in a table, in its order.
-pub fn names(table: &str) -> impl Iterator<Item = &str> {
-    rows(table).map(|(name, _)| name)
-}
-
-fn rows(table: &str) -> impl Iterator<Item = (&str, &str)> {
-    let rows = table.lines().filter(|line| line.starts_with("| `"));
-    rows.filter_map(|row| Some((row.split('`').nth(1)?, row)))
-}
-
-/// What became of all mutants; of those that were not tried, what an older table says.
-pub fn table(tried: &[Tried], older: &str) -> String {
-    let older: BTreeMap<&str, &str> = rows(older).collect();
-    let newer: BTreeMap<&str, String> = tried
-        .iter()
-        .map(|tried| (tried.mutant.id.as_str(), tried.row()))
-        .collect();
-    let all = all();
-    let rows = all.iter().map(|Mutant { id, .. }| {
-        let id = id.as_str();
-        let row = newer.get(id).map(String::as_str);
-        row.or_else(|| older.get(id).copied())
-            .unwrap_or_else(|| panic!("`{id}` was never tried"))
-    });
-    let rows: Vec<&str> = rows.collect();
-    let missed = ["SURVIVED", "DID NOT COMPILE"];
-    let caught = rows
-        .iter()
-        .filter(|row| !missed.iter().any(|by| row.contains(by)));
-    let caught = caught.count();
-    format!(
-        "# Kernels with one thing wrong\n\n\
-         {caught} of {} are caught. Written by backend-cuda/emulator/tests/kernel_mutants; the check is the \
-         first of its battery that failed.\n\n{HEAD}{}\n",
-        rows.len(),
-        rows.join("\n"),
-    )
 }
