@@ -3,9 +3,9 @@
 use lora_pro_core::backend::ratio_or_zero;
 use nalgebra::DMatrix;
 
-use crate::factors::{Factors, Pair};
+use crate::factors::{FactorPair, Factors};
 
-/// The factor that brings the global norm of all gradients down to `limit`:
+/// The factor that brings the global norm of all gradients down to a limit c:
 /// $`\min(1, c / \lVert g \rVert)`$.
 ///
 /// ```
@@ -14,14 +14,14 @@ use crate::factors::{Factors, Pair};
 /// assert_eq!(gradient_clip(Some(1.0), 0.5), 1.0);
 /// assert_eq!(gradient_clip(None, 4.0), 1.0);
 /// ```
-pub fn gradient_clip(limit: Option<f64>, norm: f64) -> f64 {
-    match limit {
-        Some(limit) if norm > limit => limit / norm,
+pub fn gradient_clip(c: Option<f64>, norm: f64) -> f64 {
+    match c {
+        Some(c) if norm > c => c / norm,
         _ => 1.0,
     }
 }
 
-/// The factor on the update of both factors that keeps it in the trust region:
+/// The factor on the update of both factors that keeps it in the trust region of size c:
 /// ```math
 /// \min\left(1, \frac{c}{\lVert \Delta F \rVert / \lVert F \rVert}\right)
 /// ```
@@ -29,23 +29,23 @@ pub fn gradient_clip(limit: Option<f64>, norm: f64) -> f64 {
 /// zero or still small, and must grow freely. Both updates are scaled alike: E keeps its direction.
 ///
 /// ```
-/// use lora_pro_reference::{clip::update_clip, factors::{Factors, Pair}};
+/// use lora_pro_reference::{clip::update_clip, factors::{FactorPair, Factors}};
 /// use nalgebra::dmatrix;
 /// let factors = Factors { b: dmatrix![0.0], a: dmatrix![4.0], s: 1.0 };
-/// let update = Pair { a: dmatrix![2.0], b: dmatrix![9.0] };
+/// let update = FactorPair { a: dmatrix![2.0], b: dmatrix![9.0] };
 /// assert_eq!(update_clip(Some(0.25), &factors, &update), 0.5);
 /// assert_eq!(update_clip(Some(0.75), &factors, &update), 1.0);
 /// ```
-pub fn update_clip(limit: Option<f64>, factors: &Factors, update: &Pair) -> f64 {
-    let size =
+pub fn update_clip(c: Option<f64>, factors: &Factors, update: &FactorPair) -> f64 {
+    let relative =
         |update: &DMatrix<f64>, factor: &DMatrix<f64>| ratio_or_zero(update.norm(), factor.norm());
     let moved = if factors.a.norm() >= factors.b.norm() {
-        size(&update.a, &factors.a)
+        relative(&update.a, &factors.a)
     } else {
-        size(&update.b, &factors.b)
+        relative(&update.b, &factors.b)
     };
-    match limit {
-        Some(limit) if moved > limit => limit / moved,
+    match c {
+        Some(c) if moved > c => c / moved,
         _ => 1.0,
     }
 }

@@ -1,5 +1,6 @@
-//! The inverse of a Gram matrix, in the one place where anything is added to it or cut from it.
+//! Damped inverses of the Gram matrices. All regularisation happens in this file.
 
+use lora_pro_core::backend::NULL_EIGENVALUE;
 use lora_pro_core::{Damping, Error};
 use nalgebra::DMatrix;
 
@@ -14,13 +15,13 @@ pub struct Grams {
     /// $`S_A = A A^\top`$.
     pub sa: DMatrix<f64>,
     /// $`S_B^+`$, damped.
-    pub sb_inverse: Inverse,
+    pub sb_inverse: InverseRoot,
     /// $`S_A^+`$, damped.
-    pub sa_inverse: Inverse,
+    pub sa_inverse: InverseRoot,
 }
 
 impl Grams {
-    /// Of an adapter's factors.
+    /// The Gram matrices of `factors` and their damped inverses.
     ///
     /// # Errors
     /// As [`damped_inverse`].
@@ -40,42 +41,42 @@ impl Grams {
 /// $`B R`$ has orthonormal columns, so multiplying by R twice loses the condition number of B in
 /// accuracy, where multiplying by $`S^+`$ once would lose its square.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Inverse {
+pub struct InverseRoot {
     /// R, r x r.
     pub root: DMatrix<f64>,
 }
 
-impl Inverse {
+impl InverseRoot {
     /// $`S^+ y`$ for y of r rows.
     ///
     /// ```
-    /// use lora_pro_reference::damping::Inverse;
+    /// use lora_pro_reference::damping::InverseRoot;
     /// use nalgebra::dmatrix;
-    /// let inverse = Inverse { root: dmatrix![3.0] };
-    /// assert_eq!(inverse.times(&dmatrix![1.0, 2.0]), dmatrix![9.0, 18.0]);
+    /// let inverse = InverseRoot { root: dmatrix![3.0] };
+    /// assert_eq!(inverse.apply(&dmatrix![1.0, 2.0]), dmatrix![9.0, 18.0]);
     /// ```
-    pub fn times(&self, y: &DMatrix<f64>) -> DMatrix<f64> {
+    pub fn apply(&self, y: &DMatrix<f64>) -> DMatrix<f64> {
         &self.root * (self.root.transpose() * y)
     }
 
     /// $`y\, S^+`$ for y of r columns.
     ///
     /// ```
-    /// use lora_pro_reference::damping::Inverse;
+    /// use lora_pro_reference::damping::InverseRoot;
     /// use nalgebra::dmatrix;
-    /// let inverse = Inverse { root: dmatrix![3.0] };
-    /// assert_eq!(inverse.times_left(&dmatrix![1.0; 2.0]), dmatrix![9.0; 18.0]);
+    /// let inverse = InverseRoot { root: dmatrix![3.0] };
+    /// assert_eq!(inverse.apply_right(&dmatrix![1.0; 2.0]), dmatrix![9.0; 18.0]);
     /// ```
-    pub fn times_left(&self, y: &DMatrix<f64>) -> DMatrix<f64> {
+    pub fn apply_right(&self, y: &DMatrix<f64>) -> DMatrix<f64> {
         (y * &self.root) * self.root.transpose()
     }
 
     /// $`S^+`$ itself.
     ///
     /// ```
-    /// use lora_pro_reference::damping::Inverse;
+    /// use lora_pro_reference::damping::InverseRoot;
     /// use nalgebra::dmatrix;
-    /// assert_eq!(Inverse { root: dmatrix![3.0] }.matrix(), dmatrix![9.0]);
+    /// assert_eq!(InverseRoot { root: dmatrix![3.0] }.matrix(), dmatrix![9.0]);
     /// ```
     pub fn matrix(&self) -> DMatrix<f64> {
         &self.root * self.root.transpose()
@@ -90,15 +91,15 @@ impl Inverse {
 ///
 /// | damping | f |
 /// |---|---|
-/// | `None` | $`1/\lambda`$, 0 where rounding leaves no digit: $`\lambda \le 100\, k \varepsilon \lambda_\mathrm{max}`$ |
+/// | `None` | $`1/\lambda`$, 0 for $`\lambda \le 100\, k \varepsilon \lambda_\mathrm{max}`$ ([`NULL_EIGENVALUE`]) |
 /// | `Absolute(d)` | $`1/(\lambda + d)`$ |
 /// | `Relative(c)` | $`1/(\lambda + c \lambda_\mathrm{max})`$, 0 where $`S = 0`$ |
 /// | `Cutoff(c)` | $`1/\lambda`$, 0 for $`\lambda \le c \lambda_\mathrm{max}`$ |
 ///
 /// `k` is the number of products summed in each entry of S (m for S_B, n for S_A): rounding moves
-/// each eigenvalue by up to $`k \varepsilon \lambda_\mathrm{max}`$. An eigenvalue that is no larger than
-/// a hundred times that has less than two digits, and its inverse would make E longer than g. So
-/// S = 0 has the pseudo-inverse 0 and the first step, where B = 0, needs no case of its own (law 11).
+/// each eigenvalue by up to $`k \varepsilon \lambda_\mathrm{max}`$. An eigenvalue up to a hundred times
+/// that has less than two digits, and its inverse would make E longer than g. S = 0 has the
+/// pseudo-inverse 0, so the first step, where B = 0, needs no case of its own (law 11).
 ///
 /// # Errors
 /// As [`symmetric_eigen`].
@@ -114,17 +115,19 @@ impl Inverse {
 /// assert_eq!(damped_inverse(&s, Damping::Relative(0.25), 2)?.matrix(), shifted);
 /// # Ok::<(), lora_pro_core::Error>(())
 /// ```
-pub fn damped_inverse(s: &DMatrix<f64>, damping: Damping, k: usize) -> Result<Inverse, Error> {
+pub fn damped_inverse(s: &DMatrix<f64>, damping: Damping, k: usize) -> Result<InverseRoot, Error> {
     let eigen = symmetric_eigen(s)?;
     let largest = eigen.values.max().max(0.0);
-    let cut = |share: f64| move |l: f64| if l <= share * largest { 0.0 } else { 1.0 / l };
+    let cut = |c: f64| move |l: f64| if l <= c * largest { 0.0 } else { 1.0 / l };
     let shift = |d: f64| move |l: f64| if l + d <= 0.0 { 0.0 } else { 1.0 / (l + d) };
     let inverted = match damping {
-        Damping::None => eigen.values.map(cut(100.0 * k as f64 * f64::EPSILON)),
+        Damping::None => eigen
+            .values
+            .map(cut(NULL_EIGENVALUE * k as f64 * f64::EPSILON)),
         Damping::Absolute(d) => eigen.values.map(shift(d)),
         Damping::Relative(c) => eigen.values.map(shift(c * largest)),
         Damping::Cutoff(c) => eigen.values.map(cut(c)),
     };
     let root = eigen.vectors * DMatrix::from_diagonal(&inverted.map(f64::sqrt));
-    Ok(Inverse { root })
+    Ok(InverseRoot { root })
 }

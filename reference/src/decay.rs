@@ -10,7 +10,7 @@ pub struct Decay {
     /// For B.
     pub b: f64,
     /// For W0.
-    pub base: f64,
+    pub w0: f64,
 }
 
 /// Decay w at the learning rates of A and B ($`\eta_A = \eta`$, $`\eta_B = \eta \cdot`$ `lr_ratio`):
@@ -21,26 +21,31 @@ pub struct Decay {
 /// - W0 times $`1 - \eta w`$ where `decay_base` asks for it, else 1.
 ///
 /// ```
-/// use lora_pro_core::{Hyper, Method, Preset};
+/// use lora_pro_core::{Method, Preset};
 /// use lora_pro_reference::decay::decay;
 /// let hyper = Preset::Paper.hyper().method(Method::Full).weight_decay(0.75);
 /// assert_eq!(decay(&hyper, 1.0).a, 0.5);
-/// assert_eq!(decay(&hyper, 1.0).base, 1.0);
+/// assert_eq!(decay(&hyper, 1.0).w0, 1.0);
+/// assert_eq!(decay(&hyper.decay_base(true), 1.0).w0, 0.25);
 /// ```
 pub fn decay(hyper: &Hyper, lr: f64) -> Decay {
-    let whole = 1.0 - lr * hyper.weight_decay;
-    let base = if hyper.decay_base { whole } else { 1.0 };
+    let one_minus_lr_w = 1.0 - lr * hyper.weight_decay;
+    let w0 = if hyper.decay_base {
+        one_minus_lr_w
+    } else {
+        1.0
+    };
     match hyper.method {
         Method::Full | Method::Factored => Decay {
-            a: whole.sqrt(),
-            b: whole.sqrt(),
-            base,
+            a: one_minus_lr_w.sqrt(),
+            b: one_minus_lr_w.sqrt(),
+            w0,
         },
         // SGD has no decay: w is 0 there.
         Method::Lora | Method::Sgd | Method::Efficient => Decay {
-            a: whole,
+            a: one_minus_lr_w,
             b: 1.0 - lr * hyper.lr_ratio * hyper.weight_decay,
-            base,
+            w0,
         },
     }
 }

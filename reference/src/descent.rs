@@ -1,7 +1,7 @@
 //! The adjusted step never raises the loss, to first order.
 
 use crate::closed_form::Split;
-use crate::factors::Pair;
+use crate::factors::FactorPair;
 
 /// The first-order decrease of the loss per unit of learning rate:
 /// ```math
@@ -11,12 +11,12 @@ use crate::factors::Pair;
 /// paper, theorem 2.2; law 4.
 ///
 /// ```
-/// use lora_pro_reference::{closed_form::Split, descent::decrease, factors::Pair};
+/// use lora_pro_reference::{closed_form::Split, descent::decrease, factors::FactorPair};
 /// use nalgebra::dmatrix;
-/// let gradients = Pair { a: dmatrix![1.0, 2.0], b: dmatrix![3.0; 4.0] };
+/// let gradients = FactorPair { a: dmatrix![1.0, 2.0], b: dmatrix![3.0; 4.0] };
 /// let split = Split { u: dmatrix![1.0, 1.0], v: dmatrix![0.0; 2.0] };
 /// assert_eq!(decrease(&gradients, &split), 11.0);
 /// ```
-pub fn decrease(gradients: &Pair, split: &Split) -> f64 {
+pub fn decrease(gradients: &FactorPair, split: &Split) -> f64 {
     gradients.a.dot(&split.u) + gradients.b.dot(&split.v)
 }

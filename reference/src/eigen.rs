@@ -3,13 +3,13 @@
 use lora_pro_core::Error;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
-/// Sweeps of the QR iteration after which it is given up. It needs a few per eigenvalue.
+/// Iteration limit of the QR algorithm, which needs two or three per eigenvalue.
 const ITERATION_LIMIT: usize = 10_000;
 
-/// `S = Q diag(values) Q'` of a symmetric matrix.
+/// $`S = Q \,\mathrm{diag}(\lambda)\, Q^\top`$ of a symmetric r x r matrix.
 #[derive(Clone, Debug)]
 pub struct Eigen {
-    /// The eigenvalues, in no particular order.
+    /// The eigenvalues $`\lambda`$, in no particular order.
     pub values: DVector<f64>,
     /// Q: orthogonal, one eigenvector per column.
     pub vectors: DMatrix<f64>,

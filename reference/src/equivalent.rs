@@ -2,9 +2,8 @@
 
 use nalgebra::DMatrix;
 
-use crate::closed_form::Split;
 use crate::damping::Grams;
-use crate::factors::{Factors, Pair};
+use crate::factors::{FactorPair, Factors};
 
 /// A step $`-\eta\,(\mathrm{d}A, \mathrm{d}B)`$ on the factors moves W, to first order, by
 /// $`-\eta E`$ with the m x n matrix
@@ -14,31 +13,17 @@ use crate::factors::{Factors, Pair};
 /// Source: paper, definition 1.
 ///
 /// ```
-/// use lora_pro_reference::{equivalent::equivalent_gradient, factors::{Factors, Pair}};
+/// use lora_pro_reference::{equivalent::equivalent_gradient, factors::{Factors, FactorPair}};
 /// use nalgebra::dmatrix;
 /// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![0.0, 1.0], s: 2.0 };
-/// let pair = Pair { a: dmatrix![3.0, 0.0], b: dmatrix![0.0; 5.0] };
+/// let pair = FactorPair { a: dmatrix![3.0, 0.0], b: dmatrix![0.0; 5.0] };
 /// assert_eq!(equivalent_gradient(&factors, &pair), dmatrix![6.0, 0.0; 0.0, 10.0]);
 /// ```
-pub fn equivalent_gradient(factors: &Factors, pair: &Pair) -> DMatrix<f64> {
+pub fn equivalent_gradient(factors: &Factors, pair: &FactorPair) -> DMatrix<f64> {
     (&factors.b * &pair.a + &pair.b * &factors.a) * factors.s
 }
 
-/// The equivalent gradient of the closed form, m x n: $`E = s\,(B U + V A)`$, since
-/// $`B X A - B X A`$ cancels. Source: law 3.
-///
-/// ```
-/// use lora_pro_reference::{closed_form::Split, equivalent::of_split, factors::Factors};
-/// use nalgebra::dmatrix;
-/// let factors = Factors { b: dmatrix![1.0; 0.0], a: dmatrix![0.0, 1.0], s: 2.0 };
-/// let split = Split { u: dmatrix![3.0, 0.0], v: dmatrix![0.0; 5.0] };
-/// assert_eq!(of_split(&factors, &split), dmatrix![6.0, 0.0; 0.0, 10.0]);
-/// ```
-pub fn of_split(factors: &Factors, split: &Split) -> DMatrix<f64> {
-    (&factors.b * &split.u + &split.v * &factors.a) * factors.s
-}
-
-/// The same E from the full gradient g (m x n), which the closed form never sees:
+/// The best E, from the full gradient g (m x n), which the closed form never sees:
 /// ```math
 /// E = P_B\, g + g P_A - P_B\, g P_A , \qquad
 /// P_B = B S_B^+ B^\top , \; P_A = A^\top S_A^+ A

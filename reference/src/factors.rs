@@ -13,19 +13,19 @@ pub struct Factors {
     pub s: f64,
 }
 
-/// One matrix for each factor: gradients (gA, gB), adjusted gradients (dA, dB), updates.
+/// One matrix of the shape of each factor: gradients (gA, gB), adjusted gradients (dA, dB), updates.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pair {
-    /// The one that belongs to A, r x n.
+pub struct FactorPair {
+    /// Of A's shape, r x n.
     pub a: DMatrix<f64>,
-    /// The one that belongs to B, m x r.
+    /// Of B's shape, m x r.
     pub b: DMatrix<f64>,
 }
 
-impl Pair {
+impl FactorPair {
     /// Both matrices times a number.
-    pub fn scaled(&self, factor: f64) -> Pair {
-        Pair {
+    pub fn scaled(&self, factor: f64) -> FactorPair {
+        FactorPair {
             a: &self.a * factor,
             b: &self.b * factor,
         }
@@ -46,8 +46,8 @@ impl Pair {
 /// assert_eq!(gradients.a, dmatrix![2.0, 4.0]);
 /// assert_eq!(gradients.b, dmatrix![6.0; 0.0]);
 /// ```
-pub fn factor_gradients(factors: &Factors, g: &DMatrix<f64>) -> Pair {
-    Pair {
+pub fn factor_gradients(factors: &Factors, g: &DMatrix<f64>) -> FactorPair {
+    FactorPair {
         a: factors.b.transpose() * g * factors.s,
         b: g * factors.a.transpose() * factors.s,
     }

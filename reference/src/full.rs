@@ -1,63 +1,66 @@
 //! The full mode: Adam in the m x n space of W, on the equivalent gradient.
 
-use lora_pro_core::{DType, Hyper};
-use nalgebra::DMatrix;
+use lora_pro_core::Error;
 
-use crate::adamw::{Moments, adam_with_square};
+use crate::adamw::adam_with_square;
+use crate::closed_form::split;
+use crate::damping::Grams;
+use crate::direction::closed_form_for_full_gradient;
+use crate::factors::{FactorPair, Factors};
+use crate::state::{Moments, OptimizerState};
+use crate::update::{StepOutcome, StepParams, Update};
 
-/// How E is squared into the second moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Square {
-    /// As it is.
-    #[default]
-    Exact,
-    /// A quirk of the public code: from the second step on, E is rounded to bf16 first. Only for
-    /// replaying what that code computed.
-    Bf16FromSecondStep,
-}
-
-impl Square {
-    /// E . E, m x n.
-    ///
-    /// ```
-    /// use lora_pro_reference::full::Square;
-    /// use nalgebra::dmatrix;
-    /// let e = dmatrix![1.001];
-    /// assert_eq!(Square::Exact.of(&e, 2)[0], 1.001 * 1.001);
-    /// assert_eq!(Square::Bf16FromSecondStep.of(&e, 2)[0], 1.0);
-    /// assert_eq!(Square::Bf16FromSecondStep.of(&e, 1)[0], 1.001 * 1.001);
-    /// ```
-    pub fn of(self, e: &DMatrix<f64>, t: u64) -> DMatrix<f64> {
-        match self {
-            Square::Bf16FromSecondStep if t > 1 => e.map(|x| DType::Bf16.round(x).powi(2)),
-            _ => e.component_mul(e),
-        }
-    }
-}
-
-/// Adam on E, m x n: returns the new moments and N, which takes the place of g:
-/// ```math
-/// M \leftarrow \beta_1 M + (1-\beta_1) E , \quad
-/// V_2 \leftarrow \beta_2 V_2 + (1-\beta_2)\, E \odot E , \quad
-/// N = \frac{M / (1-\beta_1^t)}{\sqrt{V_2 / (1-\beta_2^t)} + \varepsilon}
+/// One step of the full mode from the gradients (gA, gB). State 2 m n.
+/// ```text
+/// E        = closed_form(gA, gB).E
+/// M        = beta1 M + (1 - beta1) E
+/// V2       = beta2 V2 + (1 - beta2) E . E
+/// N        = (M / (1 - beta1^t)) / (sqrt(V2 / (1 - beta2^t)) + eps)
+/// (DA, DB) = closed_form(s B'N, s N A')
 /// ```
-/// Then $`g_A \leftarrow s B^\top N`$, $`g_B \leftarrow s N A^\top`$, and the closed form again.
-/// State 2 m n. Source: paper, algorithm 1; law 12.
+/// Source: paper, algorithm 1; law 12.
+///
+/// # Errors
+/// As [`Grams::of`].
 ///
 /// ```
-/// use lora_pro_core::Preset;
-/// use lora_pro_reference::{adamw::Moments, full::{normalized, Square}};
+/// use lora_pro_core::{Damping, Method, Preset};
+/// use lora_pro_reference::factors::{Factors, factor_gradients};
+/// use lora_pro_reference::{full, state::Moments, update::StepParams};
 /// use nalgebra::dmatrix;
-/// let zero = Moments { first: dmatrix![0.0, 0.0], second: dmatrix![0.0, 0.0], largest: None };
-/// let (_, n) = normalized(&Preset::Paper.hyper(), &zero, &dmatrix![5.0, -0.1], 1, Square::Exact);
-/// assert!((n[0] - 1.0).abs() < 1e-6 && (n[1] + 1.0).abs() < 1e-6);
+/// let hyper = Preset::Paper.hyper().method(Method::Full).damping(Damping::None);
+/// let params = StepParams { hyper: &hyper, lr: 0.5, t: 1, quirk: Default::default() };
+/// let factors = Factors { b: dmatrix![0.0; 0.0], a: dmatrix![1.0], s: 1.0 };
+/// let zero = dmatrix![0.0; 0.0];
+/// let old = Moments { first: zero.clone(), second: zero, largest: None };
+/// let gradients = factor_gradients(&factors, &dmatrix![-4.0; 0.1]);
+/// let new = full::step(&params, &factors, &gradients, &old)?.update.factors;
+/// // W moves by lr against the sign of g, as full fine-tuning's would.
+/// assert!((&new.b * &new.a - dmatrix![0.5; -0.5]).norm() < 1e-7);
+/// # Ok::<(), lora_pro_core::Error>(())
 /// ```
-pub fn normalized(
-    hyper: &Hyper,
+pub fn step(
+    params: &StepParams<'_>,
+    factors: &Factors,
+    gradients: &FactorPair,
     old: &Moments,
-    e: &DMatrix<f64>,
-    t: u64,
-    square: Square,
-) -> (Moments, DMatrix<f64>) {
-    adam_with_square(hyper, old, e, &square.of(e, t), t)
+) -> Result<StepOutcome, Error> {
+    let StepParams {
+        hyper, t, quirk, ..
+    } = *params;
+    // SA^+, SB^+, damped
+    let grams = Grams::of(factors, hyper.damping)?;
+    // E = closed_form(gA, gB).E = s (B U + V A)
+    let e = split(factors, &grams, gradients).equivalent_gradient(factors);
+    // M, V2, N of E
+    let (moments, n) = adam_with_square(hyper, old, &e, &quirk.square(&e, t), t);
+    // (DA, DB) = closed_form(s B'N, s N A')
+    let direction = closed_form_for_full_gradient(hyper, factors, &grams, &n)?;
+    // UA, UB = lr DA, lr lr_ratio DB, clipped;  A = decay_A A - UA,  B = decay_B B - UB
+    let update = Update::along(params, factors, &direction);
+    Ok(StepOutcome {
+        update,
+        state: OptimizerState::Full(moments),
+        equivalent_norm: e.norm(),
+    })
 }

@@ -1,12 +1,13 @@
 //! The three choices of X, r x r. E is the same for each (law 3); the factors' path is not.
 
+use lora_pro_core::backend::NULL_EIGENVALUE;
 use lora_pro_core::{Error, XChoice};
 use nalgebra::DMatrix;
 
 use crate::closed_form::Split;
 use crate::damping::Grams;
 use crate::eigen::symmetric_eigen;
-use crate::factors::{Factors, Pair};
+use crate::factors::{FactorPair, Factors};
 
 /// The chosen X: [`sylvester`], [`symmetric`] or 0, r x r.
 ///
@@ -33,7 +34,7 @@ pub fn choose(
     choice: XChoice,
     factors: &Factors,
     grams: &Grams,
-    gradients: &Pair,
+    gradients: &FactorPair,
     split: &Split,
 ) -> Result<DMatrix<f64>, Error> {
     match choice {
@@ -51,8 +52,10 @@ pub fn choose(
 /// ```math
 /// X = Q_b \left[ \frac{(Q_b^\top C Q_a)_{ij}}{b_i + a_j} \right] Q_a^\top
 /// ```
-/// Where rounding leaves less than two digits of $`b_i + a_j`$ it counts as 0; then so is the
-/// numerator, and the entry is 0: the solution of least norm. The Gram matrices are not damped here. Source: paper, theorem 2.3; laws 5, 6, 15.
+/// Where $`b_i + a_j \le 100\, r \varepsilon\, (\lambda_\mathrm{max}(S_B) + \lambda_\mathrm{max}(S_A))`$
+/// ([`NULL_EIGENVALUE`]) both directions are null. The equation is then consistent only for a zero
+/// entry of the numerator, and X takes the solution of least norm, 0. The Gram matrices are not
+/// damped here. Source: paper, theorem 2.3; laws 5, 6, 15.
 ///
 /// # Errors
 /// As [`symmetric_eigen`].
@@ -70,11 +73,12 @@ pub fn sylvester(
     c: &DMatrix<f64>,
 ) -> Result<DMatrix<f64>, Error> {
     let (eb, ea) = (symmetric_eigen(sb)?, symmetric_eigen(sa)?);
-    let rounding = 100.0 * sb.nrows() as f64 * f64::EPSILON * (eb.values.max() + ea.values.max());
+    let largest = eb.values.max() + ea.values.max();
+    let null_threshold = NULL_EIGENVALUE * sb.nrows() as f64 * f64::EPSILON * largest;
     let rotated = eb.vectors.transpose() * c * &ea.vectors;
     let divided = DMatrix::from_fn(rotated.nrows(), rotated.ncols(), |i, j| {
         let sum = eb.values[i] + ea.values[j];
-        if sum <= rounding {
+        if sum <= null_threshold {
             0.0
         } else {
             rotated[(i, j)] / sum
@@ -99,6 +103,6 @@ pub fn sylvester(
 pub fn symmetric(factors: &Factors, grams: &Grams, grad_b: &DMatrix<f64>) -> DMatrix<f64> {
     let inner = grams
         .sa_inverse
-        .times_left(&(factors.b.transpose() * grad_b));
-    grams.sb_inverse.times(&inner) * (-0.5 / (factors.s * factors.s))
+        .apply_right(&(factors.b.transpose() * grad_b));
+    grams.sb_inverse.apply(&inner) * (-0.5 / (factors.s * factors.s))
 }

@@ -36,13 +36,17 @@ pub use crate::state::{
 };
 pub use rejection::{FirstNonFinite, Rejection, find_non_finite, reject};
 
-/// An eigenvalue of an r x r Gram matrix, or a sum of two of them, counts as zero up to this times
-/// `r f64::EPSILON` times the largest.
+/// Eigenvalues of Gram matrices count as zero up to this many of their rounding errors.
 ///
-/// Rounding alone gives an eigenvalue an error of some `r f64::EPSILON` of the largest; one that is
-/// below a hundred of these errors keeps less than two digits, and dividing by it amplifies noise.
-/// Every implementation takes the same number, so that all agree on the rank of a rank-deficient
-/// factor.
+/// - Where a Gram matrix is inverted without damping ([`crate::Damping::None`]): up to this times
+///   `k f64::EPSILON` times its largest eigenvalue. k is the number of products summed in each of
+///   its entries: m for SB, n for SA.
+/// - Where the Sylvester equation is solved: sums of an eigenvalue of SB and one of SA, up to this
+///   times `r f64::EPSILON` times the sum of the two largest.
+///
+/// Rounding moves an eigenvalue by up to `k f64::EPSILON` times the largest one. What is below a
+/// hundred of these errors has less than two digits, and dividing by it amplifies noise. Every
+/// implementation takes the same number, so that all agree on the rank of a rank-deficient factor.
 pub const NULL_EIGENVALUE: f64 = 100.0;
 
 /// How far a backend promises to repeat itself.

@@ -16,6 +16,14 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// The rejection of a step whose gradients have an entry that is not finite.
+    pub fn of_gradient(error: Error) -> Self {
+        Rejection {
+            error,
+            of_gradient: true,
+        }
+    }
+
     /// The error; or, where a gradient is not finite and such steps are to be skipped, the report of a
     /// step that changed nothing.
     pub fn into_outcome(self, control: &Control) -> Result<StepReport, Error> {
@@ -56,10 +64,7 @@ pub fn reject(
     find: &mut FirstNonFinite<'_>,
 ) -> Rejection {
     if let Some(error) = gradients(slots, io, find) {
-        return Rejection {
-            error,
-            of_gradient: true,
-        };
+        return Rejection::of_gradient(error);
     }
     let overflow = || {
         let subject = format!("{subject}: a Gram matrix");
