@@ -7,7 +7,7 @@ use lora_pro_core::{
     AdapterIo, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method,
     MomentDType, Optimizer, Preset, Rounding, Scale, StepReport, TensorFile,
 };
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 use lora_pro_reference::storage::host;
 
 use crate::sample::CaseSpec;
@@ -190,7 +190,7 @@ pub fn name(spec: &CaseSpec) -> String {
 }
 
 /// Gradients in memory of their storage type.
-pub fn in_memory(pair: &Pair, dtype: DType) -> (HostTensor, HostTensor) {
+pub fn in_memory(pair: &FactorPair, dtype: DType) -> (HostTensor, HostTensor) {
     (host(&pair.a, dtype), host(&pair.b, dtype))
 }
 

@@ -21,8 +21,9 @@ use lora_pro_core::{
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::clip::gradient_clip;
-use lora_pro_reference::factors::{Factors, Pair};
-use lora_pro_reference::storage::{load_memory, load_moments, matrix, with_master};
+use lora_pro_reference::factors::{FactorPair, Factors};
+use lora_pro_reference::moments::{load_moments, load_state};
+use lora_pro_reference::storage::{matrix, read_through_master};
 use nalgebra::DMatrix;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -354,7 +355,7 @@ fn explain(
     let slot = &reference.optimizer.adapters()[0];
     let dtype = case.adapter.dtype;
     let read = |tensor: &HostTensor, master| {
-        with_master(matrix(&tensor.view()), &slot.state, master, dtype)
+        read_through_master(matrix(&tensor.view()), &slot.state, master, dtype)
     };
     let factors = Factors {
         b: read(&reference.member.b, StateKind::Master(Factor::B))?,
@@ -370,15 +371,15 @@ fn explain(
         storage: dtype,
         t,
         factors: &factors,
-        gradients: &Pair { a, b }.scaled(clip),
-        memory: &load_memory(&slot.state)?,
+        gradients: &FactorPair { a, b }.scaled(clip),
+        memory: &load_state(&slot.hyper, &slot.state)?,
     };
     let Some(pair) = noise(&known)? else {
         return Ok(None);
     };
     let param = match (&reference.param, reference.optimizer.params().first()) {
         (Some(value), Some(slot)) => {
-            let old = load_moments(&slot.state, StateKind::Param)?;
+            let old = load_moments(&slot.state, StateKind::Param, slot.hyper.amsgrad)?;
             let value = matrix(&value.view());
             Some(param_noise(&known, &old, &value, &(param * clip)))
         }

@@ -18,7 +18,7 @@ use lora_pro_core::{DType, Damping, Error, Method, XChoice};
 use lora_pro_reference::closed_form::{adjusted, split};
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::equivalent_gradient;
-use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::factors::{FactorPair, Factors};
 use lora_pro_reference::x::choose;
 use nalgebra::DMatrix;
 
@@ -54,7 +54,7 @@ impl Expected {
     /// Of an adapter, its gradients, X and damping.
     pub(crate) fn of(
         factors: &Factors,
-        gradients: &Pair,
+        gradients: &FactorPair,
         x: XChoice,
         damping: Damping,
     ) -> Result<Self, Error> {
@@ -66,7 +66,7 @@ impl Expected {
         // Parts cancel: what is left of them may be nothing but rounding, and is not asked for.
         let floor =
             |whole: &DMatrix<f64>, part: &DMatrix<f64>| whole.norm().max(NOTHING * part.norm());
-        let unprojected = grams.sa_inverse.times_left(&gradients.b) / (factors.s * factors.s);
+        let unprojected = grams.sa_inverse.apply_right(&gradients.b) / (factors.s * factors.s);
         Ok(Expected {
             lengths: [floor(&right.a, &parts.u), floor(&right.b, &unprojected)],
             entry: right.a.amax().max(right.b.amax()),
@@ -118,13 +118,13 @@ impl Probe {
     }
 
     /// (dA, dB) from how far each factor moved in units of lr.
-    pub(crate) fn read(&self, factors: &Factors, moved: &Pair) -> Pair {
+    pub(crate) fn read(&self, factors: &Factors, moved: &FactorPair) -> FactorPair {
         let eps = self.eps;
         match self.method {
             Method::Lora | Method::Sgd => moved.clone(),
             Method::Efficient => {
                 let undone = |n: &DMatrix<f64>| n.map(|n| eps * n / (1.0 - n.abs()));
-                Pair {
+                FactorPair {
                     a: undone(&moved.a),
                     b: undone(&moved.b),
                 }

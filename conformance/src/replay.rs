@@ -8,7 +8,7 @@ use lora_pro_core::{
     encode_tensors, write_atomically,
 };
 use lora_pro_reference::factors::{Factors, factor_gradients};
-use lora_pro_reference::storage::{finite, host, matrix};
+use lora_pro_reference::storage::{host, matrix, read_finite};
 
 use crate::case::{Case, Pair};
 
@@ -160,7 +160,7 @@ fn relative_distance(x: MatRef<'_>, reference: MatRef<'_>) -> f64 {
 
 fn check(pair: &Pair, t: usize) -> Result<(), Error> {
     let subject = format!("after step {t}");
-    finite(&pair.a.view(), &subject, "A")?;
-    finite(&pair.b.view(), &subject, "B")?;
+    read_finite(&pair.a.view(), &subject, "A")?;
+    read_finite(&pair.b.view(), &subject, "B")?;
     Ok(())
 }

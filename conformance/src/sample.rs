@@ -2,7 +2,7 @@
 //! failure shrinks to something that a person can read.
 
 use lora_pro_core::DType;
-use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
+use lora_pro_reference::factors::{FactorPair, Factors, factor_gradients};
 use nalgebra::{DMatrix, DVector};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -249,7 +249,7 @@ impl CaseSpec {
     }
 
     /// The gradients of given factors in step t.
-    pub fn gradients(&self, factors: &Factors, t: u64) -> Pair {
+    pub fn gradients(&self, factors: &Factors, t: u64) -> FactorPair {
         rounded_pair(
             self.dtype,
             &factor_gradients(factors, &self.full_gradient(t)),
@@ -263,8 +263,8 @@ pub fn rounded(dtype: DType, values: &DMatrix<f64>) -> DMatrix<f64> {
 }
 
 /// [`rounded`] for both matrices of a pair.
-pub fn rounded_pair(dtype: DType, pair: &Pair) -> Pair {
-    Pair {
+pub fn rounded_pair(dtype: DType, pair: &FactorPair) -> FactorPair {
+    FactorPair {
         a: rounded(dtype, &pair.a),
         b: rounded(dtype, &pair.b),
     }

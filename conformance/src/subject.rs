@@ -7,7 +7,7 @@ use lora_pro_core::{
     AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, Config, DType, Damping, Error,
     HostTensor, Hyper, Method, Optimizer, Preset, Scale, StepReport, TensorFile, XChoice,
 };
-use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::factors::{FactorPair, Factors};
 use lora_pro_reference::storage::{self, matrix};
 use nalgebra::DMatrix;
 
@@ -70,10 +70,10 @@ impl Subject {
     pub fn adjusted(
         &self,
         factors: &Factors,
-        gradients: &Pair,
+        gradients: &FactorPair,
         method: Method,
         x: XChoice,
-    ) -> Result<Pair, Error> {
+    ) -> Result<FactorPair, Error> {
         self.adjusted_with(factors, gradients, method, x, Damping::None)
     }
 
@@ -81,11 +81,11 @@ impl Subject {
     pub fn adjusted_with(
         &self,
         factors: &Factors,
-        gradients: &Pair,
+        gradients: &FactorPair,
         method: Method,
         x: XChoice,
         damping: Damping,
-    ) -> Result<Pair, Error> {
+    ) -> Result<FactorPair, Error> {
         let expected = probe::Expected::of(factors, gradients, x, damping)?;
         let probe = probe::Probe::new(method, self.dtype, factors, &expected);
         let hyper = exact(method)
@@ -97,7 +97,7 @@ impl Subject {
         let start = run.factors();
         run.step(gradients)?;
         let end = run.factors();
-        let moved = Pair {
+        let moved = FactorPair {
             a: (start.a - end.a) / probe.lr,
             b: (start.b - end.b) / probe.lr,
         };
@@ -199,7 +199,7 @@ impl Run {
     }
 
     /// One step of all adapters with these gradients.
-    pub fn step_all(&mut self, gradients: &[Pair]) -> Result<StepReport, Error> {
+    pub fn step_all(&mut self, gradients: &[FactorPair]) -> Result<StepReport, Error> {
         let gradients: Vec<_> = gradients
             .iter()
             .map(|pair| (self.subject.host(&pair.a), self.subject.host(&pair.b)))
@@ -217,7 +217,7 @@ impl Run {
     }
 
     /// One step of the first adapter.
-    pub fn step(&mut self, gradients: &Pair) -> Result<StepReport, Error> {
+    pub fn step(&mut self, gradients: &FactorPair) -> Result<StepReport, Error> {
         self.step_all(std::slice::from_ref(gradients))
     }
 

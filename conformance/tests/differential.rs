@@ -7,7 +7,7 @@ use lora_pro_conformance::wild::cases;
 use lora_pro_core::backend::AdapterSlot;
 use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, XChoice};
 use lora_pro_cpu::{CpuBackend, Options, Path};
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as Runs, TestRng, TestRunner};
@@ -90,7 +90,7 @@ fn rounding_passes() {
 }
 
 /// A pair with noise of one or two units in the last place, up or down.
-fn noisy(pair: &Pair, dtype: DType) -> Pair {
+fn noisy(pair: &FactorPair, dtype: DType) -> FactorPair {
     let noisy = |x: &Matrix| {
         let cols = x.ncols();
         x.map_with_location(|i, j, x| {
@@ -99,7 +99,7 @@ fn noisy(pair: &Pair, dtype: DType) -> Pair {
             dtype.round(x * (1.0 + noise))
         })
     };
-    Pair {
+    FactorPair {
         a: noisy(&pair.a),
         b: noisy(&pair.b),
     }
@@ -190,8 +190,8 @@ fn with(slots: &[AdapterSlot], id: usize, change: impl Fn(&mut Hyper)) -> Hyper 
     hyper
 }
 
-fn a_times(pair: &Pair, scale: f64, factor: f64) -> Pair {
-    Pair {
+fn a_times(pair: &FactorPair, scale: f64, factor: f64) -> FactorPair {
+    FactorPair {
         a: &pair.a * (scale * factor),
         b: &pair.b * scale,
     }

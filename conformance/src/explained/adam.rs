@@ -1,7 +1,8 @@
 //! Noise of Adam's moments and of N = M / (root + eps).
 
 use lora_pro_core::Hyper;
-use lora_pro_reference::adamw::{Moments, adam, bias_correction};
+use lora_pro_reference::adamw::{adam, bias_correction};
+use lora_pro_reference::state::Moments;
 use nalgebra::DMatrix;
 
 /// Adam on a matrix, with the noise of each entry.

@@ -4,8 +4,7 @@ use lora_pro_core::{Damping, Error, Hyper, XChoice};
 use lora_pro_reference::closed_form::{Split, adjusted, split};
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::eigen::symmetric_eigen;
-use lora_pro_reference::equivalent::of_split;
-use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::factors::{FactorPair, Factors};
 use lora_pro_reference::x;
 use nalgebra::{DMatrix, DVector};
 
@@ -43,7 +42,7 @@ pub(super) struct Thin {
 /// The closed form of some gradients, with its noise.
 pub(super) struct Solved {
     pub(super) split: Split,
-    pub(super) adjusted: Pair,
+    pub(super) adjusted: FactorPair,
     /// Of U and V.
     pub(super) split_noise: Thin,
     /// Of dA and dB.
@@ -97,7 +96,7 @@ impl<'f> Place<'f> {
     }
 
     /// Noise of gradients that come as they are: their rounding.
-    pub(super) fn rounding_of(&self, gradients: &Pair) -> Thin {
+    pub(super) fn rounding_of(&self, gradients: &FactorPair) -> Thin {
         Thin {
             a: columns(&gradients.a) * self.u,
             b: rows(&gradients.b) * self.u,
@@ -109,7 +108,7 @@ impl<'f> Place<'f> {
     pub(super) fn solve(
         &self,
         hyper: &Hyper,
-        gradients: &Pair,
+        gradients: &FactorPair,
         direct: &Thin,
         of_n: Option<&DMatrix<f64>>,
     ) -> Result<Solved, Error> {
@@ -144,7 +143,7 @@ impl<'f> Place<'f> {
 
     fn of_split(
         &self,
-        gradients: &Pair,
+        gradients: &FactorPair,
         split: &Split,
         direct: &Thin,
         of_n: Option<&DMatrix<f64>>,
@@ -154,11 +153,11 @@ impl<'f> Place<'f> {
         } = *self;
         let s = self.factors.s;
         let b = &self.factors.b;
-        let unprojected = self.grams.sa_inverse.times_left(&gradients.b) / (s * s);
+        let unprojected = self.grams.sa_inverse.apply_right(&gradients.b) / (s * s);
         let coefficient = self
             .grams
             .sb_inverse
-            .times(&(b.transpose() * &unprojected))
+            .apply(&(b.transpose() * &unprojected))
             .norm();
         let through = p.sqrt() * direct.b.norm() * q / (s * s);
         let mut a = &direct.a * (p / (s * s)) + columns(&split.u) * wp;
@@ -188,7 +187,7 @@ impl<'f> Place<'f> {
     fn with_solver(
         &self,
         noise: Thin,
-        gradients: &Pair,
+        gradients: &FactorPair,
         split: &Split,
         x: &DMatrix<f64>,
     ) -> Result<Thin, Error> {
@@ -224,7 +223,7 @@ impl<'f> Place<'f> {
     /// As [`Place::of_sylvester`], for `X = -(1 / 2 s^2) SB^+ B' gB SA^+`.
     fn of_symmetric(
         &self,
-        gradients: &Pair,
+        gradients: &FactorPair,
         direct: &Thin,
         of_n: Option<&DMatrix<f64>>,
     ) -> [(f64, f64); 2] {
@@ -249,6 +248,6 @@ impl<'f> Place<'f> {
         let y = &split_noise.a + columns(&split.u) * self.u;
         let z = &split_noise.b + rows(&split.v) * self.u;
         let noise = outer(&self.b_rows, &y, &z, &self.a_columns) * self.factors.s;
-        (of_split(self.factors, split), noise)
+        (split.equivalent_gradient(self.factors), noise)
     }
 }

@@ -3,8 +3,9 @@
 use lora_pro_core::backend::ratio_or_zero;
 use lora_pro_core::{Error, Hyper};
 use lora_pro_reference::adamw::bias_correction;
-use lora_pro_reference::factored::{self, Factored};
+use lora_pro_reference::factored;
 use lora_pro_reference::factors::Factors;
+use lora_pro_reference::state::FactoredMoments;
 use nalgebra::{DMatrix, DVector};
 
 use super::closed_form::{Place, Solved, Thin};
@@ -12,7 +13,7 @@ use super::norms::{columns, outer, rows};
 
 /// The moments after averaging, N, and their noise.
 pub(super) struct Averaged {
-    pub(super) state: Factored,
+    pub(super) state: FactoredMoments,
     pub(super) n: DMatrix<f64>,
     /// Of N's entries.
     pub(super) n_noise: DMatrix<f64>,
@@ -27,16 +28,16 @@ pub(super) struct Averaged {
 pub(super) fn averaged(
     place: &Place<'_>,
     hyper: &Hyper,
-    old: &Factored,
+    old: &FactoredMoments,
     solved: &Solved,
     t: u64,
 ) -> Averaged {
     let (u, factors) = (place.u, place.factors);
     let (m, n) = (factors.b.nrows() as f64, factors.a.ncols() as f64);
-    let state = factored::averaged(hyper, factors, old, &solved.split);
+    let state = factored::update_moments(hyper, factors, old, &solved.split);
     let yz = yz_noise(place, hyper, old, &state, solved);
     let means = means_noise(place, hyper, &state, solved);
-    let normalized = factored::normalized(hyper, factors, &state, t);
+    let normalized = factored::normalized_gradient(hyper, factors, &state, t);
 
     let (c1, c2) = (
         bias_correction(hyper.beta1, t),
@@ -70,8 +71,8 @@ pub(super) fn averaged(
 fn yz_noise(
     place: &Place<'_>,
     hyper: &Hyper,
-    old: &Factored,
-    new: &Factored,
+    old: &FactoredMoments,
+    new: &FactoredMoments,
     solved: &Solved,
 ) -> Thin {
     let (u, fresh) = (place.u, (1.0 - hyper.beta1) * place.factors.s);
@@ -84,7 +85,7 @@ fn yz_noise(
 
 /// The mean of a row of E.E is a quadratic form in that row of `[B  sV]`. Rounding in it is
 /// relative to what its parts B U and V A contribute by themselves, which may cancel.
-fn means_noise(place: &Place<'_>, hyper: &Hyper, new: &Factored, solved: &Solved) -> Thin {
+fn means_noise(place: &Place<'_>, hyper: &Hyper, new: &FactoredMoments, solved: &Solved) -> Thin {
     let (u, s, fresh) = (place.u, place.factors.s, 1.0 - hyper.beta2);
     let (e, e_noise) = place.equivalent(solved);
     let (m, n) = (e.nrows() as f64, e.ncols() as f64);
@@ -127,7 +128,7 @@ impl Root {
 
 fn direct_noise(
     place: &Place<'_>,
-    state: &Factored,
+    state: &FactoredMoments,
     row: &DVector<f64>,
     col: &DVector<f64>,
     weight: f64,
@@ -173,8 +174,8 @@ pub(super) fn carried(
     let z = &average.yz.b + rows(&state.z) * u;
     let noise = outer(&place.b_rows, &y, &z, &place.a_columns);
 
-    let left = |x: &DMatrix<f64>| there.grams.sb_inverse.times(&(new.b.transpose() * x));
-    let right = |x: &DMatrix<f64>| there.grams.sa_inverse.times_left(&(x * new.a.transpose()));
+    let left = |x: &DMatrix<f64>| there.grams.sb_inverse.apply(&(new.b.transpose() * x));
+    let right = |x: &DMatrix<f64>| there.grams.sa_inverse.apply_right(&(x * new.a.transpose()));
     let (y_new, unprojected) = (left(&moment), right(&moment));
     let coefficient = left(&unprojected).norm();
 

@@ -1,14 +1,13 @@
 //! Noise of everything that one step leaves behind.
 
-use lora_pro_core::backend::{Factor, ratio_or_zero};
+use lora_pro_core::backend::ratio_or_zero;
 use lora_pro_core::{DType, Error, Hyper, Method, MomentDType};
-use lora_pro_reference::adamw::Moments;
-use lora_pro_reference::efficient::FactorMoments;
-use lora_pro_reference::factored::Factored;
-use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
-use lora_pro_reference::full::Square;
+use lora_pro_reference::factors::{FactorPair, Factors, factor_gradients};
+use lora_pro_reference::quirk::SecondMomentQuirk;
 use lora_pro_reference::sgd::with_momentum;
-use lora_pro_reference::step::{Memory, Setting, Stepped, step};
+use lora_pro_reference::state::{FactorMoments, FactoredMoments, Moments, OptimizerState};
+use lora_pro_reference::step::step;
+use lora_pro_reference::update::{StepParams, Update};
 use nalgebra::DMatrix;
 
 use super::closed_form::{Place, Solved, Thin};
@@ -26,9 +25,9 @@ pub struct Known<'k> {
     /// The factors, or their master copies.
     pub factors: &'k Factors,
     /// (gA, gB), scaled and clipped.
-    pub gradients: &'k Pair,
+    pub gradients: &'k FactorPair,
     /// The moments.
-    pub memory: &'k Memory,
+    pub memory: &'k OptimizerState,
 }
 
 /// How far each result may be off, as a Frobenius norm, before it is stored.
@@ -47,7 +46,7 @@ pub struct Noise {
 
 /// A direction with its noise, the noise of the moments and of ||E||.
 struct Direction {
-    pair: Pair,
+    pair: FactorPair,
     noise: [f64; 2],
     state: Vec<(&'static str, Option<f64>)>,
     equivalent: f64,
@@ -79,17 +78,17 @@ pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
     if hyper.update_clip.is_some() && alike(factors.a.norm(), factors.b.norm(), u) {
         return Ok(None);
     }
-    let setting = Setting {
+    let params = StepParams {
         hyper,
         lr: hyper.lr,
         t: known.t,
-        square: Square::Exact,
+        quirk: SecondMomentQuirk::None,
     };
-    let stepped = step(setting, factors, known.gradients, known.memory)?;
+    let stepped = step(&params, factors, known.gradients, known.memory)?.update;
     let direction = direction(known, &place)?;
     let update = update_noise(hyper, factors, &stepped, &direction, u);
     let moved = |old: &DMatrix<f64>, k: usize| {
-        update.0[k] + (old.norm() + stepped.report.update_norm.of(Factor::ALL[k])) * u * 2.0
+        update.0[k] + (old.norm() + lengths(&stepped.change)[k]) * u * 2.0
     };
     let new = [moved(&factors.a, 0), moved(&factors.b, 1)];
     let mut state = direction.state;
@@ -107,6 +106,11 @@ pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
     }))
 }
 
+/// The norms of both matrices.
+fn lengths(pair: &FactorPair) -> [f64; 2] {
+    [pair.a.norm(), pair.b.norm()]
+}
+
 /// Equal up to rounding.
 fn alike(x: f64, y: f64, u: f64) -> bool {
     (x - y).abs() <= 100.0 * u * x.max(y)
@@ -116,11 +120,11 @@ fn alike(x: f64, y: f64, u: f64) -> bool {
 fn update_noise(
     hyper: &Hyper,
     factors: &Factors,
-    stepped: &Stepped,
+    stepped: &Update,
     direction: &Direction,
     u: f64,
 ) -> ([f64; 2], f64) {
-    let report = &stepped.report;
+    let changes = lengths(&stepped.change);
     let larger = if factors.a.norm() >= factors.b.norm() {
         0
     } else {
@@ -132,11 +136,9 @@ fn update_noise(
         None => 0.0,
     };
     let rates = [hyper.lr, hyper.lr * hyper.lr_ratio];
-    let noise = [0, 1].map(|k| {
-        rates[k] * report.clip * direction.noise[k]
-            + report.update_norm.of(Factor::ALL[k]) * (share + 4.0 * u)
-    });
-    (noise, report.clip * (share + 4.0 * u))
+    let noise = [0, 1]
+        .map(|k| rates[k] * stepped.clip * direction.noise[k] + changes[k] * (share + 4.0 * u));
+    (noise, stepped.clip * (share + 4.0 * u))
 }
 
 fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
@@ -145,7 +147,7 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
     let sign = if hyper.maximize { -1.0 } else { 1.0 };
     let gradients = known.gradients.scaled(sign);
     if hyper.method == Method::Lora {
-        let e = Pair {
+        let e = FactorPair {
             a: gradients.a.abs() * u,
             b: gradients.b.abs() * u,
         };
@@ -156,14 +158,14 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
     let (e, e_noise) = place.equivalent(&solved);
     let equivalent = e_noise.norm() + of_length(place, &solved, e.norm());
     match known.memory {
-        Memory::Nothing => Ok(Direction {
+        OptimizerState::Momentum(None) => Ok(Direction {
             pair: solved.adjusted,
             noise: [solved.noise.a.norm(), solved.noise.b.norm()],
             state: vec![],
             equivalent,
             carry: None,
         }),
-        Memory::Momentum(old) => {
+        OptimizerState::Momentum(Some(old)) => {
             let pair = with_momentum(hyper.momentum, old, &solved.adjusted);
             let noise = [
                 solved.noise.a.norm() + u * (pair.a.norm() + old.a.norm()),
@@ -181,14 +183,14 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
                 carry: None,
             })
         }
-        Memory::Factors(_) => {
-            let e = Pair {
+        OptimizerState::Factors(_) => {
+            let e = FactorPair {
                 a: down(place.factors.a.nrows(), &solved.noise.a),
                 b: across(place.factors.b.ncols(), &solved.noise.b),
             };
             Ok(on_factors(known, &solved.adjusted, &e, equivalent, u))
         }
-        Memory::Full(old) => {
+        OptimizerState::Full(old) => {
             let new = adam::averaged(hyper, old, &e, &e_noise, t, u);
             let norms = (columns(&new.n), rows(&new.n));
             let scale = u * place.factors.s;
@@ -205,7 +207,7 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
                 carry: None,
             })
         }
-        Memory::Factored(old) => {
+        OptimizerState::Factored(old) => {
             let new = factored::averaged(place, hyper, old, &solved, t);
             let toward = toward(hyper, place, &new.n, &new.direct, &new.n_noise)?;
             Ok(Direction {
@@ -231,8 +233,14 @@ fn toward(
 }
 
 /// Adam on each factor by itself.
-fn on_factors(known: &Known<'_>, pair: &Pair, noise: &Pair, equivalent: f64, u: f64) -> Direction {
-    let Memory::Factors(FactorMoments { a, b }) = known.memory else {
+fn on_factors(
+    known: &Known<'_>,
+    pair: &FactorPair,
+    noise: &FactorPair,
+    equivalent: f64,
+    u: f64,
+) -> Direction {
+    let OptimizerState::Factors(FactorMoments { a, b }) = known.memory else {
         unreachable!("only methods that keep moments of the factors get here");
     };
     let hyper = known.hyper;
@@ -246,7 +254,7 @@ fn on_factors(known: &Known<'_>, pair: &Pair, noise: &Pair, equivalent: f64, u: 
     ));
     Direction {
         noise: [new_a.n_noise.norm(), new_b.n_noise.norm()],
-        pair: Pair {
+        pair: FactorPair {
             a: new_a.n,
             b: new_b.n,
         },
@@ -269,7 +277,7 @@ fn moments(
     all
 }
 
-fn means(old: &Factored, new: &factored::Averaged) -> Vec<(&'static str, Option<f64>)> {
+fn means(old: &FactoredMoments, new: &factored::Averaged) -> Vec<(&'static str, Option<f64>)> {
     let (row, col) = (Some(new.means.b.norm()), Some(new.means.a.norm()));
     let mut all = vec![("row_sq", row), ("col_sq", col)];
     if old.largest.is_some() {
@@ -279,7 +287,7 @@ fn means(old: &Factored, new: &factored::Averaged) -> Vec<(&'static str, Option<
 }
 
 /// Plain LoRA's E = s (B gA + gB A), from its factors as they are.
-fn of_lora(place: &Place<'_>, gradients: &Pair) -> f64 {
+fn of_lora(place: &Place<'_>, gradients: &FactorPair) -> f64 {
     let rounding = place.rounding_of(gradients);
     let noise = outer(&place.b_rows, &rounding.a, &rounding.b, &place.a_columns);
     let s = place.factors.s;

@@ -5,7 +5,7 @@
 
 use lora_pro_core::{Error, Method};
 use lora_pro_reference::equivalent::equivalent_gradient;
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 
 use super::recurrence::with_condition;
 use super::{Applies, Law, WITH_MOMENTS};
@@ -81,7 +81,7 @@ fn moves(run: &mut Run, spec: &CaseSpec, method: Method, t: u64, size: f64) -> R
     let old = run.factors();
     run.step(&spec.gradients(&old, t).scaled(size))?;
     let new = run.factors();
-    let update = Pair {
+    let update = FactorPair {
         a: new.a - &old.a,
         b: new.b - &old.b,
     };

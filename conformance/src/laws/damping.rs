@@ -97,7 +97,7 @@ fn cutoff(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Err
     let gradients = apart.gradients(&factors, 1);
     let d = subject.adjusted_with(&factors, &gradients, method, XChoice::Zero, cut)?;
     let grams = Grams::of(&factors, cut)?;
-    let expected = grams.sb_inverse.times(&gradients.a) / (factors.s * factors.s);
+    let expected = grams.sb_inverse.apply(&gradients.a) / (factors.s * factors.s);
     // What is kept is well-conditioned.
     let kept = CaseSpec {
         kappa_a: 1.0,

@@ -3,7 +3,7 @@
 //! Sees state shared between adapters and reductions that depend on the neighbours.
 
 use lora_pro_core::{Config, Error, Hyper, Method};
-use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::factors::{FactorPair, Factors};
 
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
@@ -71,7 +71,7 @@ fn finish(
     let mut run = Run::start_grouped(subject, &start, &groups, config)?;
     for t in 1..=STEPS {
         let members = run.members().iter().zip(specs);
-        let gradients: Vec<Pair> = members
+        let gradients: Vec<FactorPair> = members
             .map(|(member, spec)| spec.gradients(&member.factors(), t))
             .collect();
         run.step_all(&gradients)?;

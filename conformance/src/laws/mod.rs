@@ -8,7 +8,7 @@
 use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::equivalent_gradient;
-use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
+use lora_pro_reference::factors::{FactorPair, Factors, factor_gradients};
 use nalgebra::DMatrix;
 
 use crate::sample::{CaseSpec, rounded_pair};
@@ -165,9 +165,9 @@ struct Answer {
     /// The full gradient.
     g: DMatrix<f64>,
     /// (gA, gB).
-    gradients: Pair,
+    gradients: FactorPair,
     /// (dA, dB).
-    adjusted: Pair,
+    adjusted: FactorPair,
     /// The equivalent gradient of (dA, dB).
     e: DMatrix<f64>,
 }

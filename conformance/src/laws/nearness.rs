@@ -6,7 +6,7 @@
 //! G must be 0. The sum is also evaluated on both sides. Cannot see a wrong E.
 
 use lora_pro_core::{Error, Method, XChoice};
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 
 use super::{Answer, Applies, CLOSED_FORM, Law};
 use crate::residual::{ratio, worst};
@@ -33,7 +33,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         ..
     } = &answer;
     let (b, a) = (&factors.b, &factors.a);
-    let far = Pair {
+    let far = FactorPair {
         a: &adjusted.a - &gradients.a,
         b: &adjusted.b - &gradients.b,
     };
@@ -42,13 +42,13 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let size_b = size_b + gradients.b.norm();
     let size = size_a * a.norm() + b.norm() * size_b;
 
-    let square = |pair: &Pair| pair.a.norm_squared() + pair.b.norm_squared();
+    let square = |pair: &FactorPair| pair.a.norm_squared() + pair.b.norm_squared();
     let direction = uniform(&mut spec.random(100), spec.r, spec.r);
     let (moved_a, moved_b) = (&direction * a, b * &direction);
     let length = (square(&far) / (moved_a.norm_squared() + moved_b.norm_squared())).sqrt();
     let gains = [-0.5, -0.01, 0.01, 0.5].map(|share| {
         let h = share * length;
-        let moved = Pair {
+        let moved = FactorPair {
             a: &far.a + &moved_a * h,
             b: &far.b - &moved_b * h,
         };

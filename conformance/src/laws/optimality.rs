@@ -6,7 +6,7 @@
 
 use lora_pro_core::{Error, Method, XChoice};
 use lora_pro_reference::equivalent::equivalent_gradient;
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 use lora_pro_reference::gap::{gap, gap_after_best_scale};
 
 use super::{Answer, Applies, CLOSED_FORM, Law};
@@ -39,7 +39,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let rest = g - e;
     let mut random = spec.random(100);
     let ratios = (0..DIRECTIONS).map(|_| {
-        let direction = Pair {
+        let direction = FactorPair {
             a: uniform(&mut random, spec.r, spec.n) * spec.size_a,
             b: uniform(&mut random, spec.m, spec.r) * spec.size_b,
         };

@@ -14,7 +14,7 @@
 use lora_pro_core::{Damping, Error, Hyper, Method, XChoice};
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
-use lora_pro_reference::factors::{Factors, Pair, factor_gradients};
+use lora_pro_reference::factors::{FactorPair, Factors, factor_gradients};
 use nalgebra::DMatrix;
 
 use super::{Answer, Applies, Law, WITH_MOMENTS};
@@ -196,7 +196,7 @@ fn update(
         Method::Full => means.normalized(hyper, t),
         _ => factored_normalized(means, hyper, t),
     };
-    let moved = Pair {
+    let moved = FactorPair {
         a: &old.a - &new.a,
         b: &old.b - &new.b,
     };

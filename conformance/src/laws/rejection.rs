@@ -5,7 +5,7 @@ use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Config, DType, Damping, Error, HostTensor, Method,
     Optimizer, Scale,
 };
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
@@ -110,7 +110,7 @@ fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Resu
     Ok(held && step(&mut run, &mut good, AdapterId::from_index(0), 1).is_ok())
 }
 
-fn tensors(subject: &Subject, run: &Run, gradients: &Pair) -> Tensors {
+fn tensors(subject: &Subject, run: &Run, gradients: &FactorPair) -> Tensors {
     let factors = run.factors();
     Tensors {
         a: subject.host(&factors.a),

@@ -4,7 +4,7 @@
 use lora_pro_core::{
     Config, Error, HostTensor, Method, Optimizer, ParamId, ParamIo, ParamSpec, Schedule,
 };
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 use lora_pro_reference::storage::matrix;
 use nalgebra::DMatrix;
 
@@ -102,7 +102,7 @@ fn step(
     subject: &Subject,
     run: &mut Run,
     value: &mut HostTensor,
-    pair: &Pair,
+    pair: &FactorPair,
     gradient: &DMatrix<f64>,
 ) -> Result<(), Error> {
     let (grad_a, grad_b) = (subject.host(&pair.a), subject.host(&pair.b));

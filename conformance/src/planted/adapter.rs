@@ -5,8 +5,8 @@ use lora_pro_core::{AdapterReport, Error, Hyper, Method};
 use lora_pro_reference::closed_form::Split;
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::equivalent_gradient;
-use lora_pro_reference::factors::{Factors, Pair};
-use lora_pro_reference::step::Memory;
+use lora_pro_reference::factors::{FactorPair, Factors};
+use lora_pro_reference::state::OptimizerState;
 
 use super::equations::{Equations, Matrix};
 
@@ -22,7 +22,7 @@ pub(super) struct Setting<'a> {
 /// What a step leads to.
 pub(super) struct Stepped {
     pub factors: Factors,
-    pub memory: Memory,
+    pub memory: OptimizerState,
     pub base: Option<f64>,
     pub report: AdapterReport,
 }
@@ -32,8 +32,8 @@ impl Equations {
         &self,
         setting: &Setting<'_>,
         factors: &Factors,
-        gradients: &Pair,
-        memory: &Memory,
+        gradients: &FactorPair,
+        memory: &OptimizerState,
     ) -> Result<Stepped, Error> {
         let &Setting { hyper, lr, t, clip } = setting;
         let signs = (self.signs)(hyper.maximize);
@@ -53,7 +53,7 @@ impl Equations {
             s: factors.s,
         };
         let memory = match memory {
-            Memory::Factored(state) => Memory::Factored((self.transported)(
+            OptimizerState::Factored(state) => OptimizerState::Factored((self.transported)(
                 factors,
                 &state,
                 &new_factors,
@@ -88,46 +88,49 @@ impl Equations {
         &self,
         setting: &Setting<'_>,
         factors: &Factors,
-        gradients: &Pair,
-        memory: &Memory,
-    ) -> Result<(Pair, Memory, f64), Error> {
+        gradients: &FactorPair,
+        memory: &OptimizerState,
+    ) -> Result<(FactorPair, OptimizerState, f64), Error> {
         let &Setting { hyper, t, .. } = setting;
-        if let (Method::Lora, Memory::Factors(old)) = (hyper.method, memory) {
+        if let (Method::Lora, OptimizerState::Factors(old)) = (hyper.method, memory) {
             let (new, direction) = self.adam_on_factors(hyper, old, [gradients; 2], t);
             let norm = equivalent_gradient(factors, gradients).norm();
-            return Ok((direction, Memory::Factors(new), norm));
+            return Ok((direction, OptimizerState::Factors(new), norm));
         }
         let grams = (self.grams)(factors, hyper.damping)?;
         let split = self.split(factors, &grams, gradients);
         let e = (self.equivalent)(factors, &split);
         let (direction, memory) = match (hyper.method, memory) {
-            (Method::Sgd, Memory::Nothing) => (
+            (Method::Sgd, OptimizerState::Momentum(None)) => (
                 self.closed_form(hyper, factors, &grams, gradients, &split)?,
-                Memory::Nothing,
+                OptimizerState::Momentum(None),
             ),
-            (Method::Sgd, Memory::Momentum(old)) => {
+            (Method::Sgd, OptimizerState::Momentum(Some(old))) => {
                 let new = self.closed_form(hyper, factors, &grams, gradients, &split)?;
                 let momentum = (self.momentum)(hyper.momentum, old, gradients, &new);
                 let direction = (self.along)(hyper.momentum, &momentum, &new);
-                (direction, Memory::Momentum(momentum))
+                (direction, OptimizerState::Momentum(Some(momentum)))
             }
-            (Method::Efficient, Memory::Factors(old)) => {
+            (Method::Efficient, OptimizerState::Factors(old)) => {
                 let pair = self.closed_form(hyper, factors, &grams, gradients, &split)?;
                 let averaged = (self.averaged)(gradients, &pair);
                 let squared = (self.squared)(gradients, &pair);
                 let (new, direction) = self.adam_on_factors(hyper, old, [&averaged, &squared], t);
-                (direction, Memory::Factors(new))
+                (direction, OptimizerState::Factors(new))
             }
-            (Method::Full, Memory::Full(old)) => {
+            (Method::Full, OptimizerState::Full(old)) => {
                 let (new, n) = self.adam(hyper, old, [&e; 2], t);
-                (self.toward(hyper, factors, &grams, &n)?, Memory::Full(new))
+                (
+                    self.toward(hyper, factors, &grams, &n)?,
+                    OptimizerState::Full(new),
+                )
             }
-            (Method::Factored, Memory::Factored(old)) => {
+            (Method::Factored, OptimizerState::Factored(old)) => {
                 let new = self.factored_moments(setting, factors, old, &split, &e);
                 let n = self.factored_n(hyper, factors, [old, &new], t);
                 (
                     self.toward(hyper, factors, &grams, &n)?,
-                    Memory::Factored(new),
+                    OptimizerState::Factored(new),
                 )
             }
             _ => {
@@ -139,7 +142,7 @@ impl Equations {
         Ok((direction, memory, e.norm()))
     }
 
-    fn split(&self, factors: &Factors, grams: &Grams, gradients: &Pair) -> Split {
+    fn split(&self, factors: &Factors, grams: &Grams, gradients: &FactorPair) -> Split {
         Split {
             u: (self.u)(factors.s, &grams.sb_inverse, &gradients.a),
             v: (self.v)(factors, grams, &gradients.b),
@@ -151,9 +154,9 @@ impl Equations {
         hyper: &Hyper,
         factors: &Factors,
         grams: &Grams,
-        gradients: &Pair,
+        gradients: &FactorPair,
         split: &Split,
-    ) -> Result<Pair, Error> {
+    ) -> Result<FactorPair, Error> {
         let x = (self.x)(hyper.x, factors, grams, gradients, split)?;
         Ok((self.adjusted)(factors, split, &x))
     }
@@ -165,7 +168,7 @@ impl Equations {
         factors: &Factors,
         grams: &Grams,
         n: &Matrix,
-    ) -> Result<Pair, Error> {
+    ) -> Result<FactorPair, Error> {
         let gradients = (self.of_n)(factors, n);
         let split = self.split(factors, grams, &gradients);
         let adjusted = self.closed_form(hyper, factors, grams, &gradients, &split)?;
@@ -174,8 +177,8 @@ impl Equations {
 }
 
 /// Each matrix of a pair times a number of its own.
-fn each(pair: &Pair, [a, b]: [f64; 2]) -> Pair {
-    Pair {
+fn each(pair: &FactorPair, [a, b]: [f64; 2]) -> FactorPair {
+    FactorPair {
         a: &pair.a * a,
         b: &pair.b * b,
     }

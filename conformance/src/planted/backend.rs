@@ -2,18 +2,16 @@
 //! looked up in the table.
 
 use lora_pro_core::backend::{
-    AdapterSlot, Buffer, Control, Factor, ParamSlot, Rejection, Slots, StateKind, StateTensor,
-    StepIo,
+    AdapterSlot, Buffer, Control, Factor, ParamSlot, Rejection, Slots, State, StateKind,
+    StateTensor, StepIo, foreign_buffer,
 };
-use lora_pro_core::{AdapterIo, Backend, DType, Error, Manifest, ParamIo, StepReport};
+use lora_pro_core::{AdapterIo, Backend, DType, Error, HostTensor, Manifest, ParamIo, StepReport};
 use lora_pro_reference::ReferenceBackend;
-use lora_pro_reference::adamw::Moments;
 use lora_pro_reference::clip::gradient_clip;
-use lora_pro_reference::factors::{Factors, Pair};
-use lora_pro_reference::storage::{
-    load_moments, matrix, memory_tensors, moment_tensors, save_master, save_tensors, store,
-    through_master, with_master,
-};
+use lora_pro_reference::factors::{FactorPair, Factors};
+use lora_pro_reference::moments::{load_moments, moment_tensors, state_tensors};
+use lora_pro_reference::state::Moments;
+use lora_pro_reference::storage::{matrix, read_through_master, round_to_master, store};
 
 use super::adapter::{Setting, Stepped};
 use super::equations::{Equations, Matrix};
@@ -102,7 +100,7 @@ impl Backend for PlantedBackend {
 
 /// All gradients, scaled, and their global norm.
 struct Gradients {
-    adapters: Vec<Pair>,
+    adapters: Vec<FactorPair>,
     params: Vec<Matrix>,
     norm: f64,
 }
@@ -126,7 +124,7 @@ impl Equations {
             let (a, b) = (matrix(&pair.grad_a), matrix(&pair.grad_b));
             (self.finite)(&a, spec.dtype, &spec.subject(), "grad A")?;
             (self.finite)(&b, spec.dtype, &spec.subject(), "grad B")?;
-            adapters.push((self.raw)(&Pair { a, b }, scale));
+            adapters.push((self.raw)(&FactorPair { a, b }, scale));
         }
         let mut params = Vec::new();
         for param in io.params.iter() {
@@ -135,7 +133,7 @@ impl Equations {
             (self.finite)(&gradient, spec.dtype, &spec.subject(), "grad")?;
             params.push(gradient * scale);
         }
-        let of_pair = |pair: &Pair| pair.a.norm_squared() + pair.b.norm_squared();
+        let of_pair = |pair: &FactorPair| pair.a.norm_squared() + pair.b.norm_squared();
         let of_pairs: Vec<f64> = adapters.iter().map(of_pair).collect();
         let of_params: Vec<f64> = params.iter().map(Matrix::norm_squared).collect();
         Ok(Gradients {
@@ -152,8 +150,7 @@ impl Equations {
         slots: &mut Slots<'_>,
         control: &Control,
     ) -> Result<StepReport, Error> {
-        let of_gradient = true;
-        let report = Rejection { error, of_gradient }.into_outcome(control)?;
+        let report = Rejection::of_gradient(error).into_outcome(control)?;
         (self.skipped)(slots);
         Ok(report)
     }
@@ -162,7 +159,7 @@ impl Equations {
         &self,
         slots: &[AdapterSlot],
         io: &AdapterIo<'_>,
-        gradient: &Pair,
+        gradient: &FactorPair,
         grad_clip: f64,
         control: &Control,
     ) -> Result<Stepped, Error> {
@@ -173,8 +170,8 @@ impl Equations {
         (self.finite)(&b, spec.dtype, &subject, "B")?;
         (self.finite)(&a, spec.dtype, &subject, "A")?;
         let factors = Factors {
-            b: with_master(b, state, StateKind::Master(Factor::B), spec.dtype)?,
-            a: with_master(a, state, StateKind::Master(Factor::A), spec.dtype)?,
+            b: read_through_master(b, state, StateKind::Master(Factor::B), spec.dtype)?,
+            a: read_through_master(a, state, StateKind::Master(Factor::A), spec.dtype)?,
             s: (self.scale)(slots, id),
         };
         let hyper = (self.hyper)(slots, id);
@@ -188,12 +185,12 @@ impl Equations {
         let mut new = self
             .step(&setting, &factors, gradient, &memory)
             .map_err(|error| name(error, &subject))?;
-        new.factors.a = through_master(new.factors.a, state, StateKind::Master(Factor::A));
-        new.factors.b = through_master(new.factors.b, state, StateKind::Master(Factor::B));
+        new.factors.a = round_to_master(new.factors.a, state, StateKind::Master(Factor::A));
+        new.factors.b = round_to_master(new.factors.b, state, StateKind::Master(Factor::B));
         let (a, b) = (&new.factors.a, &new.factors.b);
         (self.finite)(a, spec.dtype, &subject, "A after the step")?;
         (self.finite)(b, spec.dtype, &subject, "B after the step")?;
-        for (tensor, values) in memory_tensors(&new.memory) {
+        for (tensor, values) in state_tensors(&new.memory) {
             let dtype = state
                 .find(tensor)
                 .map_or(DType::F64, |(known, _)| known.dtype);
@@ -212,15 +209,15 @@ impl Equations {
         let (subject, dtype) = (slot.spec.subject(), slot.spec.dtype);
         let value = matrix(&io.value.view());
         (self.finite)(&value, dtype, &subject, "value")?;
-        let value = with_master(value, &slot.state, StateKind::ParamMaster, dtype)?;
-        let old = load_moments(&slot.state, StateKind::Param)?;
+        let value = read_through_master(value, &slot.state, StateKind::ParamMaster, dtype)?;
+        let old = load_moments(&slot.state, StateKind::Param, slot.hyper.amsgrad)?;
         let hyper = (self.param_hyper)(&slot.hyper);
         let sign = if hyper.maximize { -1.0 } else { 1.0 };
         let t = slot.state.step + 1;
         let lr = hyper.lr * control.lr_factor;
         let (moments, n) = (self.param_adam)(&hyper, &old, &(gradient * sign), t);
         let value = value * (1.0 - lr * hyper.weight_decay) - n * lr;
-        let value = through_master(value, &slot.state, StateKind::ParamMaster);
+        let value = round_to_master(value, &slot.state, StateKind::ParamMaster);
         (self.finite)(&value, dtype, &subject, "value after the step")?;
         Ok(ParamStepped { value, moments })
     }
@@ -231,7 +228,7 @@ impl Equations {
         io: &mut AdapterIo<'_>,
         new: Stepped,
     ) -> Result<(), Error> {
-        let remembered = (self.remembered)(memory_tensors(&new.memory));
+        let remembered = (self.remembered)(state_tensors(&new.memory));
         save_tensors(&mut slot.state, &remembered)?;
         save_master(
             &mut slot.state,
@@ -271,6 +268,24 @@ fn commit_param(
     store(&new.value, &mut io.value);
     slot.state.step += 1;
     Ok(())
+}
+
+/// Writes tensors into the state's buffers.
+fn save_tensors(state: &mut State, tensors: &[(StateKind, Matrix)]) -> Result<(), Error> {
+    for (kind, values) in tensors {
+        let host = state.buffer_mut(*kind)?.get_mut::<HostTensor>();
+        let host = host.ok_or_else(|| foreign_buffer("planted", *kind))?;
+        store(values, &mut host.view_mut());
+    }
+    Ok(())
+}
+
+/// Writes a master copy, where there is one.
+fn save_master(state: &mut State, kind: StateKind, values: &Matrix) -> Result<(), Error> {
+    match state.find(kind) {
+        Some(_) => save_tensors(state, &[(kind, values.clone())]),
+        None => Ok(()),
+    }
 }
 
 /// Puts the adapter's name before an error of its matrices.

@@ -2,15 +2,16 @@
 
 use lora_pro_core::backend::{AdapterSlot, Control, Slots, StateKind, StateTensor, StepIo};
 use lora_pro_core::{AdapterReport, DType, Damping, Error, Hyper, XChoice};
-use lora_pro_reference::adamw::{self, Moments, bias_correction, running_mean};
+use lora_pro_reference::adamw::{self, bias_correction, ema};
 use lora_pro_reference::closed_form::{self, Split};
-use lora_pro_reference::damping::{Grams, Inverse};
+use lora_pro_reference::damping::{Grams, InverseRoot};
 use lora_pro_reference::decay::{self, Decay};
-use lora_pro_reference::factored::{self, Factored, Means};
-use lora_pro_reference::factors::{self, Factors, Pair};
-use lora_pro_reference::step::Memory;
-use lora_pro_reference::storage::{load_memory, storable};
-use lora_pro_reference::{clip, equivalent, sgd, x};
+use lora_pro_reference::factored;
+use lora_pro_reference::factors::{self, FactorPair, Factors};
+use lora_pro_reference::moments::load_state;
+use lora_pro_reference::state::{FactoredMoments, Means, Moments, OptimizerState};
+use lora_pro_reference::storage::check_representable;
+use lora_pro_reference::{clip, sgd, x};
 use nalgebra::DMatrix;
 
 /// A matrix of any shape.
@@ -31,20 +32,20 @@ pub struct Equations {
     /// What a skipped step changes: nothing.
     pub skipped: fn(&mut Slots<'_>),
     /// (gA, gB) from what is handed in and the factor that takes out the loss scale.
-    pub raw: fn(&Pair, f64) -> Pair,
+    pub raw: fn(&FactorPair, f64) -> FactorPair,
     /// The global norm, from the squared norms of the adapters' gradients and of the others.
     pub global_norm: fn(&[f64], &[f64]) -> f64,
     /// The factor of the global clip on the gradients and on the direction.
     pub gradient_clip: fn(f64) -> [f64; 2],
 
     /// The gradients of the k-th adapter of a batch.
-    pub gradients_of: fn(&[Pair], usize) -> Pair,
+    pub gradients_of: fn(&[FactorPair], usize) -> FactorPair,
     /// The hyper-parameters of an adapter.
     pub hyper: fn(&[AdapterSlot], usize) -> Hyper,
     /// The scale s of an adapter.
     pub scale: fn(&[AdapterSlot], usize) -> f64,
     /// The moments of an adapter.
-    pub memory: fn(&[AdapterSlot], usize) -> Result<Memory, Error>,
+    pub memory: fn(&[AdapterSlot], usize) -> Result<OptimizerState, Error>,
     /// The step counter t = 1, 2, ... of an adapter.
     pub counter: fn(&[AdapterSlot], usize) -> u64,
     /// Steps taken after a step, from those before it.
@@ -55,30 +56,30 @@ pub struct Equations {
     /// SA, SB and their damped inverses.
     pub grams: fn(&Factors, Damping) -> Result<Grams, Error>,
     /// U.
-    pub u: fn(f64, &Inverse, &Matrix) -> Matrix,
+    pub u: fn(f64, &InverseRoot, &Matrix) -> Matrix,
     /// V.
     pub v: fn(&Factors, &Grams, &Matrix) -> Matrix,
     /// X.
-    pub x: fn(XChoice, &Factors, &Grams, &Pair, &Split) -> Result<Matrix, Error>,
+    pub x: fn(XChoice, &Factors, &Grams, &FactorPair, &Split) -> Result<Matrix, Error>,
     /// (dA, dB) from U, V and X.
-    pub adjusted: fn(&Factors, &Split, &Matrix) -> Pair,
+    pub adjusted: fn(&Factors, &Split, &Matrix) -> FactorPair,
     /// The step's special case, by t: there is none.
-    pub special_case: fn(u64, Pair) -> Pair,
+    pub special_case: fn(u64, FactorPair) -> FactorPair,
     /// E.
     pub equivalent: fn(&Factors, &Split) -> Matrix,
     /// (s B'N, s N A').
-    pub of_n: fn(&Factors, &Matrix) -> Pair,
+    pub of_n: fn(&Factors, &Matrix) -> FactorPair,
     /// The direction toward N, from those gradients and from the closed form's answer to them.
-    pub toward: fn(Pair, Pair) -> Pair,
+    pub toward: fn(FactorPair, FactorPair) -> FactorPair,
 
     /// The new momentum of SGD from mu, the old one, (gA, gB) and (dA, dB).
-    pub momentum: fn(f64, &Pair, &Pair, &Pair) -> Pair,
+    pub momentum: fn(f64, &FactorPair, &FactorPair, &FactorPair) -> FactorPair,
     /// SGD's direction from mu, the new momentum and (dA, dB).
-    pub along: fn(f64, &Pair, &Pair) -> Pair,
+    pub along: fn(f64, &FactorPair, &FactorPair) -> FactorPair,
     /// What the efficient mode averages in its first moments, from (gA, gB) and (dA, dB).
-    pub averaged: fn(&Pair, &Pair) -> Pair,
+    pub averaged: fn(&FactorPair, &FactorPair) -> FactorPair,
     /// What it squares for the second, from the same.
-    pub squared: fn(&Pair, &Pair) -> Pair,
+    pub squared: fn(&FactorPair, &FactorPair) -> FactorPair,
 
     /// The running mean of a first moment.
     pub first_mean: fn(f64, &Matrix, &Matrix) -> Matrix,
@@ -108,12 +109,13 @@ pub struct Equations {
     /// The root of the overall mean, from the mean over the rows and c2.
     pub overall: fn(f64, f64) -> f64,
     /// The first moment on the new factors' tangent space.
-    pub transported: fn(&Factors, &Factored, &Factors, Damping) -> Result<Factored, Error>,
+    pub transported:
+        fn(&Factors, &FactoredMoments, &Factors, Damping) -> Result<FactoredMoments, Error>,
 
     /// The learning rates of A and B.
     pub rates: fn(f64, f64) -> [f64; 2],
     /// The factor of the trust region on both updates.
-    pub update_clip: fn(Option<f64>, &Factors, &Pair) -> [f64; 2],
+    pub update_clip: fn(Option<f64>, &Factors, &FactorPair) -> [f64; 2],
     /// Decay of A and B.
     pub decay: fn(&Hyper, f64) -> Decay,
     /// A factor after the step, from the old one, its decay and its update.
@@ -130,7 +132,7 @@ pub struct Equations {
     /// A state tensor's bytes on their way from a checkpoint.
     pub uploaded: fn(&StateTensor, Vec<u8>) -> Vec<u8>,
     /// The report of an adapter, from what is right and from the updates before their clip.
-    pub report: fn(AdapterReport, &Pair) -> AdapterReport,
+    pub report: fn(AdapterReport, &FactorPair) -> AdapterReport,
 
     /// The hyper-parameters of a parameter without a pair.
     pub param_hyper: fn(&Hyper) -> Hyper,
@@ -143,16 +145,16 @@ impl Equations {
     pub const EXACT: Equations = Equations {
         control: |control| *control,
         before_checks: |_| {},
-        finite: storable,
+        finite: check_representable,
         skipped: |_| {},
-        raw: Pair::scaled,
+        raw: FactorPair::scaled,
         global_norm: |adapters, params| adapters.iter().chain(params).sum::<f64>().sqrt(),
         gradient_clip: |clip| [clip, 1.0],
 
         gradients_of: |all, k| all[k].clone(),
         hyper: |slots, id| slots[id].hyper,
         scale: |slots, id| slots[id].spec.s(),
-        memory: |slots, id| load_memory(&slots[id].state),
+        memory: |slots, id| load_state(&slots[id].hyper, &slots[id].state),
         counter: |slots, id| slots[id].state.step + 1,
         counted: |steps| steps + 1,
 
@@ -163,7 +165,7 @@ impl Equations {
         x: x::choose,
         adjusted: closed_form::adjusted,
         special_case: |_, direction| direction,
-        equivalent: equivalent::of_split,
+        equivalent: |factors, split| split.equivalent_gradient(factors),
         of_n: factors::factor_gradients,
         toward: |_, adjusted| adjusted,
 
@@ -172,8 +174,8 @@ impl Equations {
         averaged: |_, adjusted| adjusted.clone(),
         squared: |_, adjusted| adjusted.clone(),
 
-        first_mean: running_mean,
-        second_mean: running_mean,
+        first_mean: ema,
+        second_mean: ema,
         numerator: |_, new| new.clone(),
         square: |x| x.component_mul(x),
         first_correction: bias_correction,
@@ -195,7 +197,7 @@ impl Equations {
         update_clip: |limit, factors, update| [clip::update_clip(limit, factors, update); 2],
         decay: decay::decay,
         updated: |old, decay, update| old * decay - update,
-        base: |hyper, lr| hyper.decay_base.then(|| decay::decay(hyper, lr).base),
+        base: |hyper, lr| hyper.decay_base.then(|| decay::decay(hyper, lr).w0),
 
         written: |_, new| new.clone(),
         remembered: |tensors| tensors,

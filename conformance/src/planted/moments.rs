@@ -2,11 +2,10 @@
 //! each equation looked up in the table.
 
 use lora_pro_core::Hyper;
-use lora_pro_reference::adamw::Moments;
 use lora_pro_reference::closed_form::Split;
-use lora_pro_reference::efficient::FactorMoments;
-use lora_pro_reference::factored::{Factored, Means, first_moment};
-use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::factored::first_moment;
+use lora_pro_reference::factors::{FactorPair, Factors};
+use lora_pro_reference::state::{FactorMoments, FactoredMoments, Means, Moments};
 use nalgebra::{DMatrix, RowDVector};
 
 use super::adapter::Setting;
@@ -18,12 +17,12 @@ impl Equations {
         &self,
         hyper: &Hyper,
         old: &FactorMoments,
-        [averaged, squared]: [&Pair; 2],
+        [averaged, squared]: [&FactorPair; 2],
         t: u64,
-    ) -> (FactorMoments, Pair) {
+    ) -> (FactorMoments, FactorPair) {
         let (a, direction_a) = self.adam(hyper, &old.a, [&averaged.a, &squared.a], t);
         let (b, direction_b) = self.adam(hyper, &old.b, [&averaged.b, &squared.b], t);
-        let direction = Pair {
+        let direction = FactorPair {
             a: direction_a,
             b: direction_b,
         };
@@ -58,10 +57,10 @@ impl Equations {
         &self,
         &Setting { hyper, t, .. }: &Setting<'_>,
         factors: &Factors,
-        old: &Factored,
+        old: &FactoredMoments,
         split: &Split,
         e: &Matrix,
-    ) -> Factored {
+    ) -> FactoredMoments {
         let (_, c2) = self.corrections(hyper, t);
         let tangent = (self.tangent)(factors.s, split);
         let parts = [&factors.b * &split.u, &split.v * &factors.a].map(|part| part * factors.s);
@@ -75,7 +74,7 @@ impl Equations {
                 (self.largest)(largest, now, c2)
             })
         });
-        Factored {
+        FactoredMoments {
             y: (self.first_mean)(hyper.beta1, &old.y, &tangent.u),
             z: (self.first_mean)(hyper.beta1, &old.z, &tangent.v),
             means,
@@ -88,7 +87,7 @@ impl Equations {
         &self,
         hyper: &Hyper,
         factors: &Factors,
-        [old, new]: [&Factored; 2],
+        [old, new]: [&FactoredMoments; 2],
         t: u64,
     ) -> Matrix {
         let (c1, c2) = self.corrections(hyper, t);
@@ -101,7 +100,7 @@ impl Equations {
         let mean = (self.overall)(row.mean(), c2);
         let a = row.map(|v| 1.0 / (self.root)(v, c2, hyper.eps));
         let b = col.map(|v| mean / (self.column_root)(v, c2, hyper.eps));
-        let used = Factored {
+        let used = FactoredMoments {
             y: (self.numerator)(&old.y, &new.y),
             z: (self.numerator)(&old.z, &new.z),
             ..new.clone()

@@ -2,7 +2,7 @@
 
 use lora_pro_core::DType;
 use lora_pro_reference::adamw::bias_correction;
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 
 use super::Bug;
 
@@ -122,7 +122,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "momentum-dampened",
         what: "D <- mu D + (1 - mu) (dA, dB): steps are ten times too short at mu = 0.9",
         plant: |e| {
-            e.momentum = |mu, old, _, adjusted| Pair {
+            e.momentum = |mu, old, _, adjusted| FactorPair {
                 a: &old.a * mu + &adjusted.a * (1.0 - mu),
                 b: &old.b * mu + &adjusted.b * (1.0 - mu),
             }
@@ -132,7 +132,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "momentum-of-raw-gradients",
         what: "momentum averages (gA, gB): the adjustment is lost",
         plant: |e| {
-            e.momentum = |mu, old, gradients, _| Pair {
+            e.momentum = |mu, old, gradients, _| FactorPair {
                 a: &old.a * mu + &gradients.a,
                 b: &old.b * mu + &gradients.b,
             }
@@ -142,7 +142,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "momentum-nesterov",
         what: "the step looks ahead: (dA, dB) + mu D in place of D",
         plant: |e| {
-            e.along = |mu, momentum, adjusted| Pair {
+            e.along = |mu, momentum, adjusted| FactorPair {
                 a: &adjusted.a + &momentum.a * mu,
                 b: &adjusted.b + &momentum.b * mu,
             }

@@ -2,9 +2,9 @@
 
 use lora_pro_core::backend::AdapterSlot;
 use lora_pro_core::{DType, Error};
-use lora_pro_reference::factors::Pair;
-use lora_pro_reference::step::Memory;
-use lora_pro_reference::storage::load_memory;
+use lora_pro_reference::factors::FactorPair;
+use lora_pro_reference::moments::load_state;
+use lora_pro_reference::state::OptimizerState;
 
 use super::Bug;
 
@@ -39,7 +39,7 @@ pub(super) const BUGS: &[Bug] = &[
                 let first = slots
                     .iter()
                     .position(|slot| shape(slot) == shape(&slots[id]));
-                load_memory(&slots[first.unwrap_or(id)].state)
+                load_state(&slots[id].hyper, &slots[first.unwrap_or(id)].state)
             }
         },
     },
@@ -66,7 +66,7 @@ pub(super) const BUGS: &[Bug] = &[
                product with a stride of 0",
         plant: |e| {
             e.gradients_of = |all, k| {
-                let shapes = |pair: &Pair| (pair.a.shape(), pair.b.shape());
+                let shapes = |pair: &FactorPair| (pair.a.shape(), pair.b.shape());
                 let first = all.iter().find(|pair| shapes(pair) == shapes(&all[k]));
                 first.unwrap_or(&all[k]).clone()
             }
@@ -84,7 +84,7 @@ pub(super) const BUGS: &[Bug] = &[
                 } else {
                     &all[k].a
                 };
-                Pair {
+                FactorPair {
                     a: a.clone(),
                     b: all[k].b.clone(),
                 }
@@ -98,7 +98,7 @@ pub(super) const BUGS: &[Bug] = &[
         plant: |e| {
             e.gradients_of = |all, k| {
                 let round = |x: f64| if k > 0 { DType::F32.round(x) } else { x };
-                Pair {
+                FactorPair {
                     a: all[k].a.map(round),
                     b: all[k].b.map(round),
                 }
@@ -121,15 +121,15 @@ pub(super) const BUGS: &[Bug] = &[
     },
 ];
 
-fn of_a_shared(slots: &[AdapterSlot], id: usize) -> Result<Memory, Error> {
-    let first = load_memory(&slots[0].state)?;
-    let own = load_memory(&slots[id].state)?;
+fn of_a_shared(slots: &[AdapterSlot], id: usize) -> Result<OptimizerState, Error> {
+    let first = load_state(&slots[0].hyper, &slots[0].state)?;
+    let own = load_state(&slots[id].hyper, &slots[id].state)?;
     Ok(match (first, own) {
-        (Memory::Factors(first), Memory::Factors(mut own)) => {
+        (OptimizerState::Factors(first), OptimizerState::Factors(mut own)) => {
             if first.a.first.shape() == own.a.first.shape() {
                 own.a = first.a;
             }
-            Memory::Factors(own)
+            OptimizerState::Factors(own)
         }
         (_, own) => own,
     })

@@ -1,7 +1,7 @@
 //! Bugs in U, V and E.
 
-use lora_pro_reference::closed_form::outside_columns;
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::closed_form::project_out_columns_of_b;
+use lora_pro_reference::factors::FactorPair;
 
 use super::Bug;
 use crate::planted::Matrix;
@@ -10,22 +10,22 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         id: "u-without-s-squared",
         what: "U is not divided by s^2: A moves s^2 times too far, and E is no projection",
-        plant: |e| e.u = |_, inverse, g| inverse.times(g),
+        plant: |e| e.u = |_, inverse, g| inverse.apply(g),
     },
     Bug {
         id: "v-without-s-squared",
         what: "V is not divided by s^2: B moves s^2 times too far, and E is no projection",
         plant: |e| {
             e.v = |factors, grams, g| {
-                let unprojected = grams.sa_inverse.times_left(g);
-                outside_columns(&factors.b, &grams.sb_inverse, &unprojected)
+                let unprojected = grams.sa_inverse.apply_right(g);
+                project_out_columns_of_b(&factors.b, &grams.sb_inverse, &unprojected)
             }
         },
     },
     Bug {
         id: "u-over-s",
         what: "U is divided by s in place of s^2: right at s = 1 only",
-        plant: |e| e.u = |s, inverse, g| inverse.times(g) / s,
+        plant: |e| e.u = |s, inverse, g| inverse.apply(g) / s,
     },
     Bug {
         id: "scale-doubled",
@@ -37,14 +37,14 @@ pub(super) const BUGS: &[Bug] = &[
         id: "v-not-projected",
         what: "V lacks I - PB: the part of g that both factors reach counts twice",
         plant: |e| {
-            e.v = |factors, grams, g| grams.sa_inverse.times_left(g) / (factors.s * factors.s)
+            e.v = |factors, grams, g| grams.sa_inverse.apply_right(g) / (factors.s * factors.s)
         },
     },
     Bug {
         id: "projected-on-both-sides",
         what: "I - PA acts on U as I - PB does on V: the part of g that both factors reach is lost",
         plant: |e| {
-            e.adjusted = |factors, split, x| Pair {
+            e.adjusted = |factors, split, x| FactorPair {
                 a: outside_rows(&factors.a, &split.u) + x * &factors.a,
                 b: &split.v - &factors.b * x,
             }
@@ -56,8 +56,8 @@ pub(super) const BUGS: &[Bug] = &[
                a new direction",
         plant: |e| {
             e.v = |factors, grams, g| {
-                let all = grams.sa_inverse.times_left(g) / (factors.s * factors.s);
-                let outside = outside_columns(&factors.b, &grams.sb_inverse, &all);
+                let all = grams.sa_inverse.apply_right(g) / (factors.s * factors.s);
+                let outside = project_out_columns_of_b(&factors.b, &grams.sb_inverse, &all);
                 all - outside
             }
         },
@@ -68,7 +68,7 @@ pub(super) const BUGS: &[Bug] = &[
                training, PiSSA, a lost optimizer state) loses half of its first step",
         plant: |e| {
             e.special_case = |t, direction| match t {
-                1 => Pair {
+                1 => FactorPair {
                     a: direction.a * 0.0,
                     ..direction
                 },
@@ -86,7 +86,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "n-gradients-without-s",
         what: "the gradients of N lack s: full and factored steps are s times too short",
         plant: |e| {
-            e.of_n = |factors, n| Pair {
+            e.of_n = |factors, n| FactorPair {
                 a: factors.b.transpose() * n,
                 b: n * factors.a.transpose(),
             }

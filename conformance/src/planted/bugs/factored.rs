@@ -2,7 +2,8 @@
 
 use lora_pro_core::Damping;
 use lora_pro_reference::damping::Grams;
-use lora_pro_reference::factored::{Factored, Means, first_moment, mean_squares, transported};
+use lora_pro_reference::factored::{first_moment, mean_squares, transported};
+use lora_pro_reference::state::{FactoredMoments, Means};
 
 use super::Bug;
 
@@ -87,8 +88,8 @@ pub(super) const BUGS: &[Bug] = &[
             e.transported = |old, state, new, damping| {
                 let m = first_moment(old, state);
                 let grams = Grams::of(new, damping)?;
-                let z = grams.sa_inverse.times_left(&(m * new.a.transpose()));
-                Ok(Factored {
+                let z = grams.sa_inverse.apply_right(&(m * new.a.transpose()));
+                Ok(FactoredMoments {
                     z,
                     ..transported(old, state, new, damping)?
                 })
@@ -100,7 +101,7 @@ pub(super) const BUGS: &[Bug] = &[
         what: "Z is carried over and Y is not",
         plant: |e| {
             e.transported = |old, state, new, damping| {
-                Ok(Factored {
+                Ok(FactoredMoments {
                     y: state.y.clone(),
                     ..transported(old, state, new, damping)?
                 })

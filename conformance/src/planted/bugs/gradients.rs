@@ -1,7 +1,7 @@
 //! Bugs in what acts on the raw gradients.
 
 use lora_pro_core::backend::Control;
-use lora_pro_reference::factors::Pair;
+use lora_pro_reference::factors::FactorPair;
 
 use super::Bug;
 use crate::planted::Matrix;
@@ -12,7 +12,7 @@ pub(super) const BUGS: &[Bug] = &[
         what: "gradients of square matrices are read with rows and columns swapped: nothing \
                complains, since the shapes agree",
         plant: |e| {
-            e.raw = |pair, scale| Pair {
+            e.raw = |pair, scale| FactorPair {
                 a: transposed_if_square(&pair.a) * scale,
                 b: transposed_if_square(&pair.b) * scale,
             }
@@ -22,7 +22,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "gradient-sign-of-a",
         what: "gA has the wrong sign: A ascends",
         plant: |e| {
-            e.raw = |pair, scale| Pair {
+            e.raw = |pair, scale| FactorPair {
                 a: &pair.a * -scale,
                 b: &pair.b * scale,
             }
@@ -54,7 +54,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "grad-scale-on-b-only",
         what: "the loss scale is taken out of gB and left in gA",
         plant: |e| {
-            e.raw = |pair, scale| Pair {
+            e.raw = |pair, scale| FactorPair {
                 a: pair.a.clone(),
                 b: &pair.b * scale,
             }

@@ -1,7 +1,7 @@
 //! Bugs in the Gram matrices and their inverses: precision and damping.
 
 use lora_pro_core::{DType, Damping, Error};
-use lora_pro_reference::damping::{Grams, Inverse, damped_inverse};
+use lora_pro_reference::damping::{Grams, InverseRoot, damped_inverse};
 use lora_pro_reference::eigen::symmetric_eigen;
 use lora_pro_reference::factors::Factors;
 use nalgebra::{DMatrix, SymmetricEigen};
@@ -193,32 +193,32 @@ fn of_gram(
 }
 
 /// The inverse with eigenvalues raised to a floor.
-fn clamped_inverse(s: &Matrix) -> Result<Inverse, Error> {
+fn clamped_inverse(s: &Matrix) -> Result<InverseRoot, Error> {
     let eigen = symmetric_eigen(s)?;
     let inverted = eigen.values.map(|l| 1.0 / l.max(1e-12));
     let root = eigen.vectors * DMatrix::from_diagonal(&inverted.map(f64::sqrt));
-    Ok(Inverse { root })
+    Ok(InverseRoot { root })
 }
 
 /// The inverse of the diagonal alone, 0 where that is 0.
-fn diagonal_inverse(s: &Matrix) -> Inverse {
+fn diagonal_inverse(s: &Matrix) -> InverseRoot {
     let root = s
         .diagonal()
         .map(|x| if x > 0.0 { 1.0 / x.sqrt() } else { 0.0 });
-    Inverse {
+    InverseRoot {
         root: DMatrix::from_diagonal(&root),
     }
 }
 
 /// The pseudo-inverse by way of an f32 eigen-decomposition.
-fn inverse_in_f32(s: &Matrix) -> Inverse {
+fn inverse_in_f32(s: &Matrix) -> InverseRoot {
     let eigen = SymmetricEigen::new(s.map(|x| x as f32));
     let least = eigen.eigenvalues.max() * f32::EPSILON * s.nrows() as f32;
     let inverted = eigen
         .eigenvalues
         .map(|l| if l <= least { 0.0 } else { 1.0 / l });
     let root = eigen.eigenvectors * DMatrix::from_diagonal(&inverted.map(f32::sqrt));
-    Inverse {
+    InverseRoot {
         root: root.map(f64::from),
     }
 }

@@ -65,7 +65,7 @@ pub(super) const BUGS: &[Bug] = &[
                     Method::Full | Method::Factored => Decay {
                         a: whole,
                         b: whole,
-                        base: whole,
+                        w0: whole,
                     },
                     _ => decay(hyper, lr),
                 }

@@ -113,7 +113,7 @@ pub(super) const BUGS: &[Bug] = &[
         plant: |e| {
             e.finite = |values, dtype, subject, tensor| {
                 let finite = values.map(|x| if x.is_infinite() { 1.0 } else { x });
-                lora_pro_reference::storage::storable(&finite, dtype, subject, tensor)
+                lora_pro_reference::storage::check_representable(&finite, dtype, subject, tensor)
             }
         },
     },
@@ -122,7 +122,7 @@ pub(super) const BUGS: &[Bug] = &[
         what: "the error for a NaN does not say whose it is",
         plant: |e| {
             e.finite = |values, dtype, _, tensor| {
-                lora_pro_reference::storage::storable(values, dtype, "a tensor", tensor)
+                lora_pro_reference::storage::check_representable(values, dtype, "a tensor", tensor)
             }
         },
     },

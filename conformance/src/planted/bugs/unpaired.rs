@@ -1,7 +1,8 @@
 //! Bugs in the steps of parameters without a pair.
 
 use lora_pro_core::backend::StepIo;
-use lora_pro_reference::adamw::{Moments, adam, adam_with_square};
+use lora_pro_reference::adamw::{adam, adam_with_square};
+use lora_pro_reference::state::Moments;
 use nalgebra::DMatrix;
 
 use super::Bug;

@@ -4,7 +4,7 @@ use lora_pro_core::{Damping, Error, XChoice};
 use lora_pro_reference::closed_form::Split;
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::eigen::symmetric_eigen;
-use lora_pro_reference::factors::{Factors, Pair};
+use lora_pro_reference::factors::{FactorPair, Factors};
 use lora_pro_reference::x::{choose, sylvester, symmetric};
 use nalgebra::DMatrix;
 
@@ -25,7 +25,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "x-added-to-both",
         what: "dB = V + B X: E depends on X, and the step is no descent on W",
         plant: |e| {
-            e.adjusted = |factors, split, x| Pair {
+            e.adjusted = |factors, split, x| FactorPair {
                 a: &split.u + x * &factors.a,
                 b: &split.v + &factors.b * x,
             }
@@ -44,7 +44,7 @@ pub(super) const BUGS: &[Bug] = &[
         id: "x-left-out-of-a",
         what: "dA = U without X A: what B gives up is lost, and E shrinks",
         plant: |e| {
-            e.adjusted = |factors, split, x| Pair {
+            e.adjusted = |factors, split, x| FactorPair {
                 a: split.u.clone(),
                 b: &split.v - &factors.b * x,
             }
@@ -160,7 +160,7 @@ fn denominator_swapped(factors: &Factors, grams: &Grams, split: &Split) -> Resul
     Ok(&eb.vectors * divided * ea.vectors.transpose())
 }
 
-fn with_gram(factors: &Factors, grams: &Grams, gradients: &Pair) -> Matrix {
+fn with_gram(factors: &Factors, grams: &Grams, gradients: &FactorPair) -> Matrix {
     let inner = factors.b.transpose() * &gradients.b * &grams.sa;
-    grams.sb_inverse.times(&inner) * (-0.5 / (factors.s * factors.s))
+    grams.sb_inverse.apply(&inner) * (-0.5 / (factors.s * factors.s))
 }
