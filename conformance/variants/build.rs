@@ -36,9 +36,9 @@ const FAULTS: [&str; 10] = [
 /// Adam of an unpaired parameter has faults of its own. Those of the adapters stay out of it, so
 /// that a check of unpaired parameters does not see them.
 const EXACT: (&str, &str, &str) = (
-    "backend::param_step",
-    "adam(&slot.hyper, &old, &(gradient * sign), t)",
-    "crate::without_fault(|| adam(&slot.hyper, &old, &(gradient * sign), t))",
+    "contract::param::compute",
+    "adam(hyper, &old, &(gradient * sign), t)",
+    "crate::without_fault(|| adam(hyper, &old, &(gradient * sign), t))",
 );
 
 #[derive(Default)]

@@ -50,8 +50,10 @@ pub fn step(
     } = *params;
     // SA^+, SB^+, damped
     let grams = Grams::of(factors, hyper.damping)?;
-    // E = closed_form(gA, gB).E = s (B U + V A)
-    let e = split(factors, &grams, gradients).equivalent_gradient(factors);
+    // U, V of (gA, gB)
+    let split = split(factors, &grams, gradients);
+    // E = s (B U + V A)
+    let e = split.equivalent_gradient(factors);
     // M, V2, N of E
     let (moments, n) = adam_with_square(hyper, old, &e, &quirk.square(&e, t), t);
     // (DA, DB) = closed_form(s B'N, s N A')

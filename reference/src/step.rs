@@ -37,9 +37,10 @@ pub fn step(
     state: &OptimizerState,
 ) -> Result<StepOutcome, Error> {
     use OptimizerState as S;
-    let sign = if params.hyper.maximize { -1.0 } else { 1.0 };
+    let hyper = params.hyper;
+    let sign = if hyper.maximize { -1.0 } else { 1.0 };
     let gradients = &gradients.scaled(sign);
-    match (params.hyper.method, state) {
+    match (hyper.method, state) {
         (Method::Lora, S::Factors(old)) => Ok(lora::step(params, factors, gradients, old)),
         (Method::Sgd, S::Momentum(old)) => sgd::step(params, factors, gradients, old.as_ref()),
         (Method::Efficient, S::Factors(old)) => efficient::step(params, factors, gradients, old),
@@ -53,7 +54,7 @@ pub fn step(
             "the optimizer",
             "state",
             "of another method",
-            format!("state of method {}", params.hyper.method),
+            format!("state of method {}", hyper.method),
         )),
     }
 }

@@ -26,13 +26,13 @@ use nalgebra::allocator::Allocator;
 use nalgebra::{DMatrix, DefaultAllocator, Dim, OMatrix, RowDVector};
 
 use crate::backend::{VariantBackend, without_fault};
-use crate::reference::adamw::{Moments, adam, running_mean};
+use crate::reference::adamw::{adam, ema};
 use crate::reference::clip;
 use crate::reference::closed_form::Split;
-use crate::reference::damping::{Grams, Inverse, damped_inverse};
-use crate::reference::equivalent::of_split;
-use crate::reference::factored::{self, Factored, Means};
-use crate::reference::factors::{Factors, Pair, gram_a, gram_b};
+use crate::reference::damping::{Grams, InverseRoot, damped_inverse};
+use crate::reference::factored;
+use crate::reference::factors::{FactorPair, Factors, gram_a, gram_b};
+use crate::reference::state::{FactoredMoments, Means, Moments};
 use crate::reference::x::sylvester;
 
 type Matrix = DMatrix<f64>;
@@ -82,7 +82,7 @@ fn inverses(
     [b, a]: [&Matrix; 2],
     damping: Damping,
     by: f64,
-) -> Result<[Inverse; 2], Error> {
+) -> Result<[InverseRoot; 2], Error> {
     let inverse = |s: &Matrix, k: usize| {
         let rounding = 4.0 * k as f64 * f64::EPSILON;
         let moved = match damping {
@@ -149,8 +149,8 @@ fn gram(s: &Matrix) -> Matrix {
 }
 
 /// `(I - P_B) y`, where y and its part in B's columns may cancel.
-pub(crate) fn outside_columns(b: &Matrix, sb_inverse: &Inverse, y: &Matrix) -> Matrix {
-    let inside = coefficients(&sb_inverse.times(&(b.transpose() * y)));
+pub(crate) fn project_out_columns_of_b(b: &Matrix, sb_inverse: &InverseRoot, y: &Matrix) -> Matrix {
+    let inside = coefficients(&sb_inverse.apply(&(b.transpose() * y)));
     y - thin(&(b * inside))
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn chosen_x(
     choice: XChoice,
     factors: &Factors,
     grams: &Grams,
-    gradients: &Pair,
+    gradients: &FactorPair,
 ) -> Result<Matrix, Error> {
     let Factors { b, a, s } = factors;
     let product = |x: &Matrix, y: &Matrix| normwise(W * x.norm() * y.norm(), &(x * y));
@@ -166,12 +166,12 @@ pub(crate) fn chosen_x(
         XChoice::Zero => Matrix::zeros(a.nrows(), a.nrows()),
         XChoice::Symmetric => {
             let inner = product(&b.transpose(), &gradients.b);
-            let inner = grams.sa_inverse.times_left(&inner);
-            grams.sb_inverse.times(&inner) * (-0.5 / (s * s))
+            let inner = grams.sa_inverse.apply_right(&inner);
+            grams.sb_inverse.apply(&inner) * (-0.5 / (s * s))
         }
         XChoice::Sylvester => {
             let right = product(&gradients.a, &a.transpose());
-            let right = grams.sb_inverse.times(&right) / -(s * s);
+            let right = grams.sb_inverse.apply(&right) / -(s * s);
             sylvester(&gram(&grams.sb), &gram(&grams.sa), &right)?
         }
     };
@@ -179,9 +179,9 @@ pub(crate) fn chosen_x(
 }
 
 /// The norm of `E = s (B y + z A)`, whose terms may cancel.
-pub(crate) fn equivalent_norm(factors: &Factors, pair: &Pair, e: &Matrix) -> f64 {
+pub(crate) fn equivalent_norm(factors: &Factors, y: &Matrix, z: &Matrix, e: &Matrix) -> f64 {
     let Factors { b, a, s } = factors;
-    let terms = s * (b.norm() * pair.a.norm() + pair.b.norm() * a.norm());
+    let terms = s * (b.norm() * y.norm() + z.norm() * a.norm());
     let square = e.norm_squared();
     (square + W * terms * terms * sign(0, square))
         .max(0.0)
@@ -189,7 +189,7 @@ pub(crate) fn equivalent_norm(factors: &Factors, pair: &Pair, e: &Matrix) -> f64
 }
 
 pub(crate) fn first_mean(beta: f64, mean: &Matrix, x: &Matrix) -> Matrix {
-    thin(&running_mean(beta, &thin(mean), &thin(x)))
+    thin(&ema(beta, &thin(mean), &thin(x)))
 }
 
 /// The mean of a row of E.E is a quadratic form in that row of `[B  sV]`, whose terms may cancel;
@@ -198,7 +198,7 @@ pub(crate) fn mean_squares(factors: &Factors, split: &Split) -> Means {
     let Factors { b, a, s } = factors;
     let (m, n) = (b.nrows() as f64, a.ncols() as f64);
     let (all_u, all_v) = (split.u.norm(), split.v.norm());
-    let exact = factored::mean_squares(&of_split(factors, split));
+    let exact = factored::mean_squares(&split.equivalent_gradient(factors));
     let moved = |k: usize, mean: f64, terms: f64, count: f64| {
         let error = TRIAL.get().u * (s * terms).powi(2) / count;
         (mean + error * sign(k, mean)).max(0.0)
@@ -217,11 +217,11 @@ pub(crate) fn mean_squares(factors: &Factors, split: &Split) -> Means {
 /// Y of `M = B Y + Z A` on the new tangent space, each of the two terms carried by itself.
 pub(crate) fn transported_y(
     old: &Factors,
-    state: &Factored,
+    state: &FactoredMoments,
     new: &Factors,
     grams: &Grams,
 ) -> Matrix {
-    let left = |x: &Matrix| coefficients(&grams.sb_inverse.times(&(new.b.transpose() * x)));
+    let left = |x: &Matrix| coefficients(&grams.sb_inverse.apply(&(new.b.transpose() * x)));
     let (y, z) = (thin(&state.y), thin(&state.z));
     thin(&(left(&old.b) * &y)) + thin(&(left(&z) * &old.a))
 }
@@ -229,18 +229,18 @@ pub(crate) fn transported_y(
 /// Z, as [`transported_y`].
 pub(crate) fn transported_z(
     old: &Factors,
-    state: &Factored,
+    state: &FactoredMoments,
     new: &Factors,
     grams: &Grams,
 ) -> Matrix {
-    let right = |x: &Matrix| coefficients(&grams.sa_inverse.times_left(&(x * new.a.transpose())));
+    let right = |x: &Matrix| coefficients(&grams.sa_inverse.apply_right(&(x * new.a.transpose())));
     let (y, z) = (thin(&state.y), thin(&state.z));
     let whole = thin(&(&old.b * right(&y))) + thin(&(&z * right(&old.a)));
-    outside_columns(&new.b, &grams.sb_inverse, &whole)
+    project_out_columns_of_b(&new.b, &grams.sb_inverse, &whole)
 }
 
 /// Where the factors are equally long, rounding decides which is the longer one.
-pub(crate) fn update_clip(limit: Option<f64>, factors: &Factors, update: &Pair) -> f64 {
+pub(crate) fn update_clip(limit: Option<f64>, factors: &Factors, update: &FactorPair) -> f64 {
     let u = TRIAL.get().u;
     let (a, b) = (factors.a.norm(), factors.b.norm());
     let mut factors = factors.clone();

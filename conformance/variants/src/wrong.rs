@@ -1,19 +1,22 @@
 //! What edits call: wrong algorithms that are too long to stand in a line.
 
-use lora_pro_core::backend::{AdapterSlot, Factor, StateKind, StateTensor, ratio_or_zero};
+use lora_pro_core::backend::{
+    AdapterSlot, Buffer, Factor, State, StateKind, StateTensor, ratio_or_zero,
+};
 use lora_pro_core::{
     AdapterIo, AdapterReport, DType, Damping, HostTensor, Hyper, MatMut, Method, ParamIo, XChoice,
 };
 use nalgebra::{DMatrix, SymmetricEigen};
 
 pub(crate) use crate::backend::{batch, keep, kept, kept_hyper};
-use crate::reference::adamw::{Moments, adam, adam_with_square};
+use crate::reference::adamw::{adam, adam_with_square};
 use crate::reference::closed_form::Split;
-use crate::reference::damping::{Grams, Inverse};
-use crate::reference::efficient::FactorMoments;
-use crate::reference::factored::{Means, mean_squares};
-use crate::reference::factors::{Factors, Pair};
-use crate::reference::storage::{matrix, store};
+use crate::reference::damping::{Grams, InverseRoot};
+use crate::reference::factored::mean_squares;
+use crate::reference::factors::{FactorPair, Factors};
+use crate::reference::sgd::with_momentum;
+use crate::reference::state::{FactorMoments, Means, Moments};
+use crate::reference::storage::{matrix, replace_buffers, store};
 
 type Matrix = DMatrix<f64>;
 
@@ -55,24 +58,24 @@ pub(crate) fn in_f32(x: f64) -> f64 {
 }
 
 /// The pseudo-inverse by way of an f32 eigen-decomposition.
-pub(crate) fn inverse_in_f32(s: &Matrix) -> Inverse {
+pub(crate) fn inverse_in_f32(s: &Matrix) -> InverseRoot {
     let eigen = SymmetricEigen::new(s.map(|x| x as f32));
     let least = eigen.eigenvalues.max() * f32::EPSILON * s.nrows() as f32;
     let inverted = eigen
         .eigenvalues
         .map(|l| if l <= least { 0.0 } else { 1.0 / l });
     let root = eigen.eigenvectors * DMatrix::from_diagonal(&inverted.map(f32::sqrt));
-    Inverse {
+    InverseRoot {
         root: root.map(f64::from),
     }
 }
 
 /// The inverse of the diagonal alone, 0 where that is 0.
-pub(crate) fn diagonal_inverse(s: &Matrix) -> Inverse {
+pub(crate) fn diagonal_inverse(s: &Matrix) -> InverseRoot {
     let root = s
         .diagonal()
         .map(|x| if x > 0.0 { 1.0 / x.sqrt() } else { 0.0 });
-    Inverse {
+    InverseRoot {
         root: DMatrix::from_diagonal(&root),
     }
 }
@@ -81,20 +84,32 @@ pub(crate) fn diagonal_inverse(s: &Matrix) -> Inverse {
 pub(crate) fn adam_on_two(
     hyper: &Hyper,
     old: &FactorMoments,
-    averaged: &Pair,
-    squared: &Pair,
+    averaged: &FactorPair,
+    squared: &FactorPair,
     t: u64,
-) -> (FactorMoments, Pair) {
+) -> (FactorMoments, FactorPair) {
     let adam = |old, x, squared: &Matrix| {
         adam_with_square(hyper, old, x, &squared.component_mul(squared), t)
     };
     let (a, direction_a) = adam(&old.a, &averaged.a, &squared.a);
     let (b, direction_b) = adam(&old.b, &averaged.b, &squared.b);
-    let direction = Pair {
+    let direction = FactorPair {
         a: direction_a,
         b: direction_b,
     };
     (FactorMoments { a, b }, direction)
+}
+
+/// Nesterov's direction: the gradient and once more the momentum that it has gone into.
+pub(crate) fn looking_ahead(
+    hyper: &Hyper,
+    momentum: Option<&FactorPair>,
+    adjusted: &FactorPair,
+) -> FactorPair {
+    match momentum {
+        Some(momentum) => with_momentum(hyper.momentum, momentum, adjusted),
+        None => adjusted.clone(),
+    }
 }
 
 pub(crate) fn square_of_bf16(x: &Matrix) -> Matrix {
@@ -121,7 +136,11 @@ pub(crate) fn root_decay(hyper: &Hyper, whole: f64) -> f64 {
 }
 
 /// Each update in a trust region of its own.
-pub(crate) fn clipped_per_factor(limit: Option<f64>, factors: &Factors, update: &Pair) -> Pair {
+pub(crate) fn clipped_per_factor(
+    limit: Option<f64>,
+    factors: &Factors,
+    update: &FactorPair,
+) -> FactorPair {
     let clipped = |update: &Matrix, factor: &Matrix| {
         let (moved, size) = (update.norm(), factor.norm());
         match limit {
@@ -131,7 +150,7 @@ pub(crate) fn clipped_per_factor(limit: Option<f64>, factors: &Factors, update: 
             _ => update.clone(),
         }
     };
-    Pair {
+    FactorPair {
         a: clipped(&update.a, &factors.a),
         b: clipped(&update.b, &factors.b),
     }
@@ -189,16 +208,16 @@ fn share(slots: &mut [AdapterSlot], from: usize, to: usize, which: impl Fn(State
     }
 }
 
-pub(crate) fn first_by_shape(all: &[Pair]) -> Vec<Pair> {
-    let shapes = |pair: &Pair| (pair.a.shape(), pair.b.shape());
-    let first = |own: &Pair| {
+pub(crate) fn first_by_shape(all: &[FactorPair]) -> Vec<FactorPair> {
+    let shapes = |pair: &FactorPair| (pair.a.shape(), pair.b.shape());
+    let first = |own: &FactorPair| {
         let mut equal = all.iter().filter(|pair| shapes(pair) == shapes(own));
         equal.next().unwrap_or(own).clone()
     };
     all.iter().map(first).collect()
 }
 
-pub(crate) fn a_of_the_one_before(all: &[Pair]) -> Vec<Pair> {
+pub(crate) fn a_of_the_one_before(all: &[FactorPair]) -> Vec<FactorPair> {
     let mut wrong = all.to_vec();
     for (pair, before) in wrong.iter_mut().skip(1).zip(all) {
         if pair.a.shape() == before.a.shape() {
@@ -208,19 +227,39 @@ pub(crate) fn a_of_the_one_before(all: &[Pair]) -> Vec<Pair> {
     wrong
 }
 
-pub(crate) fn round_all_but_the_first(all: &mut [Pair]) {
+pub(crate) fn round_all_but_the_first(all: &mut [FactorPair]) {
     for pair in all.iter_mut().skip(1) {
         pair.a = pair.a.map(in_f32);
         pair.b = pair.b.map(in_f32);
     }
 }
 
-pub(crate) fn change_last_bits_in_batches(all: &mut [Pair]) {
+pub(crate) fn change_last_bits_in_batches(all: &mut [FactorPair]) {
     if all.len() > 1 {
         for pair in all {
             *pair = pair.scaled(1.0 + f64::EPSILON);
         }
     }
+}
+
+/// The first tensor of the state stays as it was.
+pub(crate) fn replace_all_buffers_but_first(state: &mut State, buffers: Vec<Buffer>) {
+    replace_all_buffers_but(state, buffers, 0);
+}
+
+/// The last tensor of the method's own, before master copies, stays as it was.
+pub(crate) fn replace_all_buffers_but_last(state: &mut State, buffers: Vec<Buffer>) {
+    let is_own =
+        |(tensor, _): &&(StateTensor, Buffer)| !matches!(tensor.kind, StateKind::Master(_));
+    let own = state.tensors.iter().filter(is_own).count();
+    replace_all_buffers_but(state, buffers, own.wrapping_sub(1));
+}
+
+fn replace_all_buffers_but(state: &mut State, mut buffers: Vec<Buffer>, stale: usize) {
+    if let (Some((_, old)), Some(new)) = (state.tensors.get_mut(stale), buffers.get_mut(stale)) {
+        std::mem::swap(old, new);
+    }
+    replace_buffers(state, buffers);
 }
 
 /// Stores all entries but those of which `stays` is true.

@@ -35,21 +35,19 @@ impl AdapterStep {
         control: &Control,
         quirk: SecondMomentQuirk,
     ) -> Result<Self, Error> {
-        let AdapterSlot {
-            spec, hyper, state, ..
-        } = slot;
-        let subject = spec.subject();
+        let (state, dtype) = (&slot.state, slot.spec.dtype);
+        let subject = slot.spec.subject();
         let factors = read_factors(slot, io)?;
         let params = StepParams {
-            hyper,
-            lr: hyper.lr * control.lr_factor,
-            t: state.step + 1,
+            hyper: &slot.hyper,
+            lr: slot.hyper.lr * control.lr_factor,
+            t: slot.state.step + 1,
             quirk,
         };
-        let old = load_state(hyper, state)?;
+        let old = load_state(params.hyper, state)?;
         let outcome = step(&params, &factors, &gradient.scaled(grad_clip), &old)
             .map_err(|error| with_adapter(error, &subject))?;
-        let report = report(params.t, gradient, &factors, &outcome);
+        let report = report(gradient, &factors, &outcome);
 
         let Update {
             factors: new,
@@ -58,8 +56,8 @@ impl AdapterStep {
         } = outcome.update;
         let a = round_to_master(new.a, state, MASTER_A);
         let b = round_to_master(new.b, state, MASTER_B);
-        check_representable(&a, spec.dtype, &subject, "A after the step")?;
-        check_representable(&b, spec.dtype, &subject, "B after the step")?;
+        check_representable(&a, dtype, &subject, "A after the step")?;
+        check_representable(&b, dtype, &subject, "B after the step")?;
         let mut tensors = state_tensors(&outcome.state);
         tensors.extend([(MASTER_A, a.clone()), (MASTER_B, b.clone())]);
         Ok(AdapterStep {
@@ -79,8 +77,9 @@ impl AdapterStep {
             store(&decayed, w0);
         }
         replace_buffers(&mut slot.state, self.buffers);
-        slot.state.step = self.report.step;
+        slot.state.step += 1;
         slot.report = self.report;
+        slot.report.step = slot.state.step;
     }
 }
 
@@ -96,11 +95,10 @@ fn read_factors(slot: &AdapterSlot, io: &AdapterIo<'_>) -> Result<Factors, Error
     })
 }
 
-/// The report of step t; `gradient` is not yet clipped.
-fn report(t: u64, gradient: &FactorPair, old: &Factors, outcome: &StepOutcome) -> AdapterReport {
-    let Update { change, clip, .. } = &outcome.update;
+/// The report without the counter; `gradient` is not yet clipped.
+fn report(gradient: &FactorPair, old: &Factors, outcome: &StepOutcome) -> AdapterReport {
+    let change = &outcome.update.change;
     let mut report = AdapterReport::default();
-    report.step = t;
     report.grad_norm = [gradient.a.norm(), gradient.b.norm()].into();
     report.update_norm = [change.a.norm(), change.b.norm()].into();
     report.relative_update = [
@@ -109,7 +107,7 @@ fn report(t: u64, gradient: &FactorPair, old: &Factors, outcome: &StepOutcome) -
     ]
     .into();
     report.equivalent_norm = outcome.equivalent_norm;
-    report.clip = *clip;
+    report.clip = outcome.update.clip;
     report
 }
 

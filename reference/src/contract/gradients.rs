@@ -34,10 +34,11 @@ impl Gradients {
             squares += gradient.norm_squared();
             params.push(gradient);
         }
+        let norm = squares.sqrt();
         Ok(Gradients {
             adapters,
             params,
-            norm: squares.sqrt(),
+            norm,
         })
     }
 }

@@ -15,7 +15,6 @@ use crate::adamw::adam;
 pub(super) struct ParamStep {
     value: DMatrix<f64>,
     buffers: Vec<Buffer>,
-    t: u64,
 }
 
 impl ParamStep {
@@ -44,7 +43,6 @@ impl ParamStep {
         Ok(ParamStep {
             buffers: new_buffers(state, &tensors, &subject)?,
             value,
-            t,
         })
     }
 
@@ -52,6 +50,6 @@ impl ParamStep {
     pub fn commit(self, slot: &mut ParamSlot, io: &mut ParamIo<'_>) {
         store(&self.value, &mut io.value);
         replace_buffers(&mut slot.state, self.buffers);
-        slot.state.step = self.t;
+        slot.state.step += 1;
     }
 }
