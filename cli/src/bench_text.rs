@@ -5,7 +5,7 @@ use lora_pro_bench::report::{GoalReport, Measured, Outcome, Report, RowReport};
 use lora_pro_bench::rows::{Limit, Row};
 use lora_pro_bench::size::Size;
 
-use crate::table::{Column, Table};
+use lora_pro_report::table::{Column, Table};
 
 /// Shown where a number does not exist.
 const NONE: &str = "-";

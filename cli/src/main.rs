@@ -11,7 +11,6 @@ mod report;
 mod run_args;
 mod subjects;
 mod summary;
-mod table;
 mod tables;
 mod threads;
 

@@ -2,7 +2,16 @@
 
 use lora_pro_finetune::{Comparison, MethodResult, RunResult, Spread};
 
-use crate::table::{Column, DIVERGED, Table};
+use lora_pro_report::table;
+
+/// Marks a number with runs that did not end.
+const DIVERGED: &str = "†";
+
+/// A column about methods.
+pub type Column = table::Column<MethodResult>;
+
+/// A table with a row for each method.
+pub type Table = table::Table<MethodResult>;
 
 /// Shown where a number does not exist.
 const NONE: &str = "-";
@@ -59,7 +68,7 @@ pub fn results(comparison: &Comparison) -> Table {
             |method: &MethodResult| format!("{:.1}", method.state_bytes as f64 / 1e3),
         ),
     ];
-    Table::new(columns, &comparison.methods)
+    of_methods(columns, comparison)
 }
 
 /// Accuracy and distance at every learning rate of full fine-tuning's grid: a single rate, however
@@ -85,7 +94,7 @@ pub fn by_rate(comparison: &Comparison) -> Table {
         )
     });
     let columns = [names()].into_iter().chain(accuracies).chain(distances);
-    Table::new(columns.collect(), &comparison.methods)
+    of_methods(columns.collect(), comparison)
 }
 
 /// How each method's steps compare with full fine-tuning's, at its best learning rate.
@@ -125,7 +134,14 @@ pub fn gaps(comparison: &Comparison) -> Table {
             move |method| mean(runs(method, lr), 2, largest_update),
         ),
     ];
-    Table::new(columns, &comparison.methods)
+    of_methods(columns, comparison)
+}
+
+fn of_methods(columns: Vec<Column>, comparison: &Comparison) -> Table {
+    Table::new(columns, &comparison.methods).footnote(
+        DIVERGED,
+        "† at least one run diverged; its accuracy is its last",
+    )
 }
 
 fn names() -> Column {

@@ -29,9 +29,7 @@ fn a_subject_that_is_right_passes_and_is_reported() {
     for name in [
         "record.jsonl",
         "report.html",
-        "report.md",
         "junit.xml",
-        "badge.svg",
     ] {
         assert!(folder.path().join("out").join(name).is_file(), "{name}");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lora_pro_conformance::record::{Cell, End, Line, Machine, Run, Stability, SubjectInfo};
-use lora_pro_conformance::report::{Record, badge, html, junit, markdown, parse, read, write_all};
+use lora_pro_conformance::report::{Record, html, junit, parse, read, write_all};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::verdict::Verdict;
 use lora_pro_core::{DType, Method};
@@ -216,16 +216,6 @@ fn errors_name_the_file() {
 }
 
 #[test]
-fn markdown_of_every_verdict() {
-    insta::assert_snapshot!(markdown(&record()));
-}
-
-#[test]
-fn markdown_of_an_interrupted_run() {
-    insta::assert_snapshot!(markdown(&interrupted()));
-}
-
-#[test]
 fn junit_of_every_verdict() {
     insta::assert_snapshot!(junit(&record()));
 }
@@ -233,33 +223,6 @@ fn junit_of_every_verdict() {
 #[test]
 fn junit_of_an_interrupted_run() {
     insta::assert_snapshot!(junit(&interrupted()));
-}
-
-#[test]
-fn badge_of_a_good_run() {
-    insta::assert_snapshot!(badge(&good()));
-}
-
-#[test]
-fn badges() {
-    let words = |record: &Record| {
-        let svg = badge(record);
-        let title = svg
-            .split("<title>")
-            .nth(1)
-            .and_then(|rest| rest.split('<').next());
-        title.expect("a title").to_string()
-    };
-    let marginal = Record {
-        cells: cells().into_iter().take(2).collect(),
-        ..record()
-    };
-    let nothing = Record {
-        cells: vec![],
-        ..record()
-    };
-    let badges = [good(), marginal, record(), interrupted(), nothing].map(|record| words(&record));
-    insta::assert_snapshot!(badges.join("\n"));
 }
 
 /// The part of the page that a test can be about: neither style nor script.
@@ -281,7 +244,7 @@ fn the_matrix_of_the_page() {
 fn the_page_says_what_was_run_and_what_went_wrong() {
     let page = html(&record());
     for words in [
-        "9 required cells, 5 not fine.",
+        "5 of 9 required checks failed.",
         "2025-12-31 23:59 UTC",
         "lora-pro conform --seed 42",
         "lora-pro conform replay &#39;out/law-15-balance 1.json&#39;",
@@ -332,8 +295,8 @@ fn all_reports_are_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path().join("new");
     let paths = write_all(&folder, &record()).expect("written");
-    let names = ["report.md", "report.html", "junit.xml", "badge.svg"];
+    let names = ["report.html", "junit.xml"];
     assert_eq!(paths, names.map(|name| folder.join(name)));
-    let page = std::fs::read_to_string(&paths[1]).expect("a page");
+    let page = std::fs::read_to_string(&paths[0]).expect("a page");
     assert_eq!(page, html(&record()));
 }

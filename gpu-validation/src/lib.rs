@@ -9,10 +9,9 @@
 //! | [`result`](mod@result), [`store`] | what a part has found; results in files, and which of them still count |
 //! | [`goals`] | what the numbers should be |
 //! | [`report`] | the Markdown page |
-//! | [`date`], [`progress`] | the day; how far along it is |
+//! | [`progress`] | how far along it is |
 
 pub mod counted;
-pub mod date;
 pub mod effort;
 pub mod goals;
 pub mod gpu;

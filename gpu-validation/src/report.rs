@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use lora_pro_report::format::fixed;
+use lora_pro_report::table::markdown;
+
 use crate::goals::{Goal, share};
 use crate::result::{Finding, Outcome, Timing};
 use crate::store::{Results, Stored};
@@ -20,16 +23,6 @@ pub fn page(results: &Results) -> String {
     some.collect::<Vec<_>>().join("\n")
 }
 
-/// Heads and rows, numbers to the right.
-fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut text = format!("| {} |\n|---|", heads.join(" | "));
-    text += &"---:|".repeat(heads.len() - 1);
-    for row in rows {
-        text += &format!("\n| {} |", row.join(" | ").replace('\n', " "));
-    }
-    text + "\n"
-}
-
 fn head(results: &Results) -> String {
     let about = &results.about;
     let mut text = format!("# {}\n\n", about.device);
@@ -40,7 +33,7 @@ fn head(results: &Results) -> String {
         results.date, about.commit, about.effort
     );
     let facts = about.facts.iter();
-    text += &table(
+    text += &markdown(
         &["property", "value"],
         facts.map(|(name, value)| vec![name.clone(), value.clone()]),
     );
@@ -66,7 +59,7 @@ fn parts(results: &Results) -> String {
         ]
     });
     let heads = ["part", "outcome", "passed", "skipped", "failed", "seconds"];
-    format!("## What was proved\n\n{}", table(&heads, rows))
+    format!("## What was proved\n\n{}", markdown(&heads, rows))
 }
 
 /// The name of an outcome.
@@ -100,15 +93,8 @@ fn with_unit(x: Option<f64>, unit: &str) -> String {
     match (x, unit) {
         (None, _) => "-".into(),
         (Some(x), "%") => format!("{x:.0} %"),
-        (Some(x), _) => format!("{} {unit}", digits(x)),
+        (Some(x), _) => format!("{} {unit}", fixed(x)),
     }
-}
-
-/// Three digits that count.
-fn digits(x: f64) -> String {
-    let before = x.abs().max(1e-9).log10().floor() as i32;
-    let places = (2 - before).clamp(0, 6) as usize;
-    format!("{x:.places$}")
 }
 
 /// Heads and cells of the goals: also for the terminal.
@@ -133,7 +119,7 @@ fn goals(results: &Results) -> String {
     let heads = ["goal", "measured", "as a graph", "should be", ""];
     format!(
         "## Goals\n\nThey are for an H100 and for full effort.\n\n{}",
-        table(&heads, rows)
+        markdown(&heads, rows)
     )
 }
 
@@ -164,7 +150,7 @@ fn timings(results: &Results) -> String {
     format!(
         "## Times\n\nMilliseconds by the device's clock, medians. MB is what a step must read and \
          write; the last column compares it with copies on the device ({copies}).\n\n{}",
-        table(&heads, rows)
+        markdown(&heads, rows)
     )
 }
 
@@ -190,9 +176,9 @@ fn row(timing: &Timing, rate: Option<f64>) -> Vec<String> {
     };
     let graph = timing.graph_ms.as_ref();
     cells.extend([
-        format!("{}{host}", digits(step.median)),
-        step.quartiles.map(digits).join(" to "),
-        graph.map_or("-".into(), |ms| digits(ms.median)),
+        format!("{}{host}", fixed(step.median)),
+        step.quartiles.map(fixed).join(" to "),
+        graph.map_or("-".into(), |ms| fixed(ms.median)),
         with_unit(
             rate.and_then(|rate| share(timing.bytes, &timing.step_ms, rate)),
             "%",
@@ -215,8 +201,8 @@ fn others(results: &Results) -> String {
         let problem = || other.problem.clone().unwrap_or("-".into());
         vec![
             other.what.clone(),
-            ms.map_or_else(problem, |ms| digits(ms.median)),
-            ms.map_or("-".into(), |ms| ms.quartiles.map(digits).join(" to ")),
+            ms.map_or_else(problem, |ms| fixed(ms.median)),
+            ms.map_or("-".into(), |ms| ms.quartiles.map(fixed).join(" to ")),
             match other.scaled_by {
                 1.0 => String::new(),
                 factor => format!("a part of it, times {factor:.1}"),
@@ -226,6 +212,6 @@ fn others(results: &Results) -> String {
     let versions = found.versions.as_deref().unwrap_or("unknown versions");
     format!(
         "## Others on the same device\n\n{versions}; r = 8, f32, the same 224 shapes.\n\n{}",
-        table(&["what", "ms", "quartiles", ""], rows)
+        markdown(&["what", "ms", "quartiles", ""], rows)
     )
 }

@@ -96,7 +96,7 @@ impl Results {
         Results {
             schema: SCHEMA,
             about,
-            date: crate::date::day(first.unwrap_or(0)),
+            date: lora_pro_report::format::day(first.unwrap_or(0)),
             outcome: outcome.unwrap_or(Outcome::Skipped),
             goals: goals(&parts),
             parts,

@@ -89,7 +89,7 @@ pub struct ConformArgs {
     /// Seconds that a command may take to answer
     #[arg(long, default_value_t = 60, value_name = "S")]
     timeout: u64,
-    /// Write record.jsonl, report.html, report.md, junit.xml, badge.svg and failures/ here
+    /// Write record.jsonl, report.html, junit.xml and failures/ here
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// What not to look at, and why: a JSON list of {subject, check, method, dtype, reason}

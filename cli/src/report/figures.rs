@@ -2,8 +2,8 @@
 
 use lora_pro_finetune::{Comparison, MethodResult, RateResult, RunResult, Spread};
 
-use super::plot::{Axis, Line, Plot, Point, Scale};
 use crate::tables::{distance, rate, reference_lr};
+use lora_pro_report::plot::{Axis, Line, Plot, Point, Scale};
 
 /// A plot and the words around it.
 pub struct Figure {

@@ -2,7 +2,5 @@
 
 mod figures;
 mod page;
-mod plot;
-mod ticks;
 
 pub use page::html;

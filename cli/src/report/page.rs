@@ -1,14 +1,13 @@
 //! The page around the figures.
 
-use std::fmt::Write;
-
 use lora_pro_finetune::{Comparison, Setup};
+use lora_pro_report::escape::markup as escape;
+use lora_pro_report::page::{definitions, page};
+use lora_pro_report::plot::Line;
 
 use super::figures::{self, Figure};
-use super::plot::{Line, escape};
 use crate::summary::summary;
-use crate::table::{Column, Table};
-use crate::tables;
+use crate::tables::{self, Table};
 
 /// Colours, dashes and layout.
 const STYLE: &str = include_str!("style.css");
@@ -22,25 +21,20 @@ pub fn html(comparison: &Comparison) -> String {
             "<h1>LoRA, LoRA-Pro and full fine-tuning</h1>\n{}",
             lead(comparison)
         ),
-        table_html(&results),
+        results.html(sample),
         figures_html(&figures::all(comparison)),
         "<h2>Every learning rate</h2>".into(),
-        table_html(&by_rate),
+        by_rate.html(sample),
         format!(
             "<h2>The gaps at lr {}</h2>",
             tables::rate(tables::reference_lr(comparison))
         ),
-        table_html(&gaps),
+        gaps.html(sample),
         columns_html([&results, &gaps]),
         setup_html(&comparison.setup),
     ];
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>LoRA-Pro: comparison</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n<main>\n{}\n</main>\n</body>\n</html>\n",
-        sections.join("\n")
-    )
+    let body = format!("<main>\n{}\n</main>\n", sections.join("\n"));
+    page("LoRA-Pro: comparison", STYLE, "", &body)
 }
 
 fn lead(comparison: &Comparison) -> String {
@@ -50,41 +44,6 @@ fn lead(comparison: &Comparison) -> String {
         .map(|sentence| format!("<li>{}</li>\n", escape(sentence)))
         .collect();
     format!("<p class=\"lead\">{task}</p>\n<ul>\n{sentences}</ul>")
-}
-
-fn table_html(table: &Table) -> String {
-    let mut html = String::from("<div class=\"scroll\"><table>\n<thead><tr>");
-    for (over, range) in table.groups() {
-        let _ = write!(
-            html,
-            "<th colspan=\"{}\">{}</th>",
-            range.len(),
-            escape(over)
-        );
-    }
-    html.push_str("</tr>\n<tr>");
-    for column in &table.columns {
-        let _ = write!(
-            html,
-            "<th title=\"{}\">{}</th>",
-            escape(column.meaning),
-            escape(&column.head)
-        );
-    }
-    html.push_str("</tr></thead>\n<tbody>\n");
-    for (style, row) in table.rows.iter().enumerate() {
-        let name = format!("{} {}", sample(style), escape(&row[0]));
-        let _ = write!(html, "<tr><th scope=\"row\">{name}</th>");
-        for cell in &row[1..] {
-            let _ = write!(html, "<td>{}</td>", escape(cell));
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</tbody></table></div>\n");
-    if let Some(footnote) = table.footnote {
-        let _ = writeln!(html, "<p class=\"note\">{footnote}</p>");
-    }
-    html
 }
 
 fn figures_html(figures: &[Figure]) -> String {
@@ -116,29 +75,18 @@ fn sample(style: usize) -> String {
 }
 
 fn columns_html(tables: [&Table; 2]) -> String {
-    let entry = |column: &Column| {
-        let head = format!("{} {}", column.over, column.head);
-        format!(
-            "<dt>{}</dt><dd>{}</dd>\n",
-            escape(head.trim()),
-            escape(column.meaning)
-        )
-    };
     let columns = tables
         .into_iter()
         .flat_map(|table| table.columns.iter().skip(1));
-    format!(
-        "<h2>The columns</h2>\n<dl>\n{}</dl>",
-        columns.map(entry).collect::<String>()
-    )
+    let entries = columns.map(|column| {
+        let head = format!("{} {}", column.over, column.head);
+        (head.trim().to_string(), column.meaning.to_string())
+    });
+    format!("<h2>The columns</h2>\n{}", definitions(entries))
 }
 
 fn setup_html(setup: &Setup) -> String {
-    let facts = facts(setup);
-    let entry =
-        |(name, value): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escape(value));
-    let entries: String = facts.iter().map(entry).collect();
-    format!("<h2>The set-up</h2>\n<dl>\n{entries}</dl>")
+    format!("<h2>The set-up</h2>\n{}", definitions(facts(setup)))
 }
 
 fn facts(setup: &Setup) -> Vec<(&'static str, String)> {

@@ -1,8 +1,8 @@
 //! A page for people: one file, no network, light and dark, mouse and keyboard.
 
-use super::escape::markup;
 use super::read::Record;
-use super::words;
+use super::wording;
+use lora_pro_report::page::page;
 
 mod filters;
 mod grid;
@@ -19,7 +19,7 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 
 /// The whole page.
 pub fn html(record: &Record) -> String {
-    let title = format!("LoRA-Pro conformance: {}", words::headline(record));
+    let title = format!("LoRA-Pro conformance: {}", wording::headline(record));
     let main = [
         sections::head(record),
         filters::filters(record),
@@ -29,14 +29,11 @@ pub fn html(record: &Record) -> String {
         sections::subjects(record),
         sections::coverage(record),
     ];
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}</main>\n\
-         {}<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
-        markup(&title),
+    let policy = format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n");
+    let body = format!(
+        "<main>\n{}</main>\n{}<script>\n{SCRIPT}</script>\n",
         main.concat(),
         grid::panel(record),
-    )
+    );
+    page(&title, STYLE, &policy, &body)
 }

@@ -4,10 +4,10 @@ use crate::record::Cell;
 use crate::residual::THRESHOLD;
 use crate::verdict::Verdict;
 
-use super::escape::markup;
 use super::matrix::{Column, Matrix};
 use super::read::Record;
-use super::words;
+use super::wording;
+use lora_pro_report::escape::markup;
 
 /// One suite for each subject and storage type, one case for each check and method.
 ///
@@ -137,7 +137,7 @@ fn problem(tag: &str, kind: &str, message: &str, body: &str) -> String {
 
 fn outcome(cell: &Cell) -> Outcome {
     let kind = cell.verdict.name();
-    let reason = words::finding(cell);
+    let reason = wording::finding(cell);
     let (message, body) = (message(cell), body(cell));
     match cell.verdict {
         Verdict::Pass => Outcome::Pass,
@@ -159,17 +159,20 @@ fn outcome(cell: &Cell) -> Outcome {
 }
 
 fn message(cell: &Cell) -> String {
-    match (words::measured(cell), &cell.reason) {
-        (true, Some(reason)) => format!("ratio {}: {reason}", words::ratio(cell.ratio)),
-        (true, None) => format!("ratio {}, threshold {THRESHOLD}", words::ratio(cell.ratio)),
+    match (wording::measured(cell), &cell.reason) {
+        (true, Some(reason)) => format!("ratio {}: {reason}", wording::ratio(cell.ratio)),
+        (true, None) => format!(
+            "ratio {}, threshold {THRESHOLD}",
+            wording::ratio(cell.ratio)
+        ),
         (false, reason) => reason.clone().unwrap_or_default(),
     }
 }
 
 /// The check, the case and how to see it again, one a line.
 fn body(cell: &Cell) -> String {
-    let case = cell.worst.as_ref().map(words::case_line);
-    let lines = [Some(cell.title.clone()), case, words::replay(cell)];
+    let case = cell.worst.as_ref().map(wording::case_line);
+    let lines = [Some(cell.title.clone()), case, wording::replay(cell)];
     lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 

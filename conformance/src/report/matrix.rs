@@ -109,8 +109,3 @@ fn distinct<T>(items: impl Iterator<Item = T>, key: impl Fn(&T) -> usize) -> Vec
     items.dedup_by_key(|item| key(item));
     items
 }
-
-/// The worst verdict; none where nothing was checked.
-pub fn worst(cells: &[&Cell]) -> Option<Verdict> {
-    cells.iter().map(|cell| cell.verdict).max()
-}

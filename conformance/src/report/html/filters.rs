@@ -2,11 +2,11 @@
 
 use crate::verdict::Verdict;
 
-use super::super::escape::markup;
 use super::super::matrix::Matrix;
 use super::super::read::Record;
-use super::super::words;
+use super::super::wording;
 use super::scale;
+use lora_pro_report::escape::markup;
 
 /// Verdicts, subjects and methods to choose from.
 pub fn filters(record: &Record) -> String {
@@ -46,7 +46,7 @@ fn verdicts(record: &Record) -> String {
         let class = scale::class(*verdict);
         let label = format!(
             "<i class=\"tile {class}\" aria-hidden=\"true\">{}</i>{} <b>{count}</b>",
-            words::symbol(*verdict),
+            wording::symbol(*verdict),
             verdict.name()
         );
         option("verdict", &class, &label)

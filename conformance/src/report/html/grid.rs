@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use crate::record::Cell;
 
-use super::super::escape::{json, markup};
 use super::super::matrix::{Column, Matrix, Row};
 use super::super::read::Record;
-use super::super::words;
+use super::super::wording;
 use super::scale;
+use lora_pro_report::escape::{json, markup};
+use lora_pro_report::format::duration;
 
 /// Checks by subject and storage type, and in each place a tile for each method.
 pub fn grid(record: &Record) -> String {
@@ -119,11 +120,11 @@ fn tile(cell: &Cell, number: usize) -> String {
     let label = format!(
         "{}, {}: {}",
         cell.check,
-        words::place(cell),
-        words::verdict_and_ratio(cell)
+        wording::place(cell),
+        wording::verdict_and_ratio(cell)
     );
-    let ratio = match words::measured(cell) {
-        true => format!(" data-r=\"{}\"", words::ratio(cell.ratio)),
+    let ratio = match wording::measured(cell) {
+        true => format!(" data-r=\"{}\"", wording::ratio(cell.ratio)),
         false => String::new(),
     };
     format!(
@@ -131,7 +132,7 @@ fn tile(cell: &Cell, number: usize) -> String {
          data-v=\"{class}\"{ratio} tabindex=\"-1\" aria-label=\"{}\">{}</button>",
         scale::strength(cell),
         markup(&label),
-        words::symbol(cell.verdict)
+        wording::symbol(cell.verdict)
     )
 }
 
@@ -151,12 +152,12 @@ struct Detail {
 impl Detail {
     fn of(cell: &Cell) -> Self {
         Detail {
-            place: words::place(cell),
-            finding: words::verdict_and_ratio(cell),
+            place: wording::place(cell),
+            finding: wording::verdict_and_ratio(cell),
             facts: facts(cell),
-            case: cell.worst.as_ref().map(words::case).unwrap_or_default(),
+            case: cell.worst.as_ref().map(wording::case).unwrap_or_default(),
             reason: cell.reason.clone(),
-            replay: words::replay(cell),
+            replay: wording::replay(cell),
         }
     }
 }
@@ -166,10 +167,10 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("required", required.into()),
         ("cases tried", cell.cases.to_string()),
-        ("took", words::duration(cell.seconds)),
+        ("took", duration(cell.seconds)),
     ];
     if let Some(class) = cell.attained {
-        facts.push(("errors grow like", words::stability(class).into()));
+        facts.push(("errors grow like", wording::stability(class).into()));
     }
     facts
 }

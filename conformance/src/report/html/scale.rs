@@ -4,7 +4,7 @@ use crate::record::Cell;
 use crate::residual::THRESHOLD;
 use crate::verdict::Verdict;
 
-use super::super::words;
+use super::super::wording;
 
 /// Decades below the threshold over which the colour of what passes grows.
 const DECADES: f64 = 4.0;
@@ -16,7 +16,7 @@ pub fn class(verdict: Verdict) -> String {
 
 /// How strong the colour of a cell is, from 0 to 100.
 pub fn strength(cell: &Cell) -> u32 {
-    match words::measured(cell) {
+    match wording::measured(cell) {
         true => of_ratio(cell.verdict, cell.ratio),
         false => 100,
     }

@@ -7,10 +7,10 @@ use crate::residual::THRESHOLD;
 use crate::verdict::Verdict;
 
 use super::super::coverage as met;
-use super::super::escape::markup;
 use super::super::read::Record;
-use super::super::words;
+use super::super::wording;
 use super::{grid, scale};
+use lora_pro_report::escape::markup;
 
 /// How it went, and what was run.
 pub fn head(record: &Record) -> String {
@@ -20,14 +20,14 @@ pub fn head(record: &Record) -> String {
         None if record.interrupted() => scale::class(Verdict::Unknown),
         None => scale::class(Verdict::Pass),
     };
-    let mut facts: Vec<_> = words::facts(record);
+    let mut facts: Vec<_> = wording::facts(record);
     facts.push(("command", record.run.command.clone()));
     format!(
         "<header>\n<h1>LoRA-Pro conformance</h1>\n\
          <p class=\"headline\"><i class=\"tile {state}\" aria-hidden=\"true\">{}</i>{}</p>\n{}\n\
          </header>\n",
         symbol(&state),
-        markup(&words::headline(record)),
+        markup(&wording::headline(record)),
         list(&facts)
     )
 }
@@ -37,7 +37,7 @@ fn symbol(class: &str) -> &'static str {
     let verdict = Verdict::ALL
         .into_iter()
         .find(|verdict| scale::class(*verdict) == class);
-    verdict.map_or("", words::symbol)
+    verdict.map_or("", wording::symbol)
 }
 
 fn list(facts: &[(&str, String)]) -> String {
@@ -55,7 +55,7 @@ pub fn legend() -> String {
             "<dt>{}{}</dt><dd>{}</dd>\n",
             mark(verdict),
             verdict.name(),
-            words::meaning(verdict)
+            wording::meaning(verdict)
         )
     };
     let entries: String = Verdict::ALL.into_iter().map(entry).collect();
@@ -63,13 +63,13 @@ pub fn legend() -> String {
         "<section aria-labelledby=\"legend\">\n<h2 id=\"legend\">How to read it</h2>\n\
          <p>{} Of all cases of a cell, the worst one counts.</p>\n{}\
          <dl class=\"verdicts\">\n{entries}</dl>\n</section>\n",
-        words::about_ratios(),
+        wording::about_ratios(),
         ramp()
     )
 }
 
 fn mark(verdict: Verdict) -> String {
-    let (class, symbol) = (scale::class(verdict), words::symbol(verdict));
+    let (class, symbol) = (scale::class(verdict), wording::symbol(verdict));
     format!("<i class=\"tile {class}\" aria-hidden=\"true\">{symbol}</i>")
 }
 
@@ -98,13 +98,13 @@ fn ramp() -> String {
         let word = if ratio.is_infinite() {
             "∞".into()
         } else {
-            words::ratio(ratio)
+            wording::ratio(ratio)
         };
         format!(
             "<li><i class=\"tile {}\" style=\"--t:{}%\">{}</i>{word}</li>",
             scale::class(verdict),
             scale::of_ratio(verdict, ratio),
-            words::symbol(verdict)
+            wording::symbol(verdict)
         )
     };
     let tiles: String = ratios.iter().map(tile).collect();
@@ -141,13 +141,13 @@ fn entry(cell: &Cell, number: Option<usize>) -> String {
     let mut html = format!(
         "<li>{}<div><p>{link} {} <span>{}</span>{optional}</p>",
         mark(cell.verdict),
-        markup(&words::place(cell)),
-        markup(&words::verdict_and_ratio(cell))
+        markup(&wording::place(cell)),
+        markup(&wording::verdict_and_ratio(cell))
     );
     if let Some(reason) = &cell.reason {
         let _ = write!(html, "<p class=\"reason\">{}</p>", markup(reason));
     }
-    if let Some(command) = words::replay(cell) {
+    if let Some(command) = wording::replay(cell) {
         let _ = write!(html, "<p><code>{}</code></p>", markup(&command));
     }
     html.push_str("</div></li>\n");
@@ -186,7 +186,7 @@ fn row(record: &Record, subject: &SubjectInfo) -> String {
         markup(&subject.version),
         tally(record, &subject.name),
         worst(record, &subject.name),
-        words::stability(subject.class),
+        wording::stability(subject.class),
         attained(record, subject),
         markup(&manifest)
     )
@@ -210,12 +210,12 @@ fn tally(record: &Record, subject: &str) -> String {
 fn worst(record: &Record, subject: &str) -> String {
     let cells = record
         .cells_of(subject)
-        .filter(|cell| words::measured(cell));
+        .filter(|cell| wording::measured(cell));
     let worst = cells.max_by(|a, b| a.ratio.total_cmp(&b.ratio));
     worst.map_or(String::new(), |cell| {
         format!(
             "{} <small>{}</small>",
-            words::ratio(cell.ratio),
+            wording::ratio(cell.ratio),
             markup(&cell.check)
         )
     })
@@ -225,13 +225,13 @@ fn attained(record: &Record, subject: &SubjectInfo) -> String {
     match record.attained(&subject.name) {
         None => "not measured".into(),
         Some(class) if class > subject.class => {
-            let class = words::stability(class);
+            let class = wording::stability(class);
             format!(
                 "{}{class} <small>worse than declared</small>",
                 mark(Verdict::Marginal)
             )
         }
-        Some(class) => words::stability(class).into(),
+        Some(class) => wording::stability(class).into(),
     }
 }
 

@@ -1,11 +1,13 @@
-//! Numbers, dates and verdicts as all reports put them.
+//! Verdicts, cases and cells as all reports put them.
+
+use lora_pro_report::escape;
+use lora_pro_report::format::{date_time, duration, number, plural};
 
 use crate::record::{Cell, Stability};
 use crate::residual::THRESHOLD;
 use crate::sample::CaseSpec;
 use crate::verdict::Verdict;
 
-use super::escape;
 use super::read::Record;
 
 /// One character for a verdict, so that no report depends on colours.
@@ -26,14 +28,14 @@ pub fn meaning(verdict: Verdict) -> String {
     let ten = 10.0 * THRESHOLD;
     match verdict {
         Verdict::Pass => format!("Every ratio is below {THRESHOLD}."),
-        Verdict::Skipped => "Somebody has decided not to look, and has said why.".into(),
+        Verdict::Skipped => "Skipped on purpose; the reason is given.".into(),
         Verdict::Unsupported => "The subject says that it does not do this.".into(),
         Verdict::Marginal => format!("The worst ratio is from {THRESHOLD} to {ten}."),
         Verdict::Fail => format!("The worst ratio is {ten} or more, or is not a number."),
         Verdict::Error => {
             "The subject gave up: an error where none is due, a crash, a time-out.".into()
         }
-        Verdict::Unknown => "The checker itself failed; nothing is known of the subject.".into(),
+        Verdict::Unknown => "Not run, or the checker itself failed; nothing is known.".into(),
     }
 }
 
@@ -53,44 +55,6 @@ pub fn ratio(x: f64) -> String {
         x if x.is_infinite() => "inf".into(),
         x => number(x),
     }
-}
-
-/// A number in three digits.
-pub fn number(x: f64) -> String {
-    // Rounded first: 999.9 has to count as 1000.
-    let rounded: f64 = format!("{x:.2e}").parse().unwrap_or(x);
-    match rounded.abs() {
-        0.0 => "0".into(),
-        size if (1e-2..1e3).contains(&size) => format!("{rounded}"),
-        _ => format!("{rounded:e}"),
-    }
-}
-
-/// A length of time.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        _ if seconds < 1.0 => format!("{} ms", (1000.0 * seconds).round()),
-        0..60 => format!("{} s", number(seconds)),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
-/// The date and time of seconds since 1970.
-pub fn date(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Years from March on, so that the day which some have and others lack is the last.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute) = (rest / 3600, rest % 3600 / 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
 /// How an error grows, in symbols.
@@ -201,21 +165,16 @@ fn spectrum(spec: &CaseSpec) -> String {
 /// How the run went, in a sentence or two.
 pub fn headline(record: &Record) -> String {
     let required = record.cells.iter().filter(|cell| cell.required).count();
-    let cells = plural(required, "required cell");
+    let checks = plural(required, "required check");
     let outcome = match record.failures().values().sum::<u32>() {
-        _ if required == 0 => "no required cell was checked".into(),
-        0 => format!("{cells}, all fine"),
-        bad => format!("{cells}, {bad} not fine"),
+        _ if required == 0 => "no required check was run".into(),
+        0 => format!("{checks}, none failed"),
+        failed => format!("{failed} of {checks} failed"),
     };
     match record.interrupted() {
         true => format!("Interrupted: the record has no end. So far, {outcome}."),
         false => format!("{}{}.", outcome[..1].to_uppercase(), &outcome[1..]),
     }
-}
-
-/// `1 cell`, `2 cells`.
-pub fn plural(n: usize, thing: &str) -> String {
-    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 /// What all reports say about a run, as names and values.
@@ -243,37 +202,7 @@ pub fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ),
         ("seed", run.seed.to_string()),
         ("cases", format!("{} for each cell", run.cases)),
-        ("started", date(run.started)),
+        ("started", format!("{} UTC", date_time(run.started))),
         ("took", took),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates() {
-        assert_eq!(date(0), "1970-01-01 00:00 UTC");
-        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
-        assert_eq!(date(1_767_225_599), "2025-12-31 23:59 UTC");
-        assert_eq!(date(4_107_542_400), "2100-03-01 00:00 UTC");
-    }
-
-    #[test]
-    fn numbers() {
-        let words = [0.0, 1.0, 0.012345, 29.96, 299.999, 999.9, 1e4, 1.5e-9, -2.5].map(number);
-        assert_eq!(
-            words,
-            [
-                "0", "1", "0.0123", "30", "300", "1e3", "1e4", "1.5e-9", "-2.5"
-            ]
-        );
-    }
-
-    #[test]
-    fn durations() {
-        let words = [0.0123, 12.34, 61.0, 3_725.0].map(duration);
-        assert_eq!(words, ["12 ms", "12.3 s", "1 min 1 s", "1 h 2 min"]);
-    }
 }

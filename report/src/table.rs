@@ -1,13 +1,13 @@
-//! Tables of text: the same cells for the terminal and for the report.
+//! Tables of text: the same cells for a terminal, a page and Markdown.
 
-use lora_pro_finetune::MethodResult;
+use std::fmt::Write;
+use std::ops::Range;
 
-/// Marks a number with runs that did not end.
-pub const DIVERGED: &str = "†";
+use crate::escape::markup;
 
 /// One column: its head in two lines, what it means, and how a row's cell is made from what the
 /// row is about.
-pub struct Column<R = MethodResult> {
+pub struct Column<R> {
     /// First line of the head; neighbours with the same one share it.
     pub over: String,
     /// Second line of the head.
@@ -35,7 +35,7 @@ impl<R> Column<R> {
 }
 
 /// Heads and cells, as text.
-pub struct Table<R = MethodResult> {
+pub struct Table<R> {
     /// The columns; the first holds names.
     pub columns: Vec<Column<R>>,
     /// The cells of each row.
@@ -48,14 +48,21 @@ impl<R> Table<R> {
     /// One row for each of `about`.
     pub fn new(columns: Vec<Column<R>>, about: &[R]) -> Self {
         let row = |about| columns.iter().map(|column| (column.cell)(about)).collect();
-        let rows: Vec<Vec<String>> = about.iter().map(row).collect();
-        let marked = rows.iter().flatten().any(|cell| cell.ends_with(DIVERGED));
-        let footnote = marked.then_some("† at least one run diverged; its accuracy is its last");
+        let rows = about.iter().map(row).collect();
         Table {
             columns,
             rows,
-            footnote,
+            footnote: None,
         }
+    }
+
+    /// With a footnote where a cell ends with its mark.
+    pub fn footnote(mut self, mark: &str, meaning: &'static str) -> Self {
+        let mut cells = self.rows.iter().flatten();
+        if cells.any(|cell| cell.ends_with(mark)) {
+            self.footnote = Some(meaning);
+        }
+        self
     }
 
     /// Aligned for a terminal: names to the left, numbers to the right.
@@ -80,6 +87,35 @@ impl<R> Table<R> {
         lines.join("\n")
     }
 
+    /// For a page; each row's name follows what `mark` gives for its number.
+    pub fn html(&self, mark: impl Fn(usize) -> String) -> String {
+        let mut html = String::from("<div class=\"scroll\"><table>\n<thead><tr>");
+        for (over, range) in self.groups() {
+            let (width, over) = (range.len(), markup(over));
+            // Writing to a string does not fail.
+            let _ = write!(html, "<th colspan=\"{width}\">{over}</th>");
+        }
+        html.push_str("</tr>\n<tr>");
+        for column in &self.columns {
+            let (meaning, head) = (markup(column.meaning), markup(&column.head));
+            let _ = write!(html, "<th title=\"{meaning}\">{head}</th>");
+        }
+        html.push_str("</tr></thead>\n<tbody>\n");
+        for (k, row) in self.rows.iter().enumerate() {
+            let name = format!("{} {}", mark(k), markup(&row[0]));
+            let _ = write!(html, "<tr><th scope=\"row\">{name}</th>");
+            for cell in &row[1..] {
+                let _ = write!(html, "<td>{}</td>", markup(cell));
+            }
+            html.push_str("</tr>\n");
+        }
+        html.push_str("</tbody></table></div>\n");
+        if let Some(footnote) = self.footnote {
+            let _ = writeln!(html, "<p class=\"note\">{}</p>", markup(footnote));
+        }
+        html
+    }
+
     /// The first line of the heads; widens columns that are too narrow for theirs.
     fn overs(&self, widths: &mut [usize]) -> String {
         let groups = self.groups().map(|(over, range)| {
@@ -93,7 +129,7 @@ impl<R> Table<R> {
     }
 
     /// Neighbouring columns with the same first line.
-    pub fn groups(&self) -> impl Iterator<Item = (&str, std::ops::Range<usize>)> {
+    pub fn groups(&self) -> impl Iterator<Item = (&str, Range<usize>)> {
         let mut start = 0;
         self.columns
             .chunk_by(|x, y| x.over == y.over)
@@ -123,4 +159,20 @@ fn align(cells: &[String], widths: &[usize]) -> String {
             _ => format!("{cell:>width$}"),
         });
     padded.collect::<Vec<_>>().join(GUTTER)
+}
+
+/// A table in Markdown: names to the left, numbers to the right.
+///
+/// ```
+/// use lora_pro_report::table::markdown;
+/// let rows = [vec!["a".to_string(), "1".to_string()]];
+/// assert_eq!(markdown(&["what", "n"], rows), "| what | n |\n|---|---:|\n| a | 1 |\n");
+/// ```
+pub fn markdown(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut text = format!("| {} |\n|---|", heads.join(" | "));
+    text += &"---:|".repeat(heads.len() - 1);
+    for row in rows {
+        text += &format!("\n| {} |", row.join(" | ").replace('\n', " "));
+    }
+    text + "\n"
 }

@@ -21,30 +21,6 @@ pub fn markup(text: &str) -> String {
     escaped
 }
 
-/// For a line of Markdown, a table's cell included.
-pub fn markdown(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '|' | '#' | '~' | '$' => {
-                escaped.extend(['\\', c]);
-            }
-            c if c.is_control() => escaped.push(' '),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// For code within a line of Markdown: a fence longer than every row of backticks in it.
-pub fn markdown_code(text: &str) -> String {
-    let line = text.replace(['\n', '\r'], " ");
-    let longest = line.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-    let fence = "`".repeat(longest + 1);
-    let space = if longest > 0 { " " } else { "" };
-    format!("{fence}{space}{line}{space}{fence}")
-}
-
 /// For JSON inside of a `script` element, which `</script>` or `<!--` would end.
 pub fn json(text: &str) -> String {
     text.replace('<', "\\u003c")
@@ -69,8 +45,6 @@ mod tests {
             markup("<a b=\"c\" d='e'>&\u{1}"),
             "&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;\u{FFFD}"
         );
-        assert_eq!(markdown("|A| <b>\n*"), r"\|A\| \<b\> \*");
-        assert_eq!(markdown_code("a `b` c"), "`` a `b` c ``");
         assert_eq!(json("</script>"), "\\u003c/script>");
         assert_eq!(shell("it's"), r"'it'\''s'");
         assert_eq!(shell("a/b.json"), "a/b.json");

@@ -4,7 +4,8 @@
 
 use std::fmt::Write;
 
-use super::ticks::{self, Ticks};
+use crate::escape::markup as escape;
+use crate::ticks::{self, Ticks};
 
 /// How values map to lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,14 +208,6 @@ fn draw_line(svg: &mut String, line: &Line, x: &Ruler, y: &Ruler) {
         }
     }
     svg.push_str("</g>\n");
-}
-
-/// Text as HTML and SVG want it.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
