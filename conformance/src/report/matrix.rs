@@ -3,7 +3,6 @@
 use lora_pro_core::{DType, Method};
 
 use crate::record::Cell;
-use crate::verdict::Verdict;
 
 use super::natural;
 use super::read::Record;
