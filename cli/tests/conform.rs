@@ -26,11 +26,7 @@ fn a_subject_that_is_right_passes_and_is_reported() {
         "{}",
         said.stderr
     );
-    for name in [
-        "record.jsonl",
-        "report.html",
-        "junit.xml",
-    ] {
+    for name in ["record.jsonl", "report.html", "junit.xml"] {
         assert!(folder.path().join("out").join(name).is_file(), "{name}");
     }
     assert!(!folder.path().join("out/failures").exists());
