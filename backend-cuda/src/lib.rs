@@ -13,7 +13,7 @@
 //! | `describe`, `model` | from slots and tensors to what the kernels read |
 //! | `plan` | the launches of a step |
 //! | `memory`, `views`, `snapshot`, `refusal` | state, borrowed tensors, the way back, errors |
-//! | [`device`] | what is asked of a device |
+//! | [`device`], [`hooked`] | what is asked of a device; one whose calls are seen before they are made |
 //! | [`driver`], `image` | NVIDIA's driver, and the code that is loaded |
 //! | `kernels/` | the kernels; `kernels/all.cu` names them all |
 //!
@@ -25,6 +25,7 @@ mod describe;
 pub mod device;
 mod dial;
 pub mod driver;
+pub mod hooked;
 mod image;
 mod memory;
 mod model;

@@ -20,15 +20,18 @@
 //! | [`compile`] | from kernels to a library, once |
 //! | `memory` | device memory that notices who writes outside of it |
 //! | `device` | the [`Device`](lora_pro_cuda::device::Device) itself |
+//! | `test_device` | the device of tests: this one, or a GPU |
 //! | [`mutants`] | kernels with one thing wrong, for tests of the tests |
 
 pub mod compile;
 mod device;
 mod memory;
 pub mod mutants;
+mod test_device;
 
 pub use compile::{Checks, build};
 pub use device::{Emulator, ORDER};
+pub use test_device::{VARIABLE, gpu, test_device};
 
 use lora_pro_core::Error;
 

@@ -8,14 +8,14 @@ use lora_pro_cuda::{CudaBackend, Options};
 use crate::common::device_view::DeviceView;
 use crate::common::layout::Layout;
 use crate::common::{Bits, differing};
-use crate::counting::Counting;
+use crate::counting::counting;
 use crate::deferred::parts;
 use crate::model::Model;
 
 const MODES: [Options; 2] = [Options { deferred: false }, Options { deferred: true }];
 
 fn model(options: Options) -> Model {
-    Model::start(&Counting::new(0), options, &parts())
+    Model::start(&counting(0), options, &parts())
 }
 
 /// After two ordinary steps.
@@ -27,9 +27,9 @@ fn expected() -> Bits {
 }
 
 fn captured<T>(model: &mut Model, work: impl FnOnce(&mut Model) -> T) -> T {
-    model.device.emulator.set_capturing(true);
+    model.device.hook().set_capturing(true);
     let outcome = work(model);
-    model.device.emulator.set_capturing(false);
+    model.device.hook().set_capturing(false);
     outcome
 }
 
@@ -41,9 +41,9 @@ fn only_launches_are_recorded() {
         let mut model = model(options);
         model.step(1).expect("a step");
         model.lend(&model.all(), 2);
-        model.device.asked();
+        model.device.hook().asked();
         captured(&mut model, |model| model.step_lent(&model.all())).expect("a step");
-        let asked = model.device.asked();
+        let asked = model.device.hook().asked();
         assert!(
             !asked.launches.is_empty() && asked.others.is_empty(),
             "{asked:?}"

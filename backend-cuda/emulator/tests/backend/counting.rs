@@ -1,11 +1,14 @@
-//! The test device, noting what it is asked for.
+//! The device of the tests, which notes what it is asked for and may run out of memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use lora_pro_core::Error;
-use lora_pro_cuda::device::{About, Device, Launch};
-use lora_pro_cuda_emulator::Emulator;
+use lora_pro_cuda::device::Device;
+use lora_pro_cuda::hooked::{Call, Hook, Hooked, Next};
+use lora_pro_cuda_emulator::{Checks, Emulator, gpu};
+
+pub type Counting = Hooked<Notes>;
 
 /// What was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,31 +19,60 @@ pub struct Asked {
     pub others: Vec<&'static str>,
 }
 
-pub struct Counting {
-    pub emulator: Emulator,
+pub struct Notes {
+    /// None on a GPU.
+    emulator: Option<Arc<Emulator>>,
     asked: Mutex<Asked>,
     /// How many allocations are left before memory runs out.
     left: AtomicUsize,
+    /// Bytes.
+    in_use: AtomicUsize,
 }
 
-impl Counting {
-    /// With threads in the order of this number.
-    pub fn new(order: i32) -> Arc<Self> {
-        Self::on(Emulator::new(), order)
+/// With threads in the order of this number.
+pub fn counting(order: i32) -> Arc<Counting> {
+    on(Checks::Off, order)
+}
+
+/// With the compiler's checks at every access.
+pub fn checked(order: i32) -> Arc<Counting> {
+    on(Checks::On, order)
+}
+
+fn on(checks: Checks, order: i32) -> Arc<Counting> {
+    let gpu = gpu().unwrap_or_else(|error| panic!("{error}"));
+    let emulator = gpu.is_none().then(|| {
+        let emulator = match checks {
+            Checks::On => Emulator::checked(),
+            Checks::Off | Checks::Hasty => Emulator::new(),
+        };
+        let emulator = emulator.unwrap_or_else(|error| panic!("{error}"));
+        Arc::new(emulator.with_order(order))
+    });
+    let emulated = || emulator.clone().expect("one of the two") as Arc<dyn Device>;
+    let device = gpu.unwrap_or_else(emulated);
+    let notes = Notes {
+        emulator: emulator.clone(),
+        asked: Mutex::default(),
+        left: AtomicUsize::new(usize::MAX),
+        in_use: AtomicUsize::new(0),
+    };
+    Arc::new(Hooked::new(device, notes))
+}
+
+impl Notes {
+    /// Says that streams are being captured, or no longer: for the emulator, which does at once what
+    /// others record.
+    pub fn set_capturing(&self, capturing: bool) {
+        let emulator = self.emulator.as_ref();
+        emulator
+            .expect("a GPU has graphs of its own")
+            .set_capturing(capturing);
     }
 
-    /// With the compiler's checks at every access.
-    pub fn checked(order: i32) -> Arc<Self> {
-        Self::on(Emulator::checked(), order)
-    }
-
-    fn on(device: Result<Emulator, Error>, order: i32) -> Arc<Self> {
-        let device = device.unwrap_or_else(|error| panic!("{error}"));
-        Arc::new(Counting {
-            emulator: device.with_order(order),
-            asked: Mutex::default(),
-            left: AtomicUsize::new(usize::MAX),
-        })
+    /// Bytes that are allocated now.
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
     }
 
     /// Lets memory run out after so many allocations.
@@ -48,85 +80,40 @@ impl Counting {
         self.left.store(allocations, Ordering::Relaxed);
     }
 
-    /// What was asked for since somebody asked last.
+    /// What was asked for since the last call of this.
     pub fn asked(&self) -> Asked {
-        std::mem::take(&mut self.notes())
-    }
-
-    fn notes(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().expect("nobody panics with it")
-    }
-
-    fn note(&self, what: &'static str) {
-        self.notes().others.push(what);
+        std::mem::take(&mut self.asked.lock().expect("no panic"))
     }
 }
 
-// SAFETY of all blocks: the caller's contract is the test device's.
-impl Device for Counting {
-    fn about(&self) -> About {
-        self.emulator.about()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
-        self.note("allocate");
-        let left = self.left.load(Ordering::Relaxed);
-        let Some(left) = left.checked_sub(1) else {
-            return Err(Error::backend("cuda", "out of memory"));
-        };
-        self.left.store(left, Ordering::Relaxed);
-        self.emulator.allocate(bytes)
-    }
-
-    unsafe fn free(&self, at: u64, bytes: usize) {
-        self.note("free");
-        // SAFETY: as above.
-        unsafe { self.emulator.free(at, bytes) };
-    }
-
-    unsafe fn fill(&self, stream: u64, at: u64, byte: u8, bytes: usize) -> Result<(), Error> {
-        self.note("fill");
-        // SAFETY: as above.
-        unsafe { self.emulator.fill(stream, at, byte, bytes) }
-    }
-
-    unsafe fn write(&self, stream: u64, to: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.note("write");
-        // SAFETY: as above.
-        unsafe { self.emulator.write(stream, to, bytes) }
-    }
-
-    unsafe fn read(&self, stream: u64, from: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        self.note("read");
-        // SAFETY: as above.
-        unsafe { self.emulator.read(stream, from, bytes) }
-    }
-
-    unsafe fn copy(&self, stream: u64, from: u64, to: u64, bytes: usize) -> Result<(), Error> {
-        self.note("copy");
-        // SAFETY: as above.
-        unsafe { self.emulator.copy(stream, from, to, bytes) }
-    }
-
-    unsafe fn launch(
-        &self,
-        stream: u64,
-        kernel: &'static str,
-        grid: u32,
-        shared: u32,
-        argument: &Launch,
-    ) -> Result<(), Error> {
-        self.notes().launches.push(kernel);
-        // SAFETY: as above.
-        unsafe { self.emulator.launch(stream, kernel, grid, shared, argument) }
-    }
-
-    fn synchronize(&self, stream: u64) -> Result<(), Error> {
-        self.note("synchronize");
-        self.emulator.synchronize(stream)
-    }
-
-    fn is_capturing(&self, stream: u64) -> Result<bool, Error> {
-        self.emulator.is_capturing(stream)
+impl Hook for Notes {
+    fn before(&self, call: Call<'_>) -> Result<Next, Error> {
+        let mut asked = self.asked.lock().expect("no panic");
+        asked.others.push(match call {
+            Call::Launch(kernel, ..) => {
+                asked.launches.push(kernel);
+                return Ok(Next::Call);
+            }
+            Call::Allocate(_) => "allocate",
+            Call::Free(_) => "free",
+            Call::Fill => "fill",
+            Call::Write => "write",
+            Call::Read => "read",
+            Call::Copy => "copy",
+            Call::Synchronize => "synchronize",
+        });
+        if let Call::Free(bytes) = call {
+            self.in_use.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        if let Call::Allocate(bytes) = call {
+            let left = self.left.load(Ordering::Relaxed).checked_sub(1);
+            let left = left.ok_or_else(|| Error::OutOfMemory {
+                backend: "cuda".into(),
+                reason: "out of memory".into(),
+            })?;
+            self.left.store(left, Ordering::Relaxed);
+            self.in_use.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(Next::Call)
     }
 }

@@ -6,7 +6,7 @@ use lora_pro_cuda::Options;
 
 use crate::common::layout::Layout;
 use crate::common::{METHODS, adapter, differing, hyper, name};
-use crate::counting::Counting;
+use crate::counting::counting;
 use crate::model::{Model, Part, config};
 
 const DEFERRED: Options = Options { deferred: true };
@@ -27,7 +27,7 @@ pub fn parts() -> Vec<Part> {
 }
 
 fn model(options: Options) -> Model {
-    Model::start(&Counting::new(0), options, &parts())
+    Model::start(&counting(0), options, &parts())
 }
 
 /// Spoils the gradients of one member until they are lent anew.
@@ -45,12 +45,12 @@ fn what_comes_home_is_what_the_other_mode_says() {
     let [mut deferred, mut waiting] = [DEFERRED, Options::default()].map(model);
     for t in 1..=4 {
         deferred.lend(&deferred.all(), t);
-        deferred.device.asked();
+        deferred.device.hook().asked();
         let report = deferred.step_lent(&deferred.all()).expect("a step");
         assert!(report.grad_norm.is_nan() && report.grad_clip.is_nan());
         assert_eq!(report.lr_factor, 1.0);
         if t > 1 {
-            let others = deferred.device.asked().others;
+            let others = deferred.device.hook().asked().others;
             assert!(others.is_empty(), "step {t}: {others:?}");
         }
         waiting.step(t).expect("a step");
@@ -74,9 +74,9 @@ fn what_comes_home_is_what_the_other_mode_says() {
     let differ = differing(&deferred.bits(), &waiting.bits());
     assert!(differ.is_empty(), "{differ:?}");
 
-    deferred.device.asked();
+    deferred.device.hook().asked();
     deferred.step_lent(&deferred.all()).expect("a step");
-    let others = deferred.device.asked().others;
+    let others = deferred.device.hook().asked().others;
     assert!(
         others.is_empty(),
         "what came home is not uploaded again: {others:?}"
@@ -105,7 +105,7 @@ fn a_broken_gradient_changes_nothing_and_is_told_in_sync() {
     for on_non_finite in [OnNonFinite::Error, OnNonFinite::Skip] {
         let config = config(&parts()).on_non_finite(on_non_finite);
         let start = || {
-            let device = Counting::new(0);
+            let device = counting(0);
             let lay = |_: &'static str| Layout::Odd;
             Model::with(&device, DEFERRED, &parts(), config.clone(), &lay).expect("valid")
         };
@@ -142,7 +142,7 @@ fn a_doubtful_step_changes_nothing() {
     let mut parts = parts();
     parts[2].hyper.lr = 1e35;
     parts[2].hyper.weight_decay = 0.0;
-    let mut model = Model::start(&Counting::new(0), DEFERRED, &parts);
+    let mut model = Model::start(&counting(0), DEFERRED, &parts);
     let before = model.bits();
     model.step(1).expect("nobody knows yet");
     let text = model.optimizer.sync().expect_err("refused").to_string();
@@ -165,7 +165,7 @@ fn more_adapters_on_the_way() {
     };
     let every: Vec<_> = parts.iter().copied().chain([late]).collect();
     let finish = |options| {
-        let device = Counting::new(0);
+        let device = counting(0);
         let lay = |_: &'static str| Layout::Rows;
         let mut model = Model::with(&device, options, &parts, config(&every), &lay).expect("valid");
         model.step(1).expect("a step");
@@ -188,7 +188,7 @@ fn a_refusal_before_more_adapters() {
     };
     let every: Vec<_> = parts.iter().copied().chain([late]).collect();
     let lay = |_: &'static str| Layout::Rows;
-    let device = Counting::new(0);
+    let device = counting(0);
     let mut model = Model::with(&device, DEFERRED, &parts, config(&every), &lay).expect("valid");
     spoil(&mut model, 1);
     model.step_lent(&model.all()).expect("nobody knows yet");
@@ -223,14 +223,14 @@ fn nothing_is_allocated_after_the_first_step_and_all_is_given_back() {
         let mut model = model(options);
         let device = model.device.clone();
         model.step(1).expect("a step");
-        let used = device.emulator.in_use();
+        let used = device.hook().in_use();
         for t in 2..=4 {
             model.step(t).expect("a step");
-            assert_eq!(device.emulator.in_use(), used);
+            assert_eq!(device.hook().in_use(), used);
         }
         model.optimizer.sync().expect("all is well");
-        assert_eq!(device.emulator.in_use(), used);
+        assert_eq!(device.hook().in_use(), used);
         drop(model);
-        assert_eq!(device.emulator.in_use(), 0);
+        assert_eq!(device.hook().in_use(), 0);
     }
 }

@@ -5,7 +5,7 @@ use lora_pro_cuda::Options;
 
 use crate::common::differing;
 use crate::common::layout::Layout;
-use crate::counting::Counting;
+use crate::counting::counting;
 use crate::deferred::parts;
 use crate::model::{Model, config};
 
@@ -17,7 +17,7 @@ fn warming() -> Model {
         total: 9,
     });
     let rows = |_| Layout::Rows;
-    Model::with(&Counting::new(0), options, &parts, config, &rows).expect("valid")
+    Model::with(&counting(0), options, &parts, config, &rows).expect("valid")
 }
 
 #[test]
@@ -31,9 +31,9 @@ fn captured_steps_have_the_factors_of_the_dial() {
     captured.step(1).expect("a step");
     captured.dial.set(0, 1.0, 0.25).expect("valid");
     captured.lend(&captured.all(), 2);
-    captured.device.emulator.set_capturing(true);
+    captured.device.hook().set_capturing(true);
     captured.step_lent(&captured.all()).expect("a step");
-    captured.device.emulator.set_capturing(false);
+    captured.device.hook().set_capturing(false);
 
     for model in [&mut ordinary, &mut captured] {
         model.optimizer.sync().expect("all is well");

@@ -8,7 +8,7 @@ use lora_pro_cuda::Options;
 
 use crate::common::layout::{LAYOUTS, Layout};
 use crate::common::{METHODS, adapter, cuda, differing, hyper, name};
-use crate::counting::Counting;
+use crate::counting::{Counting, counting};
 use crate::model::{Model, Part, config, settings};
 
 /// A learning rate whose first step might leave f16, which ends at 65504, and does not.
@@ -30,7 +30,7 @@ fn with_rate(hyper: Hyper, lr: f64) -> Hyper {
 }
 
 fn has_tried(device: &Counting) -> bool {
-    device.asked().launches.contains(&"back_up")
+    device.hook().asked().launches.contains(&"back_up")
 }
 
 /// As the reference's, and as if there had been no doubt.
@@ -47,9 +47,9 @@ fn made_where_nothing_overflows() {
             hyper,
             unpaired: true,
         };
-        let device = Counting::new(0);
+        let device = counting(0);
         let mut model = Model::start(&device, Options::default(), &[part]);
-        device.asked();
+        device.hook().asked();
         model
             .step(1)
             .unwrap_or_else(|error| panic!("{method}: {error}"));
@@ -97,7 +97,7 @@ fn taken_back_where_something_overflows() {
         let all: Vec<_> = (0..parts.len()).collect();
         let others: Vec<_> = all.iter().copied().filter(|k| *k != wild).collect();
         let start = |layout: Layout| {
-            let device = Counting::new(0);
+            let device = counting(0);
             let lay = |_: &'static str| layout;
             Model::with(&device, Options::default(), &parts, config(&parts), &lay).expect("valid")
         };
@@ -105,7 +105,7 @@ fn taken_back_where_something_overflows() {
         model.step_of(&others, 1).expect("a step");
         let before = model.bits();
         model.lend(&all, 2);
-        model.device.asked();
+        model.device.hook().asked();
         let error = model.step_lent(&all).expect_err("an overflow");
         assert!(has_tried(&model.device), "{method}: there was no doubt");
         match error {

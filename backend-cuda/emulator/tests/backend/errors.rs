@@ -9,7 +9,7 @@ use lora_pro_cuda::{CudaBackend, MAX_RANK, Options};
 
 use crate::common::layout::{LAYOUTS, Layout};
 use crate::common::{adapter, differing, hyper, name, reference};
-use crate::counting::Counting;
+use crate::counting::{checked, counting};
 use crate::model::{Lay, Model, Part, config};
 
 /// A calm adapter and one that is refused.
@@ -20,7 +20,7 @@ fn refused(part: Part, lay: Lay, says: &[&str]) {
         unpaired: true,
     };
     let parts = [calm, part];
-    let device = Counting::checked(0);
+    let device = checked(0);
     let options = Options::default();
     let mut model =
         Model::with(&device, options, &[calm], config(&parts), &|_| Layout::Rows).expect("valid");
@@ -96,7 +96,7 @@ fn state_of_another_backend() {
         hyper: hyper(Method::Efficient),
         unpaired: false,
     };
-    let device = Counting::new(0);
+    let device = counting(0);
     let mut model = Model::start(&device, Options::default(), &[part]);
     let before = model.bits();
     let spec = AdapterSpec::new("layers.0.q", case.m, case.n, case.r)

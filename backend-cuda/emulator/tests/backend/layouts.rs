@@ -5,7 +5,7 @@ use lora_pro_cuda::Options;
 
 use crate::common::layout::{LAYOUTS, Layout};
 use crate::common::{Bits, adapter, differing};
-use crate::counting::Counting;
+use crate::counting::checked;
 use crate::model::{Lay, Model, Part, config, settings};
 
 /// Steps of a trajectory.
@@ -15,7 +15,7 @@ const STEPS: u64 = 2;
 const SHAPES: [(usize, usize, usize); 4] = [(7, 65, 3), (1, 130, 1), (13, 5, 5), (40, 272, 8)];
 
 fn run(part: Part, lay: Lay) -> Bits {
-    let device = Counting::checked(0);
+    let device = checked(0);
     let options = Options::default();
     let mut model = Model::with(&device, options, &[part], config(&[part]), lay).expect("valid");
     for t in 1..=STEPS {
@@ -23,7 +23,7 @@ fn run(part: Part, lay: Lay) -> Bits {
     }
     let bits = model.bits();
     drop(model);
-    assert_eq!(device.emulator.in_use(), 0, "everything is given back");
+    assert_eq!(device.hook().in_use(), 0, "everything is given back");
     bits
 }
 

@@ -6,7 +6,7 @@ use lora_pro_core::{DType, Method};
 use lora_pro_cuda::Options;
 
 use crate::common::{Bits, adapter, differing, hyper};
-use crate::counting::Counting;
+use crate::counting::counting;
 use crate::model::{Model, Part};
 
 /// Sets of which each needs more memory than the last: the second one only for what is uploaded, the
@@ -37,7 +37,7 @@ fn parts() -> Vec<Part> {
 /// with memory for a few allocations only. Whether these were enough, besides what is there in the
 /// end.
 fn run(between: bool, scarce: Option<(usize, usize)>) -> (Bits, bool) {
-    let device = Counting::new(0);
+    let device = counting(0);
     let mut model = Model::start(&device, Options::default(), &parts());
     let mut enough = true;
     for (at, which) in SETS.into_iter().enumerate() {
@@ -56,9 +56,9 @@ fn run(between: bool, scarce: Option<(usize, usize)>) -> (Bits, bool) {
 /// Whether a step is possible with so much memory; one that is not must change nothing.
 fn is_enough(model: &mut Model, which: &[usize], allocations: usize) -> bool {
     let before = model.bits();
-    model.device.leave(allocations);
+    model.device.hook().leave(allocations);
     let outcome = model.step_lent(which);
-    model.device.leave(usize::MAX);
+    model.device.hook().leave(usize::MAX);
     let Err(error) = outcome else { return true };
     assert!(error.to_string().contains("out of memory"), "{error}");
     let differ = differing(&model.bits(), &before);

@@ -6,7 +6,7 @@ use lora_pro_core::{DType, Hyper, Method};
 use lora_pro_cuda::Options;
 
 use crate::common::{Bits, METHODS, adapter, differing, hyper};
-use crate::counting::Counting;
+use crate::counting::counting;
 use crate::model::{Model, Part, settings};
 
 /// One adapter of each setting, of many shapes and ranks; some of several chunks, strips and groups.
@@ -40,7 +40,7 @@ fn parts() -> Vec<Part> {
 type Sets = [Vec<usize>];
 
 fn run(order: i32, parts: &[Part], sets: &Sets) -> Bits {
-    let device = Counting::new(order);
+    let device = counting(order);
     let mut model = Model::start(&device, Options::default(), parts);
     for (t, which) in sets.iter().enumerate() {
         model.step_of(which, t as u64 + 1).expect("a step");
@@ -147,21 +147,21 @@ fn launches_do_not_grow_with_the_model() {
             unpaired: false,
         };
         let launches = |count: u64| {
-            let device = Counting::new(0);
+            let device = counting(0);
             let parts: Vec<_> = (0..count).map(part).collect();
             let mut model = Model::start(&device, Options::default(), &parts);
             model.step(1).expect("a step");
             model.lend(&model.all(), 2);
-            let used = device.emulator.in_use();
-            device.asked();
+            let used = device.hook().in_use();
+            device.hook().asked();
             model.step_lent(&model.all()).expect("a step");
-            let asked = device.asked();
+            let asked = device.hook().asked();
             assert_eq!(
                 asked.others,
                 ["read"],
                 "{method}: the reports and nothing else"
             );
-            assert_eq!(device.emulator.in_use(), used, "{method}");
+            assert_eq!(device.hook().in_use(), used, "{method}");
             asked.launches
         };
         let (one, many) = (launches(1), launches(9));

@@ -3,11 +3,11 @@
 use lora_pro_cuda::device::{Device, Launch};
 use lora_pro_cuda::sizes;
 
-use crate::counting::Counting;
+use crate::counting::counting;
 
 #[test]
 fn structures_are_as_large_as_the_kernels() {
-    let device = Counting::new(0);
+    let device = counting(0);
     let expected = sizes();
     let bytes = expected.len() * 4;
     let at = device.allocate(bytes).expect("memory");

@@ -11,11 +11,9 @@ pub mod coded;
 #[path = "../../../../conformance/tests/common/random.rs"]
 pub mod random;
 
-use std::sync::Arc;
-
 use lora_pro_core::Backend;
 use lora_pro_cuda::HostTensors;
-use lora_pro_cuda_emulator::Emulator;
+use lora_pro_cuda_emulator::{Checks, ORDER, test_device};
 use lora_pro_reference::ReferenceBackend;
 
 pub use lora_pro_conformance::batch::{
@@ -29,8 +27,8 @@ pub fn reference() -> Box<dyn Backend> {
     Box::new(ReferenceBackend::new())
 }
 
-/// The CUDA backend, its kernels on the CPU.
+/// The CUDA backend, its kernels on the CPU or on the GPU that `LORA_PRO_DEVICE` numbers.
 pub fn cuda() -> Box<dyn Backend> {
-    let device = Emulator::new().unwrap_or_else(|error| panic!("{error}"));
-    Box::new(HostTensors::on(Arc::new(device)))
+    let device = test_device(Checks::Off, ORDER).unwrap_or_else(|error| panic!("{error}"));
+    Box::new(HostTensors::on(device))
 }

@@ -1,11 +1,10 @@
 //! The checks, cheap ones first: the first that fails ends the test.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lora_pro_core::Backend;
 use lora_pro_cuda::Options;
-use lora_pro_cuda_emulator::Emulator;
+use lora_pro_cuda_emulator::{Checks, test_device};
 
 use crate::device::Scattered;
 use crate::{base, batches, moments, params, refused, rounding, steps};
@@ -15,8 +14,8 @@ use crate::{base, batches, moments, params, refused, rounding, steps};
 pub fn cuda() -> Box<dyn Backend> {
     static MADE: AtomicUsize = AtomicUsize::new(0);
     let made = MADE.fetch_add(1, Ordering::Relaxed);
-    let device = Emulator::new().unwrap_or_else(|error| panic!("{error}"));
-    let device = Arc::new(device.with_order(made as i32 % 5));
+    let device = test_device(Checks::Off, made as i32 % 5);
+    let device = device.unwrap_or_else(|error| panic!("{error}"));
     Box::new(Scattered::new(device, Options::default(), made))
 }
 

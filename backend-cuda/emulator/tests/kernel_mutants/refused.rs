@@ -1,11 +1,9 @@
 //! Steps that cannot be made: nothing has changed after them, and the next one is as if they had
 //! not been.
 
-use std::sync::Arc;
-
 use lora_pro_core::{Backend, Config, DType, Method};
 use lora_pro_cuda::Options;
-use lora_pro_cuda_emulator::Emulator;
+use lora_pro_cuda_emulator::{Checks, ORDER, test_device};
 
 use crate::battery::{cuda, next};
 use crate::common::{Batch, METHODS, Make, adapter, differing, hyper, name, reference};
@@ -67,12 +65,8 @@ pub fn broken() {
 }
 
 fn deferred() -> Box<dyn Backend> {
-    let device = Emulator::new().unwrap_or_else(|error| panic!("{error}"));
-    Box::new(Scattered::new(
-        Arc::new(device),
-        Options { deferred: true },
-        0,
-    ))
+    let device = test_device(Checks::Off, ORDER).unwrap_or_else(|error| panic!("{error}"));
+    Box::new(Scattered::new(device, Options { deferred: true }, 0))
 }
 
 /// Where nobody waits for a step, those that were refused are counted until somebody asks.
