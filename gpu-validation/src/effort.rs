@@ -5,11 +5,7 @@
 pub struct Effort {
     /// Its name in results: those of one are no results of another.
     pub name: &'static str,
-    /// Random cases for each cell of the kit's matrix.
-    pub cases: u32,
-    /// Wilder cases for each storage type.
-    pub wild: u32,
-    /// Whether comparisons of bits have adapters that take many blocks.
+    /// Whether adapters take many blocks.
     pub large: bool,
     /// Steps of the endurance run.
     pub steps: u64,
@@ -33,8 +29,6 @@ impl Effort {
     /// What results are made with: about half an hour.
     pub const FULL: Effort = Effort {
         name: "full",
-        cases: 24,
-        wild: 60,
         large: true,
         steps: 10_000,
         refresh: 10,
@@ -49,8 +43,6 @@ impl Effort {
     /// Shows in minutes that everything runs.
     pub const QUICK: Effort = Effort {
         name: "quick",
-        cases: 4,
-        wild: 8,
         large: true,
         steps: 500,
         refresh: 10,
@@ -65,8 +57,6 @@ impl Effort {
     /// For tests.
     pub const TINY: Effort = Effort {
         name: "tiny",
-        cases: 1,
-        wild: 1,
         large: false,
         steps: 40,
         refresh: 2,

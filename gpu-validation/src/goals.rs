@@ -5,11 +5,11 @@ use lora_pro_bench::stats::Samples;
 use lora_pro_core::{DType, Method, MomentDType};
 use serde::{Deserialize, Serialize};
 
-use crate::parts::Part;
-use crate::parts::side_by_side::{ADAMW_FACTORS, EFFICIENT_LOOP, FULL_LOOP, RANK};
-use crate::parts::timings::{LLAMA, SQUARE};
 use crate::result::{Other, Timing};
 use crate::store::Stored;
+use crate::suites::Suite;
+use crate::suites::side_by_side::{ADAMW_FACTORS, EFFICIENT_LOOP, FULL_LOOP, RANK};
+use crate::suites::timings::{LLAMA, SQUARE};
 
 /// A number, and what it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Goal {
     pub what: String,
     /// `ms`, `x` or `%`.
     pub unit: String,
-    /// What was measured; nothing where a part has not run.
+    /// What was measured; nothing where a suite has not run.
     pub measured: Option<f64>,
     /// The same with steps that are replayed as a graph.
     pub as_graph: Option<f64>,
@@ -39,9 +39,9 @@ impl Goal {
     }
 }
 
-/// All goals, from whatever parts there are.
-pub fn goals(parts: &[Stored]) -> Vec<Goal> {
-    let known = Known { parts };
+/// All goals, from whatever suites there are.
+pub fn goals(suites: &[Stored]) -> Vec<Goal> {
+    let known = Known { suites };
     let at_most = |what: &str, unit: &str, limit, [measured, as_graph]: [Option<f64>; 2]| Goal {
         what: what.into(),
         unit: unit.into(),
@@ -108,15 +108,15 @@ pub fn goals(parts: &[Stored]) -> Vec<Goal> {
     all
 }
 
-/// What parts have measured.
+/// What suites have measured.
 struct Known<'p> {
-    parts: &'p [Stored],
+    suites: &'p [Stored],
 }
 
 impl Known<'_> {
     fn timings(&self) -> impl Iterator<Item = &Timing> {
-        let parts = self.parts.iter().filter(|x| x.part == Part::Timings);
-        parts.flat_map(|stored| &stored.found.timings)
+        let suites = self.suites.iter().filter(|x| x.suite == Suite::Timings);
+        suites.flat_map(|stored| &stored.found.timings)
     }
 
     fn timing(
@@ -152,7 +152,7 @@ impl Known<'_> {
     /// Percent of the copy rate at which the full mode's moments move.
     fn share(&self, model: &str, moments: MomentDType, rank: usize) -> [Option<f64>; 2] {
         let timing = self.timing(model, Method::Full, Some(moments), rank);
-        let copies = self.parts.iter().find_map(|x| x.found.copy_rate.as_ref());
+        let copies = self.suites.iter().find_map(|x| x.found.copy_rate.as_ref());
         let (Some(timing), Some(rate)) = (timing, copies) else {
             return [None, None];
         };
@@ -161,7 +161,7 @@ impl Known<'_> {
 
     /// Milliseconds of somebody else.
     fn other(&self, name: &str) -> Option<f64> {
-        let all = self.parts.iter().flat_map(|x| &x.found.others);
+        let all = self.suites.iter().flat_map(|x| &x.found.others);
         let named = |other: &&Other| other.name == name;
         median(&all.into_iter().find(named)?.ms)
     }

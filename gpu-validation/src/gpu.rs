@@ -1,15 +1,13 @@
-//! What a GPU can do beside what the backend asks of it: streams, graphs, time.
+//! What a GPU can do beyond what the backend asks of it: streams, graphs, time.
 
 use std::any::Any;
 
 use lora_pro_core::Error;
 use lora_pro_cuda::Driver;
-use lora_pro_cuda::device::Device;
 use lora_pro_cuda::driver::{Elapsed, Graph};
 
-/// A device that can all be asked of that is asked here. There are two: the driver's, and that of the
-/// tests.
-pub trait Gpu: Device {
+/// The driver's, and that of the tests.
+pub trait Gpu {
     /// Its properties, by name.
     ///
     /// # Errors

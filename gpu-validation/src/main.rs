@@ -8,33 +8,33 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use lora_pro_core::Error;
 use lora_pro_cuda::Driver;
+use lora_pro_gpu_validation::ctx::Ctx;
 use lora_pro_gpu_validation::effort::Effort;
-use lora_pro_gpu_validation::parts::{Bench, Part};
+use lora_pro_gpu_validation::goals::goals;
 use lora_pro_gpu_validation::progress::{Progress, note};
-use lora_pro_gpu_validation::report::{goal_row, word};
+use lora_pro_gpu_validation::report::{Results, goal_row, page, word};
 use lora_pro_gpu_validation::result::Outcome;
-use lora_pro_gpu_validation::store::{About, Results, Store, Stored};
+use lora_pro_gpu_validation::store::{Environment, Store, Stored, pretty};
+use lora_pro_gpu_validation::suites::Suite;
 
 /// Prove and measure LoRA-Pro's CUDA backend on this machine's GPU
 ///
-/// Holds the backend against every law, recorded trajectory and the reference; looks for the same
-/// bits in every order, in graphs, on streams and in memory of any layout; makes thousands of
-/// steps; runs NVIDIA's compute-sanitizer where it is installed; measures steps of Llama-2-7B's
-/// adapters against how fast the device copies, and against torch where a Python has it.
+/// Runs the backend's tests on the GPU; replays graphs; makes thousands of steps; runs NVIDIA's
+/// compute-sanitizer where it is installed; measures steps of Llama-2-7B's adapters against how fast
+/// the device copies, and against torch where a Python has it.
 ///
-/// This program is all that a machine needs beside an NVIDIA driver: for CUDA 13.0 or later, on a
-/// GPU of compute capability 8.0 or later.
+/// A machine needs an NVIDIA driver for CUDA 13.0 or later and a GPU of compute capability 8.0 or
+/// later; for the suite `tests` also cargo and the sources, or a folder of test programs.
 #[derive(Parser, Debug)]
 #[command(
     version,
     name = "lora-pro-gpu-validation",
     verbatim_doc_comment,
     after_long_help = "\
-Parts:
-  conformance   all laws, recorded trajectories, the reference in f64, f32, bf16 and f16
-  determinism   the same bits twice, alone, in a batch, in another order
+Suites:
+  tests         the tests of the CUDA backend: laws, recorded trajectories, the reference,
+                the same bits in every order and layout, rejected steps
   capture       a step as a CUDA graph gives the same bits
-  memory        streams of the caller's; tensors anywhere in device memory
   endurance     10,000 steps of each method
   sanitizer     memcheck, racecheck, synccheck, initcheck on small cases
   timings       how long a step takes, and the share of the copy rate
@@ -42,8 +42,8 @@ Parts:
   small-cases   every kernel once: what the sanitizer runs; only where asked for
 
 Results:
-  DIR/parts/NAME.json  of each part, as soon as it has ended
-  DIR/results.json     of all parts, with the goals
+  DIR/suites/NAME.json  of each suite, as soon as it has ended
+  DIR/results.json     of all suites, with the goals
   DIR/DEVICE.md        a page of tables, for docs/gpu
 
 A run that was interrupted goes on: what was found by the same commit on the same device with the
@@ -66,16 +66,19 @@ struct Arguments {
     /// Little of everything, on small shapes
     #[arg(long)]
     quick: bool,
-    /// Only this part; may be given more than once
-    #[arg(long, value_name = "PART")]
-    only: Vec<Part>,
+    /// Only this suite; may be given more than once
+    #[arg(long, value_name = "SUITE")]
+    only: Vec<Suite>,
     /// Number of the GPU
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: usize,
-    /// A Python with torch, for the part side-by-side
+    /// Test programs and vectors, for the suite tests, as .ci/gpu-bundle collects them
+    #[arg(long, value_name = "DIR")]
+    tests: Option<PathBuf>,
+    /// A Python with torch, for the suite side-by-side
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
-    /// NVIDIA's sanitizer, for the part sanitizer
+    /// NVIDIA's sanitizer, for the suite sanitizer
     #[arg(long, value_name = "PATH", default_value = "compute-sanitizer")]
     sanitizer: PathBuf,
     /// Look for everything again
@@ -84,7 +87,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match validate(&Arguments::parse()) {
         Ok(Outcome::Fail) => ExitCode::from(1),
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -94,57 +97,65 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Arguments) -> Result<Outcome, Error> {
+fn validate(args: &Arguments) -> Result<Outcome, Error> {
     let effort = if args.quick {
         Effort::QUICK
     } else {
         Effort::FULL
     };
-    let bench = Bench {
-        gpu: Arc::new(Driver::new(args.device)?),
+    let driver = Arc::new(Driver::new(args.device)?);
+    let ctx = Ctx {
+        device: driver.clone(),
+        gpu: driver,
         effort,
         out: args.out.clone(),
+        tests: args.tests.clone(),
         python: args.python.clone(),
         sanitizer: args.sanitizer.clone(),
     };
-    let about = About::new(bench.gpu.as_ref(), effort.name)?;
+    let environment = Environment::new(ctx.device.as_ref(), ctx.gpu.as_ref(), effort.name)?;
     let store = Store::new(&args.out)?;
     note(&format!(
         "{}, {}, commit {}",
-        about.device, about.code, about.commit
+        environment.device, environment.code, environment.commit
     ));
-    for part in wanted(args) {
-        let known = store.load(part, &about);
+    for suite in wanted(args) {
+        let known = store.load(suite, &environment);
         // What was skipped may be there by now.
         let known = known.filter(|known| !args.fresh && known.outcome != Outcome::Skipped);
         let stored = match known {
             Some(stored) => stored,
-            None => look(part, &bench, &about, &store)?,
+            None => run_suite(suite, &ctx, &environment, &store)?,
         };
-        tell(&stored);
+        print(&stored);
     }
-    publish(&store, about)
+    publish(&store, environment)
 }
 
 /// In their order, each once.
-fn wanted(args: &Arguments) -> Vec<Part> {
+fn wanted(args: &Arguments) -> Vec<Suite> {
     if args.only.is_empty() {
-        return Part::ALL.to_vec();
+        return Suite::ALL.to_vec();
     }
-    let mut parts = args.only.clone();
-    parts.sort();
-    parts.dedup();
-    parts
+    let mut suites = args.only.clone();
+    suites.sort();
+    suites.dedup();
+    suites
 }
 
-fn look(part: Part, bench: &Bench, about: &About, store: &Store) -> Result<Stored, Error> {
-    note(&format!("{} ...", part.name()));
+fn run_suite(
+    suite: Suite,
+    ctx: &Ctx,
+    environment: &Environment,
+    store: &Store,
+) -> Result<Stored, Error> {
+    note(&format!("{} ...", suite.name()));
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     let clock = Instant::now();
-    let found = part.run(bench, &Progress::new());
+    let found = suite.run(ctx, &Progress::new());
     let stored = Stored {
-        part,
-        about: about.clone(),
+        suite,
+        environment: environment.clone(),
         started: started.map_or(0, |since| since.as_secs()),
         seconds: clock.elapsed().as_secs_f64(),
         outcome: found.outcome(),
@@ -154,8 +165,8 @@ fn look(part: Part, bench: &Bench, about: &About, store: &Store) -> Result<Store
     Ok(stored)
 }
 
-fn tell(stored: &Stored) {
-    let (name, seconds) = (stored.part.name(), stored.seconds);
+fn print(stored: &Stored) {
+    let (name, seconds) = (stored.suite.name(), stored.seconds);
     note(&format!(
         "{name}: {} ({seconds:.0} s)",
         plain(stored.outcome)
@@ -174,16 +185,23 @@ fn plain(outcome: Outcome) -> &'static str {
     word(outcome).trim_matches('*')
 }
 
-/// From all parts that there are, also those of earlier runs.
-fn publish(store: &Store, about: About) -> Result<Outcome, Error> {
-    let parts = Part::ALL.into_iter().chain([Part::SmallCases]);
-    let parts: Vec<Stored> = parts.filter_map(|part| store.load(part, &about)).collect();
-    let results = Results::of(about, parts);
+/// From all suites that there are, also those of earlier runs.
+fn publish(store: &Store, environment: Environment) -> Result<Outcome, Error> {
+    let suites = Suite::ALL.into_iter().chain([Suite::SmallCases]);
+    let suites: Vec<Stored> = suites
+        .filter_map(|suite| store.load(suite, &environment))
+        .collect();
+    let goals = goals(&suites);
+    let results = Results::of(environment, suites, goals);
     for goal in results.goals.iter().filter(|goal| goal.measured.is_some()) {
         let [what, measured, graph, limit, met] = goal_row(goal);
         println!("{met:<4}  {measured:>9} ({graph} as a graph), should be {limit:<9}  {what}");
     }
-    let files = store.publish(&results)?;
+    let (json, markdown) = ("results.json", format!("{}.md", results.environment.slug()));
+    let files = [
+        store.write(json, &pretty(json.as_ref(), &results)?)?,
+        store.write(&markdown, page(&results).as_bytes())?,
+    ];
     for file in files {
         println!("{}", file.display());
     }

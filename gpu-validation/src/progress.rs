@@ -1,10 +1,10 @@
-//! How far along a part is: a bar on a terminal; elsewhere nothing, since each part has its line.
+//! How far along a suite is: a bar on a terminal; elsewhere nothing, since each suite has its line.
 
 use std::io::Write;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// One part's bar.
+/// One suite's bar.
 pub struct Progress(ProgressBar);
 
 impl Progress {

@@ -1,19 +1,56 @@
-//! The Markdown page.
+//! All results, and the Markdown page of them.
 
 use std::fmt::Write;
 
 use lora_pro_report::format::fixed;
 use lora_pro_report::table::markdown;
+use serde::{Deserialize, Serialize};
 
 use crate::goals::{Goal, share};
 use crate::result::{Finding, Outcome, Timing};
-use crate::store::{Results, Stored};
+use crate::store::{Environment, Stored};
+
+/// Raised where a field changes its meaning or goes.
+pub const SCHEMA: u32 = 2;
+
+/// All results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Version of this format, [`SCHEMA`].
+    pub schema: u32,
+    /// What they are about.
+    pub environment: Environment,
+    /// The day of the first of them.
+    pub date: String,
+    /// The worst of all checks.
+    pub outcome: Outcome,
+    /// The suites, in their order.
+    pub suites: Vec<Stored>,
+    /// What the numbers should be, and what they are.
+    pub goals: Vec<Goal>,
+}
+
+impl Results {
+    /// Of some suites, with what follows from them.
+    pub fn of(environment: Environment, suites: Vec<Stored>, goals: Vec<Goal>) -> Self {
+        let first = suites.iter().map(|stored| stored.started).min();
+        let outcome = suites.iter().map(|stored| stored.outcome).max();
+        Results {
+            schema: SCHEMA,
+            environment,
+            date: lora_pro_report::format::day(first.unwrap_or(0)),
+            outcome: outcome.unwrap_or(Outcome::Skipped),
+            goals,
+            suites,
+        }
+    }
+}
 
 /// All of it: what was proved, what was measured, what it should be.
 pub fn page(results: &Results) -> String {
     let sections = [
         head(results),
-        parts(results),
+        suites(results),
         bad(results),
         goals(results),
         timings(results),
@@ -24,15 +61,15 @@ pub fn page(results: &Results) -> String {
 }
 
 fn head(results: &Results) -> String {
-    let about = &results.about;
-    let mut text = format!("# {}\n\n", about.device);
+    let environment = &results.environment;
+    let mut text = format!("# {}\n\n", environment.device);
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
         "Written by `lora-pro-gpu-validation` on {}, commit {}, effort {}.\n",
-        results.date, about.commit, about.effort
+        results.date, environment.commit, environment.effort
     );
-    let facts = about.facts.iter();
+    let facts = environment.facts.iter();
     text += &markdown(
         &["property", "value"],
         facts.map(|(name, value)| vec![name.clone(), value.clone()]),
@@ -40,7 +77,7 @@ fn head(results: &Results) -> String {
     text
 }
 
-fn parts(results: &Results) -> String {
+fn suites(results: &Results) -> String {
     let count = |stored: &Stored, outcome| {
         let findings = stored.found.findings.iter();
         findings
@@ -48,9 +85,9 @@ fn parts(results: &Results) -> String {
             .count()
             .to_string()
     };
-    let rows = results.parts.iter().map(|stored| {
+    let rows = results.suites.iter().map(|stored| {
         vec![
-            stored.part.name().to_string(),
+            stored.suite.name().to_string(),
             word(stored.outcome).to_string(),
             count(stored, Outcome::Pass),
             count(stored, Outcome::Skipped),
@@ -58,7 +95,7 @@ fn parts(results: &Results) -> String {
             format!("{:.0}", stored.seconds),
         ]
     });
-    let heads = ["part", "outcome", "passed", "skipped", "failed", "seconds"];
+    let heads = ["suite", "outcome", "passed", "skipped", "failed", "seconds"];
     format!("## What was proved\n\n{}", markdown(&heads, rows))
 }
 
@@ -73,13 +110,13 @@ pub fn word(outcome: Outcome) -> &'static str {
 
 fn bad(results: &Results) -> String {
     let mut text = String::new();
-    for stored in &results.parts {
+    for stored in &results.suites {
         let bad = |finding: &&Finding| finding.outcome != Outcome::Pass;
         for finding in stored.found.findings.iter().filter(bad) {
             let detail = finding.detail.replace('\n', " ");
-            let (part, outcome) = (stored.part.name(), word(finding.outcome));
+            let (suite, outcome) = (stored.suite.name(), word(finding.outcome));
             // As above.
-            let _ = writeln!(text, "- {outcome}: {part}: {}: {detail}", finding.what);
+            let _ = writeln!(text, "- {outcome}: {suite}: {}: {detail}", finding.what);
         }
     }
     match text.is_empty() {
@@ -125,7 +162,7 @@ fn goals(results: &Results) -> String {
 
 fn timings(results: &Results) -> String {
     let Some(found) = results
-        .parts
+        .suites
         .iter()
         .map(|x| &x.found)
         .find(|x| !x.timings.is_empty())
@@ -189,7 +226,7 @@ fn row(timing: &Timing, rate: Option<f64>) -> Vec<String> {
 
 fn others(results: &Results) -> String {
     let Some(found) = results
-        .parts
+        .suites
         .iter()
         .map(|x| &x.found)
         .find(|x| !x.others.is_empty())

@@ -1,10 +1,10 @@
-//! What a part has found.
+//! What a suite has found.
 
 use lora_pro_bench::stats::Samples;
 use lora_pro_core::{DType, Method, MomentDType};
 use serde::{Deserialize, Serialize};
 
-/// What can be said of one check, or of all of a part; the worst of several counts.
+/// What can be said of one check, or of all of a suite; the worst of several counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -91,9 +91,9 @@ pub struct Other {
     pub problem: Option<String>,
 }
 
-/// All that a part leaves behind.
+/// All that a suite leaves behind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Found {
+pub struct SuiteResults {
     /// What holds and what does not.
     pub findings: Vec<Finding>,
     /// Bytes in a millisecond that a large copy on the device moves, read and written ones counted.
@@ -110,7 +110,7 @@ pub struct Found {
     pub versions: Option<String>,
 }
 
-impl Found {
+impl SuiteResults {
     /// Notes a check.
     pub fn check(&mut self, what: impl Into<String>, holds: bool, detail: impl Into<String>) {
         self.findings.push(Finding::new(what, holds, detail));

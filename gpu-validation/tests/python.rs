@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use lora_pro_conformance::batch::adapter;
 use lora_pro_conformance::subject::{Run, Subject};
 use lora_pro_core::{DType, Method, Preset};
-use lora_pro_gpu_validation::parts::side_by_side::SCRIPT;
+use lora_pro_gpu_validation::suites::side_by_side::SCRIPT;
 use lora_pro_reference::ReferenceBackend;
 use nalgebra::DMatrix;
 use serde_json::{Value, json};

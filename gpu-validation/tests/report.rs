@@ -2,13 +2,14 @@
 
 use lora_pro_bench::stats::Samples;
 use lora_pro_core::{DType, Method, MomentDType};
-use lora_pro_gpu_validation::parts::Part;
-use lora_pro_gpu_validation::report::page;
-use lora_pro_gpu_validation::result::{Finding, Found, Other, Outcome, Timing};
-use lora_pro_gpu_validation::store::{About, Results, Store, Stored};
+use lora_pro_gpu_validation::goals::goals;
+use lora_pro_gpu_validation::report::{Results, page};
+use lora_pro_gpu_validation::result::{Finding, Other, Outcome, SuiteResults, Timing};
+use lora_pro_gpu_validation::store::{Environment, Store, Stored};
+use lora_pro_gpu_validation::suites::Suite;
 
-fn about() -> About {
-    About {
+fn environment() -> Environment {
+    Environment {
         commit: "0123abc".into(),
         effort: "full".into(),
         device: "Made-up GPU (80 GB)".into(),
@@ -20,10 +21,10 @@ fn about() -> About {
     }
 }
 
-fn stored(part: Part, found: Found) -> Stored {
+fn stored(suite: Suite, found: SuiteResults) -> Stored {
     Stored {
-        part,
-        about: about(),
+        suite,
+        environment: environment(),
         started: 1_764_000_000,
         seconds: 12.5,
         outcome: found.outcome(),
@@ -59,16 +60,16 @@ fn other(name: &str, ms: f64, scaled_by: f64) -> Other {
 }
 
 fn results() -> Results {
-    let mut conformance = Found::default();
-    conformance.check("law-01 in f64", true, "24 cases");
-    conformance.check("law-01 in f32", false, "ratio 1e3\nin two lines");
-    let sanitizer = Found {
+    let mut tests = SuiteResults::default();
+    tests.check("law-01 in f64", true, "24 cases");
+    tests.check("law-01 in f32", false, "ratio 1e3\nin two lines");
+    let sanitizer = SuiteResults {
         findings: vec![Finding::skipped("memcheck", "no such program")],
-        ..Found::default()
+        ..SuiteResults::default()
     };
     let (f32, bf16) = (Some(MomentDType::F32), Some(MomentDType::Bf16));
     let full = Method::Full;
-    let timings = Found {
+    let timings = SuiteResults {
         copy_rate: Some(Samples::of(vec![3e9; 3])),
         timings: vec![
             timing("square-4096", full, f32, 8),
@@ -84,9 +85,9 @@ fn results() -> Results {
                 ..timing("llama-2-7b", Method::Factored, None, 8)
             },
         ],
-        ..Found::default()
+        ..SuiteResults::default()
     };
-    let others = Found {
+    let others = SuiteResults {
         others: vec![
             other("adamw-factors", 0.05, 1.0),
             other("efficient-loop", 700.0, 1.0),
@@ -97,15 +98,16 @@ fn results() -> Results {
             },
         ],
         versions: Some("torch 2.9, CUDA 13.0".into()),
-        ..Found::default()
+        ..SuiteResults::default()
     };
-    let parts = vec![
-        stored(Part::Conformance, conformance),
-        stored(Part::Sanitizer, sanitizer),
-        stored(Part::Timings, timings),
-        stored(Part::SideBySide, others),
+    let suites = vec![
+        stored(Suite::Tests, tests),
+        stored(Suite::Sanitizer, sanitizer),
+        stored(Suite::Timings, timings),
+        stored(Suite::SideBySide, others),
     ];
-    Results::of(about(), parts)
+    let goals = goals(&suites);
+    Results::of(environment(), suites, goals)
 }
 
 #[test]
@@ -129,25 +131,36 @@ fn results_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path()).unwrap();
     let results = results();
-    for stored in &results.parts {
-        assert_eq!(store.load(stored.part, &about()), None);
+    for stored in &results.suites {
+        assert_eq!(store.load(stored.suite, &environment()), None);
         store.save(stored).unwrap();
-        assert_eq!(store.load(stored.part, &about()).as_ref(), Some(stored));
+        assert_eq!(
+            store.load(stored.suite, &environment()).as_ref(),
+            Some(stored)
+        );
     }
-    let other = |change: fn(&mut About)| {
-        let mut about = about();
-        change(&mut about);
-        store.load(Part::Timings, &about)
+    let other = |change: fn(&mut Environment)| {
+        let mut other = environment();
+        change(&mut other);
+        store.load(Suite::Timings, &other)
     };
-    assert_eq!(other(|about| about.commit = "4567def".into()), None);
-    assert_eq!(other(|about| about.effort = "quick".into()), None);
-    assert_eq!(other(|about| about.device = "Another".into()), None);
-    let half = folder.path().join("parts/timings.json");
-    std::fs::write(&half, "{\"part\":").unwrap();
-    assert_eq!(store.load(Part::Timings, &about()), None);
+    assert_eq!(
+        other(|environment| environment.commit = "4567def".into()),
+        None
+    );
+    assert_eq!(
+        other(|environment| environment.effort = "quick".into()),
+        None
+    );
+    assert_eq!(
+        other(|environment| environment.device = "Another".into()),
+        None
+    );
+    let half = folder.path().join("suites/timings.json");
+    std::fs::write(&half, "{\"suite\":").unwrap();
+    assert_eq!(store.load(Suite::Timings, &environment()), None);
 
-    let [json, page] = store.publish(&results).unwrap();
-    assert!(page.ends_with("made-up-gpu-80-gb.md") && page.exists());
-    let text = std::fs::read_to_string(json).unwrap();
-    assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results);
+    let path = store.write("results.json", b"{}").unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), b"{}");
+    assert_eq!(environment().slug(), "made-up-gpu-80-gb");
 }

@@ -10,7 +10,6 @@
 //! | [`index`] | `index.json` |
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 pub mod catalogue;
 pub mod flags;
@@ -22,16 +21,8 @@ pub mod recorded;
 /// Version of the suite: raised whenever a vector is added, withdrawn or changed.
 pub const VERSION: &str = "1";
 
-static ELSEWHERE: OnceLock<PathBuf> = OnceLock::new();
-
-/// Where the suite is: in a checkout, or where [`lies_in`] has said.
+/// Where the suite is: in a checkout, or in the folder that the variable `LORA_PRO_VECTORS` names.
 pub fn folder() -> PathBuf {
-    let elsewhere = ELSEWHERE.get().cloned();
+    let elsewhere = std::env::var_os("LORA_PRO_VECTORS").map(PathBuf::from);
     elsewhere.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"))
-}
-
-/// Says, once and before anything is read, where the suite is: for programs that carry it along.
-pub fn lies_in(folder: &Path) {
-    // Who comes later is too late.
-    let _ = ELSEWHERE.set(folder.to_path_buf());
 }

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use lora_pro_core::Error;
-use lora_pro_cuda::device::{About, Device, Launch};
+use lora_pro_cuda::device::{Device, Launch};
 use lora_pro_cuda::driver::Elapsed;
+use lora_pro_cuda::hooked::{Call, Hook, Hooked, Next};
 use lora_pro_cuda_emulator::Emulator;
+use lora_pro_gpu_validation::ctx::Ctx;
 use lora_pro_gpu_validation::effort::Effort;
 use lora_pro_gpu_validation::gpu::{Gpu, Replay, Stream};
-use lora_pro_gpu_validation::parts::Bench;
 
 /// A launch that is recorded.
 type Recorded = (&'static str, u32, u32, Launch);
@@ -23,9 +24,9 @@ type Recorded = (&'static str, u32, u32, Launch);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fault {
     /// This kernel does nothing.
-    pub lame: Option<&'static str>,
-    /// Graphs forget their last launch.
-    pub forgetful: bool,
+    pub skipped_kernel: Option<&'static str>,
+    /// Graphs lose their last launch.
+    pub drops_last_node: bool,
 }
 
 pub struct Emulated {
@@ -43,14 +44,14 @@ struct Tape {
 }
 
 impl Emulated {
-    pub fn new(fault: Fault) -> Self {
+    pub fn new(fault: Fault) -> Arc<Self> {
         let emulator = Emulator::new().unwrap_or_else(|error| panic!("{error}"));
-        Emulated {
+        Arc::new(Emulated {
             emulator: Arc::new(emulator),
             tape: Mutex::default(),
             fault,
             seen: Mutex::default(),
-        }
+        })
     }
 
     pub fn seen(&self) -> BTreeSet<&'static str> {
@@ -58,82 +59,38 @@ impl Emulated {
     }
 }
 
-pub fn bench(gpu: Arc<dyn Gpu>, out: &Path) -> Bench {
-    Bench {
+pub fn ctx(gpu: Arc<Emulated>, out: &Path) -> Ctx {
+    Ctx {
+        device: Arc::new(Hooked::new(gpu.emulator.clone(), Recorder(gpu.clone()))),
         gpu,
         effort: Effort::TINY,
         out: out.to_path_buf(),
+        tests: Some("no-such-tests".into()),
         python: "no-such-python".into(),
         sanitizer: "no-such-sanitizer".into(),
     }
 }
 
-impl Device for Emulated {
-    fn about(&self) -> About {
-        self.emulator.about()
-    }
+struct Recorder(Arc<Emulated>);
 
-    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
-        self.emulator.allocate(bytes)
-    }
-
-    unsafe fn free(&self, at: u64, bytes: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.free(at, bytes) };
-    }
-
-    unsafe fn fill(&self, stream: u64, at: u64, byte: u8, bytes: usize) -> Result<(), Error> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.fill(stream, at, byte, bytes) }
-    }
-
-    unsafe fn write(&self, stream: u64, to: u64, bytes: &[u8]) -> Result<(), Error> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.write(stream, to, bytes) }
-    }
-
-    unsafe fn read(&self, stream: u64, from: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.read(stream, from, bytes) }
-    }
-
-    unsafe fn copy(&self, stream: u64, from: u64, to: u64, bytes: usize) -> Result<(), Error> {
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.copy(stream, from, to, bytes) }
-    }
-
-    unsafe fn launch(
-        &self,
-        stream: u64,
-        kernel: &'static str,
-        grid: u32,
-        shared: u32,
-        argument: &Launch,
-    ) -> Result<(), Error> {
-        if let Some(tape) = self.tape.lock().unwrap().as_mut() {
+impl Hook for Recorder {
+    fn before(&self, call: Call<'_>) -> Result<Next, Error> {
+        let Call::Launch(kernel, grid, shared, argument) = call else {
+            return Ok(Next::Call);
+        };
+        if let Some(tape) = self.0.tape.lock().unwrap().as_mut() {
             tape.push((kernel, grid, shared, *argument));
-            return Ok(());
+            return Ok(Next::LeaveOut);
         }
-        self.seen.lock().unwrap().insert(kernel);
-        if self.fault.lame == Some(kernel) {
-            return Ok(());
-        }
-        // SAFETY: the caller's promise.
-        unsafe { self.emulator.launch(stream, kernel, grid, shared, argument) }
-    }
-
-    fn synchronize(&self, stream: u64) -> Result<(), Error> {
-        self.emulator.synchronize(stream)
-    }
-
-    fn is_capturing(&self, stream: u64) -> Result<bool, Error> {
-        self.emulator.is_capturing(stream)
+        self.0.seen.lock().unwrap().insert(kernel);
+        let skipped = self.0.fault.skipped_kernel == Some(kernel);
+        Ok(if skipped { Next::LeaveOut } else { Next::Call })
     }
 }
 
 impl Gpu for Emulated {
     fn facts(&self) -> Result<Vec<(String, String)>, Error> {
-        Ok(vec![("device".into(), self.about().name)])
+        Ok(vec![("device".into(), self.emulator.about().name)])
     }
 
     fn stream(&self) -> Result<Stream, Error> {
@@ -153,7 +110,7 @@ impl Gpu for Emulated {
         self.emulator.set_capturing(false);
         let mut launches = self.tape.lock().unwrap().take().unwrap_or_default();
         let nodes = launches.len();
-        if self.fault.forgetful {
+        if self.fault.drops_last_node {
             launches.pop();
         }
         Ok(Box::new(Tape {

@@ -1,6 +1,6 @@
 //! Thousands of steps toward a target of low rank: everything stays finite, the loss falls, and no
 //! memory is taken after the first steps. The first hundreds of another run are compared with the
-//! reference one by one, each from the same bits: two trajectories of correct backends part.
+//! reference one by one, each from the same bits: two trajectories of correct backends suite.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use lora_pro_cuda::device::Device;
 use lora_pro_reference::storage::{host, matrix};
 use nalgebra::DMatrix;
 
-use super::Bench;
-use crate::counted::Counted;
+use crate::counted::{Counted, Counter};
+use crate::ctx::Ctx;
 use crate::model::Model;
 use crate::progress::Progress;
-use crate::result::Found;
+use crate::result::SuiteResults;
 
 /// Between looks at the loss and at the memory.
 const LOOKS: u64 = 10;
@@ -28,20 +28,20 @@ const LOOKS: u64 = 10;
 ///
 /// # Errors
 /// Those of the backend.
-pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
     for method in METHODS {
-        endure(bench, progress, method, found)?;
+        endure(ctx, progress, method, found)?;
     }
     for (k, method) in METHODS.into_iter().enumerate() {
         progress.set(k, METHODS.len(), &format!("{method} beside the reference"));
-        follow(bench, method, found)?;
+        follow(ctx, method, found)?;
     }
     Ok(())
 }
 
 /// Seven adapters of the shapes of a layer, smaller.
-fn specs(bench: &Bench) -> Vec<AdapterSpec> {
-    let unit = if bench.effort.large { 128 } else { 8 };
+fn specs(ctx: &Ctx) -> Vec<AdapterSpec> {
+    let unit = if ctx.effort.large { 128 } else { 8 };
     let shapes = [[4, 4], [4, 4], [4, 4], [4, 4], [11, 4], [11, 4], [4, 11]];
     let all = shapes.into_iter().enumerate();
     let spec = |(k, [m, n]): (usize, [usize; 2])| {
@@ -60,16 +60,16 @@ fn trained(method: Method) -> Hyper {
 }
 
 fn endure(
-    bench: &Bench,
+    ctx: &Ctx,
     progress: &Progress,
     method: Method,
-    found: &mut Found,
+    found: &mut SuiteResults,
 ) -> Result<(), Error> {
-    let (steps, refresh) = (bench.effort.steps, bench.effort.refresh);
-    let counted = Arc::new(Counted::new(bench.gpu.clone()));
+    let (steps, refresh) = (ctx.effort.steps, ctx.effort.refresh);
+    let counted = Arc::new(Counted::new(ctx.device.clone(), Counter::default()));
     let device: Arc<dyn Device> = counted.clone();
-    let stream = bench.gpu.stream()?;
-    let specs = specs(bench);
+    let stream = ctx.gpu.stream()?;
+    let specs = specs(ctx);
     let mut model = Model::new(&device, &specs, trained(method), stream.raw)?;
     let targets: Vec<Target> = (0..specs.len())
         .map(|k| Target::new(k, &specs[k]))
@@ -90,7 +90,7 @@ fn endure(
             }
         }
         model.step()?;
-        let now = counted.counts();
+        let now = counted.hook().counts();
         let now = (now.in_use, now.allocations);
         constant &= *settled.get_or_insert(now) == now;
     }
@@ -102,7 +102,7 @@ fn endure(
     let (bytes, _) = settled.unwrap_or_default();
     found.check(
         format!("{method}: {steps} steps are finite and lead to the target"),
-        finite && counted && last < bench.effort.loss * first,
+        finite && counted && last < ctx.effort.loss * first,
         format!("loss {first:.2e} to {last:.2e}"),
     );
     found.check(
@@ -169,15 +169,15 @@ impl Target {
 }
 
 /// Compares step by step.
-fn follow(bench: &Bench, method: Method, found: &mut Found) -> Result<(), Error> {
+fn follow(ctx: &Ctx, method: Method, found: &mut SuiteResults) -> Result<(), Error> {
     let case = Case {
         adapter: adapter(192, 160, 8, DType::F32),
         config: Config::from(hyper(method).lr(1e-3)),
         grad_scale: 1.0,
-        steps: bench.effort.followed,
+        steps: ctx.effort.followed,
         unpaired: true,
     };
-    let all = compare(&|| bench.backend(), &case)?;
+    let all = compare(&|| ctx.backend(), &case)?;
     let (ratio, worst) = (all.ratio, &all.worst);
     found.check(
         format!("{method}: {} steps beside the reference", case.steps),

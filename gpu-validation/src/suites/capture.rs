@@ -9,11 +9,11 @@ use lora_pro_conformance::laws::METHODS;
 use lora_pro_core::{AdapterSpec, DType, Error, Method};
 use lora_pro_cuda::device::Device;
 
-use super::Bench;
-use crate::counted::Counted;
+use crate::counted::{Counted, Counter};
+use crate::ctx::Ctx;
 use crate::model::Model;
 use crate::progress::Progress;
-use crate::result::Found;
+use crate::result::SuiteResults;
 
 /// Steps of a trajectory.
 const STEPS: u64 = 6;
@@ -25,13 +25,13 @@ const SHAPES: [[usize; 3]; 4] = [[65, 129, 5], [300, 200, 16], [3, 2, 1], [40, 5
 ///
 /// # Errors
 /// Those of the backend.
-pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
     let settings = [DType::F32, DType::Bf16].map(|dtype| METHODS.map(|method| (dtype, method)));
     let settings = settings.as_flattened();
     for (k, (dtype, method)) in settings.iter().enumerate() {
         progress.set(k, settings.len(), &format!("{method} {dtype}"));
-        let one_by_one = run_of(bench, *dtype, *method, false)?;
-        let replayed = run_of(bench, *dtype, *method, true)?;
+        let one_by_one = run_of(ctx, *dtype, *method, false)?;
+        let replayed = run_of(ctx, *dtype, *method, true)?;
         let names = differing(&replayed.bits, &one_by_one.bits);
         let counted = [&one_by_one, &replayed].map(|run| run.counters.clone());
         let counted = counted.iter().flatten().all(|steps| *steps == STEPS);
@@ -64,19 +64,19 @@ fn specs(dtype: DType) -> Vec<AdapterSpec> {
     specs.collect()
 }
 
-fn run_of(bench: &Bench, dtype: DType, method: Method, captured: bool) -> Result<Run, Error> {
-    let stream = bench.gpu.stream()?;
-    let counted = Arc::new(Counted::new(bench.gpu.clone()));
+fn run_of(ctx: &Ctx, dtype: DType, method: Method, captured: bool) -> Result<Run, Error> {
+    let stream = ctx.gpu.stream()?;
+    let counted = Arc::new(Counted::new(ctx.device.clone(), Counter::default()));
     let device: Arc<dyn Device> = counted.clone();
     let mut model = Model::new(&device, &specs(dtype), hyper(method), stream.raw)?;
     model.turn_gradients(1)?;
     model.step()?;
-    let before = counted.counts().all_launches();
+    let before = counted.hook().counts().all_launches();
     let graph = match captured {
-        true => Some(model.capture(bench.gpu.as_ref())?),
+        true => Some(model.capture(ctx.gpu.as_ref())?),
         false => None,
     };
-    let launches = counted.counts().all_launches() - before;
+    let launches = counted.hook().counts().all_launches() - before;
     for t in 2..=STEPS {
         model.turn_gradients(t)?;
         match &graph {

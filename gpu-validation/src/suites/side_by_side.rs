@@ -11,10 +11,10 @@ use lora_pro_core::Error;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Bench;
 use super::timings::LLAMA;
+use crate::ctx::Ctx;
 use crate::progress::Progress;
-use crate::result::{Finding, Found, Other};
+use crate::result::{Finding, Other, SuiteResults};
 
 /// The program.
 pub const SCRIPT: &str = include_str!("side_by_side.py");
@@ -52,19 +52,19 @@ struct Row {
 ///
 /// # Errors
 /// Where the program cannot be written.
-pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
     progress.set(0, 1, "torch");
-    let script = write(bench)?;
-    if let Err(why) = usable(bench) {
+    let script = write(ctx)?;
+    if let Err(why) = usable(ctx) {
         found.findings.push(Finding::skipped("torch", why));
         return Ok(());
     }
-    let output = Command::new(&bench.python)
+    let output = Command::new(&ctx.python)
         .arg(script)
         .arg("measure")
-        .arg(question(bench)?.to_string())
+        .arg(question(ctx)?.to_string())
         .output()
-        .map_err(|error| Error::file(&bench.python, error))?;
+        .map_err(|error| Error::file(&ctx.python, error))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next_back().unwrap_or_default();
     match serde_json::from_str(line) {
@@ -78,16 +78,16 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
     Ok(())
 }
 
-fn write(bench: &Bench) -> Result<PathBuf, Error> {
-    let path = bench.beside("torch")?.join("side_by_side.py");
+fn write(ctx: &Ctx) -> Result<PathBuf, Error> {
+    let path = ctx.beside("torch")?.join("side_by_side.py");
     fs::write(&path, SCRIPT).map_err(|error| Error::file(&path, error))?;
     Ok(path)
 }
 
 /// Whether there is a torch that knows a GPU.
-fn usable(bench: &Bench) -> Result<(), String> {
-    let python = bench.python.display();
-    let asked = Command::new(&bench.python)
+fn usable(ctx: &Ctx) -> Result<(), String> {
+    let python = ctx.python.display();
+    let asked = Command::new(&ctx.python)
         .args(["-c", "import torch; print(torch.cuda.is_available())"])
         .output()
         .map_err(|error| format!("{python}: {error}"))?;
@@ -98,19 +98,19 @@ fn usable(bench: &Bench) -> Result<(), String> {
     }
 }
 
-fn question(bench: &Bench) -> Result<serde_json::Value, Error> {
-    let weights = Model::named(LLAMA)?.shrunk(bench.effort.divisor).weights();
+fn question(ctx: &Ctx) -> Result<serde_json::Value, Error> {
+    let weights = Model::named(LLAMA)?.shrunk(ctx.effort.divisor).weights();
     let weights: Vec<[usize; 2]> = weights.into_iter().map(|(_, shape)| shape).collect();
     Ok(json!({
-        "device": format!("cuda:{}", bench.gpu.about().ordinal),
+        "device": format!("cuda:{}", ctx.device.about().ordinal),
         "weights": weights,
         "rank": RANK,
-        "samples": bench.effort.samples,
-        "sample_ms": bench.effort.sample_ms,
+        "samples": ctx.effort.samples,
+        "sample_ms": ctx.effort.sample_ms,
     }))
 }
 
-fn take(printed: Printed, found: &mut Found) {
+fn take(printed: Printed, found: &mut SuiteResults) {
     found.versions = Some(printed.versions);
     for row in printed.rows {
         found.others.push(Other {

@@ -10,11 +10,11 @@ use lora_pro_core::{DType, Error, Method, MomentDType};
 use lora_pro_cuda::Block;
 use lora_pro_cuda::device::Device;
 
-use super::Bench;
-use crate::counted::Counted;
+use crate::counted::{Counted, Counter};
+use crate::ctx::Ctx;
 use crate::model::Model;
 use crate::progress::Progress;
-use crate::result::{Found, Timing};
+use crate::result::{SuiteResults, Timing};
 
 /// The whole model.
 pub const LLAMA: &str = "llama-2-7b";
@@ -28,8 +28,8 @@ const MOST_STEPS: f64 = 50.0;
 ///
 /// # Errors
 /// Those of the backend; that there is not enough memory for a model is a result.
-pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), Error> {
-    found.copy_rate = Some(copy_rate(bench)?);
+pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+    found.copy_rate = Some(copy_rate(ctx)?);
     let all = all();
     for (k, (work, dtype)) in all.iter().enumerate() {
         let Work {
@@ -44,7 +44,7 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
             all.len(),
             &format!("{model} {method} {moments} r = {rank} {dtype}"),
         );
-        found.timings.push(time(bench, work, *dtype)?);
+        found.timings.push(time(ctx, work, *dtype)?);
     }
     Ok(())
 }
@@ -82,26 +82,26 @@ fn all() -> Vec<(Work, DType)> {
 }
 
 /// Bytes in a millisecond, those that are read and those that are written.
-fn copy_rate(bench: &Bench) -> Result<Samples, Error> {
-    let device: Arc<dyn Device> = bench.gpu.clone();
-    let (bytes, stream) = (bench.effort.copied, bench.gpu.stream()?);
+fn copy_rate(ctx: &Ctx) -> Result<Samples, Error> {
+    let device = ctx.device.clone();
+    let (bytes, stream) = (ctx.effort.copied, ctx.gpu.stream()?);
     let [from, to] = [Block::zeros(&device, bytes)?, Block::zeros(&device, bytes)?];
     let mut copy = || {
         // SAFETY: two blocks of as many bytes.
         unsafe { device.copy(stream.raw, from.at(), to.at(), bytes) }
     };
-    bench.gpu.time(stream.raw, &mut copy)?;
+    ctx.gpu.time(stream.raw, &mut copy)?;
     let rate = |_| {
-        let elapsed = bench.gpu.time(stream.raw, &mut copy)?;
+        let elapsed = ctx.gpu.time(stream.raw, &mut copy)?;
         Ok(2.0 * bytes as f64 / elapsed.milliseconds)
     };
-    let rates: Result<Vec<f64>, Error> = (0..bench.effort.samples).map(rate).collect();
+    let rates: Result<Vec<f64>, Error> = (0..ctx.effort.samples).map(rate).collect();
     Ok(Samples::of(rates?))
 }
 
 /// One model, of which there may be more than fits.
-fn time(bench: &Bench, work: &Work, dtype: DType) -> Result<Timing, Error> {
-    let mut job = Job::new(work, bench.effort.divisor, 1)?;
+fn time(ctx: &Ctx, work: &Work, dtype: DType) -> Result<Timing, Error> {
+    let mut job = Job::new(work, ctx.effort.divisor, 1)?;
     for spec in &mut job.specs {
         spec.dtype = dtype;
     }
@@ -119,7 +119,7 @@ fn time(bench: &Bench, work: &Work, dtype: DType) -> Result<Timing, Error> {
         by_device: true,
         problem: None,
     };
-    match measure(bench, &job, &mut timing) {
+    match measure(ctx, &job, &mut timing) {
         Err(Error::Backend { reason, .. }) if reason.contains("out of memory") => {
             timing.problem = Some(reason);
         }
@@ -128,24 +128,24 @@ fn time(bench: &Bench, work: &Work, dtype: DType) -> Result<Timing, Error> {
     Ok(timing)
 }
 
-fn measure(bench: &Bench, job: &Job, timing: &mut Timing) -> Result<(), Error> {
-    let counted = Arc::new(Counted::new(bench.gpu.clone()));
+fn measure(ctx: &Ctx, job: &Job, timing: &mut Timing) -> Result<(), Error> {
+    let counted = Arc::new(Counted::new(ctx.device.clone(), Counter::default()));
     let device: Arc<dyn Device> = counted.clone();
-    let stream = bench.gpu.stream()?;
+    let stream = ctx.gpu.stream()?;
     let mut model = Model::new(&device, &job.specs, job.hyper, stream.raw)?;
     // The first step describes the model to the device.
     model.step()?;
     model.sync()?;
-    let before = counted.counts().all_launches();
+    let before = counted.hook().counts().all_launches();
     model.step()?;
-    timing.launches = counted.counts().all_launches() - before;
+    timing.launches = counted.hook().counts().all_launches() - before;
     let mut clock = Clock {
-        bench,
+        ctx,
         stream: stream.raw,
         by_device: true,
     };
     timing.step_ms = Some(clock.samples(&mut || model.step().map(drop))?);
-    let graph = model.capture(bench.gpu.as_ref())?;
+    let graph = model.capture(ctx.gpu.as_ref())?;
     timing.graph_ms = Some(clock.samples(&mut || model.replay(graph.as_ref()))?);
     timing.by_device = clock.by_device;
     model.sync()
@@ -153,7 +153,7 @@ fn measure(bench: &Bench, job: &Job, timing: &mut Timing) -> Result<(), Error> {
 
 /// Takes times on a stream.
 struct Clock<'b> {
-    bench: &'b Bench,
+    ctx: &'b Ctx,
     stream: u64,
     by_device: bool,
 }
@@ -161,7 +161,7 @@ struct Clock<'b> {
 impl Clock<'_> {
     /// Milliseconds of one `work`, of which many are in a sample where it is short.
     fn samples(&mut self, work: &mut dyn FnMut() -> Result<(), Error>) -> Result<Samples, Error> {
-        let effort = &self.bench.effort;
+        let effort = &self.ctx.effort;
         self.once(1, work)?;
         let first = self.once(1, work)?;
         let count = (effort.sample_ms / first).ceil().min(MOST_STEPS);
@@ -177,7 +177,7 @@ impl Clock<'_> {
         work: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<f64, Error> {
         let mut all = || (0..count).try_for_each(|_| work());
-        let elapsed = self.bench.gpu.time(self.stream, &mut all)?;
+        let elapsed = self.ctx.gpu.time(self.stream, &mut all)?;
         self.by_device &= elapsed.by_device;
         Ok(elapsed.milliseconds / count as f64)
     }

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use lora_pro_core::Error;
 
-use super::{Bench, Part};
+use super::small_cases;
+use crate::ctx::Ctx;
 use crate::progress::Progress;
-use crate::result::{Finding, Found};
+use crate::result::{Finding, SuiteResults};
 
 /// Its tools: accesses outside of memory, races in shared memory, barriers, memory that is read before
 /// it is written.
@@ -17,16 +18,16 @@ const TOOLS: [&str; 4] = ["memcheck", "racecheck", "synccheck", "initcheck"];
 ///
 /// # Errors
 /// Where the program cannot find itself.
-pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
     let own = std::env::current_exe().map_err(|error| Error::file("this program", error))?;
     for (k, tool) in TOOLS.into_iter().enumerate() {
         progress.set(k, TOOLS.len(), tool);
-        let mut command = Command::new(&bench.sanitizer);
+        let mut command = Command::new(&ctx.sanitizer);
         command.args(["--tool", tool]).arg(&own);
-        command.args(arguments(bench, &bench.beside("sanitizer")?.join(tool)));
+        command.args(arguments(ctx, &ctx.beside("sanitizer")?.join(tool)));
         let finding = match command.output() {
             Err(error) => {
-                let sanitizer = bench.sanitizer.display();
+                let sanitizer = ctx.sanitizer.display();
                 Finding::skipped(tool, format!("{sanitizer}: {error}"))
             }
             Ok(output) => {
@@ -44,12 +45,12 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
 }
 
 /// How the program is started under the sanitizer.
-fn arguments(bench: &Bench, out: &Path) -> Vec<String> {
-    let device = bench.gpu.about().ordinal.to_string();
+fn arguments(ctx: &Ctx, out: &Path) -> Vec<String> {
+    let device = ctx.device.about().ordinal.to_string();
     let out = out.display().to_string();
     let words = [
         "--only",
-        Part::SmallCases.name(),
+        small_cases::NAME,
         "--fresh",
         "--device",
         &device,

@@ -8,9 +8,12 @@ use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Config, DType, Error, Method, Rounding};
 
-use super::Bench;
+use crate::ctx::Ctx;
 use crate::progress::Progress;
-use crate::result::Found;
+use crate::result::SuiteResults;
+
+/// The name of the suite.
+pub const NAME: &str = "small-cases";
 
 /// Tiny; beside the sizes of tiles; of a rank whose matrices do not fit into shared memory.
 const SHAPES: [[usize; 3]; 3] = [[3, 2, 1], [65, 129, 5], [70, 60, 56]];
@@ -25,17 +28,17 @@ const TOO_LARGE: [f64; 2] = [1e17, 1e36];
 ///
 /// # Errors
 /// Those of the backend.
-pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
     let methods = DType::PARAMETERS.map(|dtype| METHODS.map(|method| (dtype, method)));
     let methods = methods.as_flattened();
     for (k, (dtype, method)) in methods.iter().enumerate() {
         progress.set(k, methods.len(), &format!("{method} {dtype}"));
-        with_everything(bench, *dtype, *method, found)?;
+        with_everything(ctx, *dtype, *method, found)?;
     }
-    let off = coded::follow(&|| bench.backend(), coded::specs()[0], true, coded::STEPS)?;
+    let off = coded::follow(&|| ctx.backend(), coded::specs()[0], true, coded::STEPS)?;
     found.check("8-bit moments", off.factors < 1e-4, format!("{off:?}"));
     for method in METHODS {
-        let wrong = at_the_edge(bench, method)?;
+        let wrong = at_the_edge(ctx, method)?;
         let what = format!("{method}: a step that might overflow, and one that does");
         found.check(what, wrong.is_empty(), wrong.join("; "));
     }
@@ -44,10 +47,10 @@ pub fn run(bench: &Bench, progress: &Progress, found: &mut Found) -> Result<(), 
 
 /// W0 that decays, a parameter without a pair, clips, AMSGrad, master copies.
 fn with_everything(
-    bench: &Bench,
+    ctx: &Ctx,
     dtype: DType,
     method: Method,
-    found: &mut Found,
+    found: &mut SuiteResults,
 ) -> Result<(), Error> {
     let (mut worst, mut compared) = (0.0f64, 0);
     for [m, n, r] in SHAPES {
@@ -66,7 +69,7 @@ fn with_everything(
             steps: 2,
             unpaired: true,
         };
-        let all = compare(&|| bench.backend(), &case)?;
+        let all = compare(&|| ctx.backend(), &case)?;
         worst = if all.ratio.is_nan() {
             f64::NAN
         } else {
@@ -85,7 +88,7 @@ fn with_everything(
 
 /// Gradients so large that the device has to ask whether it may go on: a step that comes out well, and
 /// steps that may not. What is wrong, in words.
-fn at_the_edge(bench: &Bench, method: Method) -> Result<Vec<String>, Error> {
+fn at_the_edge(ctx: &Ctx, method: Method) -> Result<Vec<String>, Error> {
     let mut wrong = Vec::new();
     let case = |size_g| CaseSpec {
         size_g,
@@ -99,12 +102,12 @@ fn at_the_edge(bench: &Bench, method: Method) -> Result<Vec<String>, Error> {
         steps: 1,
         unpaired: true,
     };
-    let all = compare(&|| bench.backend(), &large)?;
+    let all = compare(&|| ctx.backend(), &large)?;
     if !holds(all.ratio) || all.compared == 0 {
         wrong.push(format!("gradients of {LARGE:e}: {all:?}"));
     }
     for size in TOO_LARGE {
-        let mut batch = Batch::start(&|| bench.backend(), &[case(size)], hyper)?;
+        let mut batch = Batch::start(&|| ctx.backend(), &[case(size)], hyper)?;
         let gradients = batch.gradients(1);
         let before = batch.bits()?;
         let refused = batch.step_with(&gradients).is_err();
