@@ -106,7 +106,7 @@ fn one(toolkit: &Toolkit, kernels: &Path, target: &Target) -> Result<(Vec<u8>, V
     if !target.is_machine() {
         depends_on_no_folder(&image)?;
     }
-    Ok((image, resources::parse(&log, target.arch)?))
+    Ok((image, resources::parse(&log, target.arch)))
 }
 
 /// nvcc names variables of a single file after the folder that the file is in.

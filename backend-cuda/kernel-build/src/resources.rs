@@ -12,48 +12,47 @@ const HEAD: &str = "\
 # of static shared memory of a block. Written by `lora-pro-cuda-kernels build`; `check` compares it.
 ";
 
-/// What one kernel uses on one target.
+/// What one kernel uses on one target: registers, stack, spilled bytes, static shared memory.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
     kernel: String,
-    target: String,
-    registers: u32,
-    stack: u32,
-    spilled: u32,
-    shared: u32,
+    /// The number in `sm_90`.
+    generation: u32,
+    numbers: [u32; 4],
 }
 
 /// The report of `ptxas -v`.
-pub fn parse(log: &str, target: &str) -> Result<Vec<Use>> {
-    let mut uses: Vec<Use> = Vec::new();
-    // Of the functions that a kernel calls, nothing is noted: its own numbers include them.
-    let mut of_kernel = false;
+pub fn parse(log: &str, target: &str) -> Vec<Use> {
+    let generation = target.trim_start_matches("sm_").parse().unwrap_or_default();
+    let (mut uses, mut function) = (Vec::<Use>::new(), "");
     for line in log.lines() {
-        if let Some(rest) = after(line, "Compiling entry function '") {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let kernel = rest.split('\'').next().unwrap_or_default().into();
             uses.push(Use {
-                kernel: rest.split('\'').next().unwrap_or_default().into(),
-                target: target.into(),
-                registers: 0,
-                stack: 0,
-                spilled: 0,
-                shared: 0,
+                kernel,
+                generation,
+                numbers: [0; 4],
             });
         }
         let Some(last) = uses.last_mut() else {
             continue;
         };
-        if let Some(function) = after(line, "Function properties for ") {
-            of_kernel = function.trim() == last.kernel;
-        } else if line.contains("bytes stack frame") && of_kernel {
-            last.stack = before(line, " bytes stack frame").unwrap_or(0);
-            last.spilled = before(line, " bytes spill stores").unwrap_or(0);
-        } else if line.contains(": Used ") {
-            last.registers = before(line, " registers")
-                .ok_or_else(|| format!("ptxas says what is not understood: {line}"))?;
-            last.shared = before(line, " bytes smem").unwrap_or(0);
+        if let Some((_, name)) = line.split_once("Function properties for ") {
+            function = name.trim();
+        }
+        // A function that a kernel calls is part of the kernel's own numbers.
+        let of_kernel = function == last.kernel || line.contains(": Used ");
+        let marks = [
+            " registers",
+            " bytes stack frame",
+            " bytes spill stores",
+            " bytes smem",
+        ];
+        for (number, mark) in last.numbers.iter_mut().zip(marks).filter(|_| of_kernel) {
+            *number = before(line, mark).unwrap_or(*number);
         }
     }
-    Ok(uses)
+    uses
 }
 
 /// What else ptxas says.
@@ -65,40 +64,32 @@ pub fn without(log: &str) -> String {
 
 /// The table as text; static shared memory is an error, since the launches know of none.
 pub fn table(mut uses: Vec<Use>) -> Result<String> {
-    let order = |target: &str| target.trim_start_matches("sm_").parse().unwrap_or(0u32);
-    uses.sort_by(|a, b| {
-        let key = |u: &Use| (u.kernel.clone(), order(&u.target));
-        key(a).cmp(&key(b))
-    });
-    if let Some(u) = uses.iter().find(|u| u.shared != 0) {
+    uses.sort();
+    if let Some(u) = uses.iter().find(|u| u.numbers[3] != 0) {
         return Err(format!("{} has static shared memory", u.kernel));
     }
-    let width = uses
-        .iter()
-        .map(|u| u.kernel.len())
-        .max()
-        .unwrap_or(0)
-        .max(8);
+    let width = uses.iter().map(|u| u.kernel.len()).fold(8, usize::max);
     let mut text = String::from(HEAD);
-    let title = format!(
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
         "# {:1$} target  registers  stack  spilled  shared",
         "kernel",
         width - 2
     );
-    text.push_str(&title);
-    text.push('\n');
-    for u in &uses {
+    for Use {
+        kernel,
+        generation,
+        numbers: [registers, stack, spilled, shared],
+    } in &uses
+    {
+        let target = format!("sm_{generation}");
         let _ = writeln!(
             text,
-            "{:width$} {:6} {:10} {:6} {:8} {:7}",
-            u.kernel, u.target, u.registers, u.stack, u.spilled, u.shared
+            "{kernel:width$} {target:6} {registers:10} {stack:6} {spilled:8} {shared:7}"
         );
     }
     Ok(text)
-}
-
-fn after<'a>(line: &'a str, mark: &str) -> Option<&'a str> {
-    line.split_once(mark).map(|parts| parts.1)
 }
 
 /// The number in front of a mark.
@@ -128,14 +119,11 @@ ptxas info    : Used 12 registers, used 0 barriers, 416 bytes cmem[0]
 
     #[test]
     fn a_log_becomes_a_table() {
-        let mut uses = parse(LOG, "sm_90").unwrap();
-        uses.extend(
-            parse(
-                "ptxas info : Compiling entry function 'fill' for 'sm_100'",
-                "sm_100",
-            )
-            .unwrap(),
-        );
+        let mut uses = parse(LOG, "sm_90");
+        uses.extend(parse(
+            "ptxas info : Compiling entry function 'fill' for 'sm_100'",
+            "sm_100",
+        ));
         let table = table(uses).unwrap();
         let rows: Vec<&str> = table.lines().skip(2).collect();
         assert_eq!(
@@ -151,16 +139,14 @@ ptxas info    : Used 12 registers, used 0 barriers, 416 bytes cmem[0]
 
     #[test]
     fn warnings_stand_out() {
-        assert_eq!(
-            without(&format!("{LOG}ptxas warning : spilled\n")),
-            "ptxas warning : spilled"
-        );
+        let rest = without(&format!("{LOG}ptxas warning : spilled\n"));
+        assert_eq!(rest, "ptxas warning : spilled");
     }
 
     #[test]
     fn static_shared_memory_is_refused() {
         let log = LOG.replace("0 barriers,", "0 barriers, 1024 bytes smem,");
-        let error = table(parse(&log, "sm_80").unwrap()).unwrap_err();
+        let error = table(parse(&log, "sm_80")).unwrap_err();
         assert_eq!(error, "fill has static shared memory");
     }
 }

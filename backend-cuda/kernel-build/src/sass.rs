@@ -1,6 +1,6 @@
 //! What the machine code holds: instructions that must be there, and those that must not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -8,160 +8,102 @@ use crate::Result;
 use crate::compile::{Built, TARGETS};
 use crate::toolkit::{Toolkit, output};
 
-/// The rules, among the kernels. A line names kernels, targets and instructions; `*` stands for any
-/// letters, `!` for none of them.
+/// The rules, among the kernels. A line names kernels, targets and instructions; a name may end in `*`,
+/// `!` stands before an instruction that must not be there.
 const FILE: &str = "sass.txt";
 
-struct Rule {
-    kernels: String,
-    targets: String,
-    instructions: Vec<String>,
-}
-
-/// A kernel, with every instruction that is in it.
-struct Code {
-    kernel: String,
-    instructions: BTreeSet<String>,
-}
+/// Every instruction of each kernel.
+type Code = BTreeMap<String, BTreeSet<String>>;
 
 /// Disassembles the machine code and holds the rules against it.
 pub fn check(toolkit: &Toolkit, built: &Built, kernels: &Path) -> Result<()> {
     let file = kernels.join(FILE);
-    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let rules = parse(&text)?;
-    let mut broken = aimless(&rules);
+    let rules =
+        fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut code = BTreeMap::new();
     for (target, (_, image)) in TARGETS.iter().zip(&built.images) {
         if target.is_machine() {
-            broken.extend(judge(&rules, target.arch, &disassemble(toolkit, image)?));
+            code.insert(target.arch, disassemble(toolkit, image)?);
         }
     }
-    if broken.is_empty() {
-        return Ok(());
+    let broken = broken(&rules, &code);
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{FILE} is broken:\n  {}", broken.join("\n  "))),
     }
-    Err(format!("{} is broken:\n  {}", FILE, broken.join("\n  ")))
 }
 
-/// Rules for targets that there are not.
-fn aimless(rules: &[Rule]) -> Vec<String> {
-    let known = |rule: &&Rule| {
-        TARGETS
-            .iter()
-            .any(|target| matches(&rule.targets, target.arch))
-    };
-    let unknown = rules.iter().filter(|rule| !known(rule));
-    unknown
-        .map(|rule| format!("there is no target {}", rule.targets))
-        .collect()
-}
-
-fn disassemble(toolkit: &Toolkit, image: &[u8]) -> Result<Vec<Code>> {
+fn disassemble(toolkit: &Toolkit, image: &[u8]) -> Result<Code> {
     let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
     fs::write(&file, image).map_err(|error| error.to_string())?;
     let mut command = toolkit.program("cuobjdump");
     Ok(functions(&output(command.arg("-sass").arg(file.path()))?.0))
 }
 
-/// The functions of a listing.
-fn functions(listing: &str) -> Vec<Code> {
-    let mut code: Vec<Code> = Vec::new();
+/// The functions of a listing. `/*00e0*/  @P0 LDG.E.128 R8, ... ;` holds `LDG.E.128`; the second half of an
+/// instruction stands alone, without an address.
+fn functions(listing: &str) -> Code {
+    let (mut code, mut kernel) = (Code::new(), String::new());
     for line in listing.lines() {
         if let Some((_, name)) = line.split_once("Function : ") {
-            code.push(Code {
-                kernel: name.trim().into(),
-                instructions: BTreeSet::new(),
-            });
-        } else if let (Some(last), Some(name)) = (code.last_mut(), instruction(line)) {
-            last.instructions.insert(name.into());
+            kernel = name.trim().into();
+            code.entry(kernel.clone()).or_default();
+        }
+        let (_, words) = line.split_once("*/").unwrap_or_default();
+        let mut words = words
+            .split_whitespace()
+            .filter(|word| !word.starts_with('@'));
+        let word = words.next().unwrap_or_default().trim_end_matches(';');
+        if let (true, Some(code)) = (
+            word.starts_with(|c: char| c.is_ascii_uppercase()),
+            code.get_mut(&kernel),
+        ) {
+            code.insert(word.into());
         }
     }
     code
 }
 
-/// `/*00e0*/  @P0 LDG.E.128 R8, ... ;` holds `LDG.E.128`.
-fn instruction(line: &str) -> Option<&str> {
-    let (address, rest) = line.trim().strip_prefix("/*")?.split_once("*/")?;
-    let mut words = rest
-        .split_whitespace()
-        .filter(|word| !word.starts_with('@'));
-    let word = words.next()?.trim_end_matches(';');
-    // The second half of an instruction stands alone, without an address.
-    (address.len() <= 8 && word.starts_with(|c: char| c.is_ascii_uppercase())).then_some(word)
-}
-
-fn parse(text: &str) -> Result<Vec<Rule>> {
-    let lines = text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or(""));
-    lines
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| {
-            let mut words = line.split_whitespace().map(String::from);
-            match (words.next(), words.next(), words.collect::<Vec<_>>()) {
-                (Some(kernels), Some(targets), instructions) if !instructions.is_empty() => {
-                    Ok(Rule {
-                        kernels,
-                        targets,
-                        instructions,
-                    })
-                }
-                _ => Err(format!(
-                    "{FILE}: `{line}` does not name kernels, targets and instructions"
-                )),
-            }
-        })
-        .collect()
-}
-
-/// Every rule that does not hold, in words.
-fn judge(rules: &[Rule], target: &str, code: &[Code]) -> Vec<String> {
+/// Every rule that does not hold, in words; `code` is by target.
+fn broken(rules: &str, code: &BTreeMap<&str, Code>) -> Vec<String> {
     let mut broken = Vec::new();
-    for rule in rules.iter().filter(|rule| matches(&rule.targets, target)) {
-        let meant = code
-            .iter()
-            .filter(|code| matches(&rule.kernels, &code.kernel));
-        let meant: Vec<&Code> = meant.collect();
-        if meant.is_empty() {
-            broken.push(format!("there is no kernel {} on {target}", rule.kernels));
+    for line in rules
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default())
+    {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [kernels, targets, instructions @ ..] = &words[..] else {
+            continue;
+        };
+        let targets = code.iter().filter(|(target, _)| is(targets, target));
+        let meant = targets
+            .flat_map(|(target, code)| code.iter().map(move |(name, code)| (target, name, code)));
+        let meant: Vec<_> = meant.filter(|(_, name, _)| is(kernels, name)).collect();
+        if meant.is_empty() || instructions.is_empty() {
+            broken.push(format!("`{}` is about nothing", line.trim()));
         }
-        for code in meant {
-            let broke = rule
-                .instructions
+        for (target, name, code) in meant {
+            let has = |pattern: &str| {
+                code.iter()
+                    .any(|x| is(pattern, x) || x.starts_with(&format!("{pattern}.")))
+            };
+            let wrong = instructions
                 .iter()
-                .filter_map(|pattern| code.breaks(pattern));
-            let broke: Vec<String> = broke.collect();
-            if !broke.is_empty() {
-                broken.push(format!(
-                    "{} on {target} has {}",
-                    code.kernel,
-                    broke.join(", ")
-                ));
-            }
+                .filter(|pattern| match pattern.strip_prefix('!') {
+                    Some(pattern) => has(pattern),
+                    None => !has(pattern),
+                });
+            broken.extend(wrong.map(|pattern| format!("{name} on {target}: {pattern}")));
         }
     }
     broken
 }
 
-impl Code {
-    fn breaks(&self, pattern: &str) -> Option<String> {
-        let found = |pattern: &str| {
-            let is =
-                |name: &&String| matches(pattern, name) || matches(&format!("{pattern}.*"), name);
-            self.instructions.iter().find(is)
-        };
-        match pattern.strip_prefix('!') {
-            Some(pattern) => found(pattern).cloned(),
-            None => found(pattern).is_none().then(|| format!("no {pattern}")),
-        }
-    }
-}
-
-/// Whether a text is what a pattern with `*` stands for.
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).any(|skip| rest.is_char_boundary(skip) && matches(tail, &rest[skip..]))
-        }),
+/// Whether a name is what a pattern stands for.
+fn is(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
     }
 }
 
@@ -184,33 +126,24 @@ mod tests {
     #[test]
     fn a_listing_becomes_functions() {
         let code = functions(LISTING);
-        assert_eq!(code.len(), 2);
-        let names: Vec<&str> = code[0].instructions.iter().map(|name| &name[..]).collect();
+        let names: Vec<&str> = code["sum"].iter().map(String::as_str).collect();
         assert_eq!(names, ["EXIT", "LDC", "LDG.E.128.CONSTANT"]);
-        assert!(code[1].instructions.contains("STL"));
+        assert!(code["spill"].contains("STL") && code.len() == 2);
     }
 
     #[test]
     fn broken_rules_are_told() {
-        let rules =
-            parse("# rules\n* * !STL !LDL\nsum sm_9* LDG.E.128 LDG*CONSTANT DMMA\nnone * A\n");
-        let broken = judge(&rules.unwrap(), "sm_90", &functions(LISTING));
+        let code = BTreeMap::from([("sm_90", functions(LISTING))]);
+        let rules = "# rules\n* * !STL !LDL\nsum sm_9* LDG.E.128 LDG* DMMA\nnone * A\nsum sm_70 A\nsum sm_90\n";
         assert_eq!(
-            broken,
+            broken(rules, &code),
             [
-                "spill on sm_90 has STL",
-                "sum on sm_90 has no DMMA",
-                "there is no kernel none on sm_90",
+                "spill on sm_90: !STL",
+                "sum on sm_90: DMMA",
+                "`none * A` is about nothing",
+                "`sum sm_70 A` is about nothing",
+                "`sum sm_90` is about nothing",
             ]
         );
-        assert!(parse("sum sm_90").is_err());
-        let aimless = aimless(&parse("* sm_70 A").unwrap());
-        assert_eq!(aimless, ["there is no target sm_70"]);
-    }
-
-    #[test]
-    fn patterns() {
-        assert!(matches("a*c*", "abcd") && matches("*", "") && matches("ab", "ab"));
-        assert!(!matches("a*c", "abcd") && !matches("ab", "abc"));
     }
 }
