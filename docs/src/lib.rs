@@ -1,5 +1,8 @@
 //! The book as a crate: its chapters are in `docs/chapters`, every Rust code block in them is a
 //! doctest of this crate, and its program builds the pages.
+//!
+//! The derivation is the front page of the reference, too. Its text is in that crate, which tests its
+//! code; the chapter includes it.
 
 #![cfg_attr(doctest, doc = include_str!("../chapters/introduction.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/derivation.md"))]
@@ -37,6 +40,34 @@ mod tests {
     /// The reference shows this chapter as its own front page, where links to others lead nowhere.
     #[test]
     fn the_derivation_has_no_links() {
-        assert!(!include_str!("../chapters/derivation.md").contains("]("));
+        assert!(!include_str!("../../reference/docs/derivation.md").contains("]("));
+    }
+
+    /// Above each algorithm of the reference stands the chapter's pseudo-code.
+    #[test]
+    fn the_reference_has_the_pseudo_code_of_the_chapter() {
+        let chapter = include_str!("../chapters/algorithms.md");
+        for source in [
+            include_str!("../../reference/src/lora.rs"),
+            include_str!("../../reference/src/sgd.rs"),
+            include_str!("../../reference/src/efficient.rs"),
+            include_str!("../../reference/src/full.rs"),
+            include_str!("../../reference/src/factored.rs"),
+        ] {
+            let lines = source.lines().filter_map(|line| line.strip_prefix("///"));
+            let docs: String = lines
+                .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+                .collect();
+            let start = docs.find("```text\n").unwrap();
+            let end = start + docs[start..].find("\n```\n").unwrap();
+            assert!(chapter.contains(&docs[start..end]), "{}", &docs[start..end]);
+        }
+    }
+
+    /// docs.rs shows one crate at a time and has no files of ours beside the pages.
+    #[test]
+    fn the_reference_renders_formulas_as_the_book_does() {
+        let header = include_str!("../../reference/docs/katex-header.html");
+        assert!(header.contains(include_str!("../katex/render.js")));
     }
 }

@@ -54,7 +54,7 @@ pub fn step(
     let split = split(factors, &grams, gradients);
     // (dA, dB) = closed_form(gA, gB)
     let adjusted = closed_form(hyper, factors, &grams, gradients, &split)?;
-    // MF, VF, DF of dF
+    // MF, VF and DF of dF: Adam's recurrence
     let (moments, direction) = adam_on_factors(hyper, old, &adjusted, t);
     // UA, UB = lr DA, lr lr_ratio DB, clipped;  A = decay_A A - UA,  B = decay_B B - UB
     let update = Update::along(params, factors, &direction);

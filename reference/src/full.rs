@@ -54,7 +54,7 @@ pub fn step(
     let split = split(factors, &grams, gradients);
     // E = s (B U + V A)
     let e = split.equivalent_gradient(factors);
-    // M, V2, N of E
+    // M, V2 and N of E: Adam's recurrence
     let (moments, n) = adam_with_square(hyper, old, &e, &quirk.square(&e, t), t);
     // (DA, DB) = closed_form(s B'N, s N A')
     let direction = closed_form_for_full_gradient(hyper, factors, &grams, &n)?;

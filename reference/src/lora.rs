@@ -38,7 +38,7 @@ pub fn step(
     old: &FactorMoments,
 ) -> StepOutcome {
     let StepParams { hyper, t, .. } = *params;
-    // MF, VF, DF of gF
+    // MF, VF and DF of gF: Adam's recurrence
     let (moments, direction) = adam_on_factors(hyper, old, gradients, t);
     // UA, UB = lr DA, lr lr_ratio DB, clipped;  A = decay_A A - UA,  B = decay_B B - UB
     let update = Update::along(params, factors, &direction);

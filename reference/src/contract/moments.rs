@@ -22,16 +22,8 @@ pub fn load_state(hyper: &Hyper, state: &State) -> Result<OptimizerState, Error>
             b: required(StateKind::Momentum(Factor::B))?,
         })),
         Method::Lora | Method::Efficient => OptimizerState::Factors(FactorMoments {
-            a: load_moments(
-                state,
-                |moment| StateKind::Factor(moment, Factor::A),
-                amsgrad,
-            )?,
-            b: load_moments(
-                state,
-                |moment| StateKind::Factor(moment, Factor::B),
-                amsgrad,
-            )?,
+            a: load_moments(state, of_factor(Factor::A), amsgrad)?,
+            b: load_moments(state, of_factor(Factor::B), amsgrad)?,
         }),
         Method::Factored => OptimizerState::Factored(FactoredMoments {
             y: required(StateKind::TangentY)?,
@@ -43,6 +35,11 @@ pub fn load_state(hyper: &Hyper, state: &State) -> Result<OptimizerState, Error>
         }),
         Method::Full => OptimizerState::Full(load_moments(state, StateKind::Weight, amsgrad)?),
     })
+}
+
+/// The kinds of a factor's moments.
+fn of_factor(factor: Factor) -> impl Fn(Moment) -> StateKind {
+    move |moment| StateKind::Factor(moment, factor)
 }
 
 /// First, second and, with AMSGrad, largest second moment of one matrix.
@@ -84,10 +81,8 @@ pub fn state_tensors(state: &OptimizerState) -> Vec<(StateKind, DMatrix<f64>)> {
             (StateKind::Momentum(Factor::B), b.clone()),
         ],
         OptimizerState::Factors(FactorMoments { a, b }) => {
-            let mut all = moment_tensors(a, |moment| StateKind::Factor(moment, Factor::A));
-            all.extend(moment_tensors(b, |moment| {
-                StateKind::Factor(moment, Factor::B)
-            }));
+            let mut all = moment_tensors(a, of_factor(Factor::A));
+            all.extend(moment_tensors(b, of_factor(Factor::B)));
             all
         }
         OptimizerState::Factored(FactoredMoments {
