@@ -2,31 +2,21 @@
 //! systems.
 //!
 //! ```
-//! use lora_pro_core::{AdapterSpec, Config, DType, MatMut, MatRef, Optimizer, AdapterIo, Scale, StepIo};
+//! use lora_pro_core::{AdapterIo, AdapterSpec, Config, MatMut, MatRef, Optimizer};
 //! use lora_pro_cpu::CpuBackend;
 //!
-//! let mut optimizer = Optimizer::new(Box::new(CpuBackend::new()), Config::default())?;
-//! let id = optimizer.add_adapter(AdapterSpec {
-//!     name: "q".into(),
-//!     m: 3,
-//!     n: 2,
-//!     r: 1,
-//!     scale: Scale::Alpha(2.0),
-//!     dtype: DType::F32,
-//!     group: None,
-//! })?;
+//! let mut optimizer = Optimizer::new(CpuBackend::new(), Config::default())?;
+//! let (m, n, r) = (3, 2, 1);
+//! let id = optimizer.add_adapter(AdapterSpec::new("q", m, n, r).alpha(2.0))?;
 //! let (mut a, mut b) = ([0.5f32, -0.5], [0.0f32; 3]);
-//! optimizer.step(StepIo {
-//!     adapters: &mut [AdapterIo {
-//!         id,
-//!         a: MatMut::new(&mut a, [1, 2])?,
-//!         b: MatMut::new(&mut b, [3, 1])?,
-//!         grad_a: MatRef::new(&[0.0f32; 2], [1, 2])?,
-//!         grad_b: MatRef::new(&[1.0f32, -2.0, 0.5], [3, 1])?,
-//!         base: None,
-//!     }],
-//!     params: &mut [],
-//! })?;
+//! let (grad_a, grad_b) = ([0.0f32; 2], [1.0f32, -2.0, 0.5]);
+//! optimizer.step(&mut [AdapterIo::new(
+//!     id,
+//!     MatMut::new(&mut a, [r, n])?,
+//!     MatMut::new(&mut b, [m, r])?,
+//!     MatRef::new(&grad_a, [r, n])?,
+//!     MatRef::new(&grad_b, [m, r])?,
+//! )])?;
 //! assert!(b[0] < 0.0 && b[1] > 0.0, "against the gradient");
 //! # Ok::<(), lora_pro_core::Error>(())
 //! ```
@@ -35,14 +25,17 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `backend` | the contract: check, survey, solve, commit, for all adapters at once |
-//! | `pair`, `param` | one adapter, one parameter without a pair |
+//! | `backend`, `options` | the contract: Gram pass, solve, commit, for all adapters at once |
+//! | `adapter`, `param` | one adapter, one unpaired parameter; `adapter` has the table of passes and equations |
+//! | `overflow`, `snapshot`, `rejection` | what keeps a step all or nothing |
 //! | `passes` | the loops over what grows with m or n, cut into parts for threads |
-//! | `small` | everything r x r, in f64 |
+//! | `rank_sized` | everything r x r, in f64 |
 //! | `kernels` | the inner loops over SIMD registers |
-//! | `view` | borrowed memory of any strides and type (the only `unsafe`) |
-//! | `panel`, `memory`, `scratch` | state and scratch memory, in the order in which it is visited |
-//! | `path`, `simd`, `threads`, `spread` | instruction sets and threads |
+//! | `view`, `storage` | borrowed memory of any strides and type; `view` has the only `unsafe` |
+//! | `state`, `typed_state` | state tensors in memory, and by method and type |
+//! | `panel`, `workspace` | thin and wide matrices in the order in which they are visited; scratch memory |
+//! | `codes`, `rounding`, `decay` | 8-bit moments, 16-bit parameters, weight decay |
+//! | `simd_level`, `simd`, `threads`, `parallel`, `partition` | instruction sets and threads |
 //!
 //! **Types.** Thin tiles are computed in f32, or in f64 where the parameters or the full mode's
 //! moments are f64. All Gram and cross products are summed in f64 and all r x r work is f64, whatever
@@ -56,27 +49,34 @@
 //! finite stops the step there. An adapter for which r x r norms do not exclude an overflow is
 //! stepped before the others, with a copy to go back to.
 
+mod adapter;
 mod backend;
-mod base;
 mod codes;
 mod decay;
 mod kernels;
-mod memory;
-mod pair;
+mod options;
+mod overflow;
 mod panel;
+mod parallel;
 mod param;
+mod partition;
 mod passes;
-mod path;
-mod plan;
-mod refusal;
+mod rank_sized;
+mod rejection;
 mod rounding;
-mod scratch;
 mod simd;
-mod small;
+mod simd_level;
 mod snapshot;
-mod spread;
+mod state;
+mod storage;
 mod threads;
+mod typed_state;
 mod view;
+mod workspace;
 
-pub use backend::{CpuBackend, NAME, Options};
-pub use path::Path;
+pub use backend::CpuBackend;
+pub use options::CpuOptions;
+pub use simd_level::SimdLevel;
+
+/// The backend's name.
+pub const NAME: &str = "cpu";

@@ -1,7 +1,7 @@
 //! State and scratch memory, in the order in which it is visited.
 //!
 //! A thin matrix (r x n, or the transpose of m x r) is a [`Panel`]: tiles of 64 columns one after
-//! another, each with its r rows as strips. A matrix of the size of W is a [`Wide`]: tiles of
+//! another, each with its r rows as strips. A matrix of the size of W is a [`WideMatrix`]: tiles of
 //! 6 x 64 one after another, row of tiles by row of tiles. What reaches past the end is 0 and stays
 //! 0: no kernel needs to know where the matrix ends.
 
@@ -15,7 +15,7 @@ pub(crate) const HEIGHT: usize = MOMENT_BLOCK[0];
 const _: () = assert!(MOMENT_BLOCK[1] == WIDTH);
 
 /// One tile of a matrix of the size of W.
-pub(crate) type Block<W> = [Strip<W>; HEIGHT];
+pub(crate) type WideTile<W> = [Strip<W>; HEIGHT];
 
 /// A thin matrix.
 #[derive(Clone, Debug, Default)]
@@ -77,17 +77,17 @@ impl<T: Real> Panel<T> {
 
 /// A matrix of the size of W.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wide<W> {
+pub(crate) struct WideMatrix<W> {
     /// Columns.
     pub(crate) n: usize,
     /// The tiles, row of tiles by row of tiles.
-    pub(crate) blocks: Vec<Block<W>>,
+    pub(crate) blocks: Vec<WideTile<W>>,
 }
 
-impl<W: Copy + Default> Wide<W> {
+impl<W: Copy + Default> WideMatrix<W> {
     pub(crate) fn zeros(m: usize, n: usize) -> Self {
         let count = m.div_ceil(HEIGHT) * n.div_ceil(WIDTH);
-        Wide {
+        WideMatrix {
             n,
             blocks: vec![[Strip::all(W::default()); HEIGHT]; count],
         }

@@ -1,52 +1,90 @@
-//! Parameters without a pair: ordinary AdamW, in tiles of 6 x 64.
+//! Unpaired parameters: ordinary AdamW, in tiles of 6 x 64.
 
-use lora_pro_core::backend::{Moment, ParamSlot, StateKind};
-use lora_pro_core::{DType, ParamIo};
+use std::ops::Range;
 
+use lora_pro_core::backend::ParamSlot;
+use lora_pro_core::{DType, Error, ParamIo};
+
+use crate::adapter::StepFactors;
 use crate::decay;
 use crate::kernels::{AdamNumbers, adam};
-use crate::memory::{Memory, Stateful, tensors};
-use crate::pair::Setting;
-use crate::panel::{Block, HEIGHT};
-use crate::passes::{Crew, descend, merge, narrow, squares};
-use crate::path::Job;
+use crate::overflow::{N_BOUND, OverflowLimits, adam_is_bounded};
+use crate::panel::{HEIGHT, WideTile};
+use crate::parallel::{ParallelCtx, Slices, Splittable, parallel_for, splittable};
+use crate::passes::{keep_master, merge_master, squares, subtract_update};
 use crate::rounding::{Round, Seed};
-use crate::scratch::{Lead, Sum, Tiles, sums, total};
 use crate::simd::{Isa, Real};
-use crate::spread::{Slices, spread};
-use crate::view::View;
+use crate::simd_level::Kernel;
+use crate::typed_state::{AdamMoments, MomentElement, ParamState};
+use crate::view::{ViewMut, ViewRef};
+use crate::workspace::{AdapterWorkspace, ThreadWorkspace, sums, total};
 
-/// The borrowed tensors of one parameter.
-#[derive(Clone, Copy)]
-pub(crate) struct ParamViews {
-    pub(crate) value: View,
-    pub(crate) grad: View,
+/// A parameter's tensors to read.
+pub(crate) struct ParamRefs<'a> {
+    value: ViewRef<'a>,
+    grad: ViewRef<'a>,
 }
 
-impl ParamViews {
-    pub(crate) fn of(io: &mut ParamIo<'_>) -> Self {
-        ParamViews {
-            value: View::of_mut(&mut io.value),
-            grad: View::of(&io.grad),
-        }
+impl<'a> ParamRefs<'a> {
+    /// # Errors
+    /// As for [`ViewRef::of`].
+    pub(crate) fn of(io: &'a ParamIo<'_>) -> Result<Self, Error> {
+        Ok(ParamRefs {
+            value: ViewRef::of(&io.value.as_ref())?,
+            grad: ViewRef::of(&io.grad)?,
+        })
     }
 }
 
-/// What is known of a parameter between the passes of a step.
+/// A parameter's tensors to step.
+pub(crate) struct ParamViews<'a> {
+    pub(crate) value: [ViewMut<'a>; 1],
+    grad: ViewRef<'a>,
+}
+
+impl<'a> ParamViews<'a> {
+    /// # Errors
+    /// As for [`ViewRef::of`].
+    pub(crate) fn of(io: &'a mut ParamIo<'_>) -> Result<Self, Error> {
+        Ok(ParamViews {
+            grad: ViewRef::of(&io.grad)?,
+            value: [ViewMut::of(&mut io.value)?],
+        })
+    }
+}
+
+/// What is known of a parameter between the rounds of a step.
 #[derive(Default)]
 pub(crate) struct ParamWork {
-    /// Set while the parameter is being stepped.
-    pub(crate) views: Option<ParamViews>,
+    /// Whether it is stepped.
+    pub(crate) listed: bool,
+    /// Whether its passes are cut up for several threads.
     pub(crate) split: bool,
     /// Whether it has been stepped already.
     pub(crate) done: bool,
     /// Sums of the squares of the value and of the raw gradient.
-    pub(crate) squares: [f64; 2],
+    squares: [f64; 2],
 }
 
 /// Whether a parameter is computed in f64.
 pub(crate) fn in_f64(slot: &ParamSlot) -> bool {
     slot.spec.dtype == DType::F64
+}
+
+/// Why fetching the state of a step cannot fail: the backend does so once before anything is
+/// written, and returns the error.
+const CHECKED: &str = "the state was checked when the step began";
+
+/// Checks that a parameter's state has what AdamW needs, as this backend stores it.
+///
+/// # Errors
+/// As for [`ParamState::of`].
+pub(crate) fn check_state(slot: &mut ParamSlot) -> Result<(), Error> {
+    if in_f64(slot) {
+        ParamState::<f64>::of(&slot.spec, &slot.hyper, &mut slot.state).map(drop)
+    } else {
+        ParamState::<f32>::of(&slot.spec, &slot.hyper, &mut slot.state).map(drop)
+    }
 }
 
 /// Rows of tiles that make a part, for `across` tiles in a row.
@@ -55,126 +93,131 @@ fn group(across: usize) -> usize {
 }
 
 impl ParamWork {
-    pub(crate) fn survey<T: Stateful>(&mut self, crew: &Crew<'_, T>, lead: &mut Lead<T>) {
-        let Some(views) = self.views else { return };
-        let rows = views.value.rows.div_ceil(HEIGHT);
-        let group = group(views.value.tiles());
-        let parts = sums(&mut lead.sums, rows.div_ceil(group), 2);
-        spread(crew.parallel, 0, &mut *parts, &|part, sum: &mut [Sum]| {
-            let range = part * group..rows.min((part + 1) * group);
-            let mut own = crew.pool.tiles(HEIGHT);
-            let out = &mut sum[0].products;
-            crew.path.run(Survey {
-                views,
-                range,
-                tiles: &mut own,
-                out,
+    /// The sums of squares.
+    pub(crate) fn sum_squares<T: Real>(
+        &mut self,
+        ctx: &ParallelCtx<'_, T>,
+        workspace: &mut AdapterWorkspace<T>,
+        refs: &ParamRefs<'_>,
+    ) {
+        let rows = refs.value.rows().div_ceil(HEIGHT);
+        let group = group(refs.value.tiles());
+        let parts = sums(&mut workspace.sums, rows.div_ceil(group), 2);
+        parallel_for(ctx.parallel, 0, &mut *parts, &|part, sum: &mut [_]| {
+            ctx.level.run(SquareSums {
+                views: [refs.value, refs.grad],
+                range: part * group..rows.min((part + 1) * group),
+                workspace: &mut ctx.workspaces.thread(HEIGHT),
+                out: &mut sum[0].products,
             });
         });
         let total = total(parts);
         self.squares = [total.products[0], total.products[1]];
     }
 
-    /// Whether a bound on anything that is computed or stored comes near to the largest number.
-    pub(crate) fn may_overflow(&self, slot: &ParamSlot, setting: &Setting) -> bool {
-        let hyper = &slot.hyper;
-        let [value, gradient] = self.squares.map(f64::sqrt);
-        let gradient = gradient * setting.gamma(hyper).abs();
-        let (computes, stores) = match slot.spec.dtype {
-            DType::F64 => (1e120, 1e120),
-            DType::F16 => (1e15, 3e4),
-            _ => (1e15, 1e30),
-        };
-        let stored = value + 10.0 * hyper.lr * setting.lr_factor;
-        let tame = hyper.beta1 == 0.0 || hyper.beta1 * hyper.beta1 < hyper.beta2;
-        let certain =
-            gradient < computes && stored < stores && tame && (in_f64(slot) || hyper.eps > 1e-30);
-        !certain
+    /// True where every entry of the value and the gradient is finite, and their squares are.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.squares.iter().all(|x| x.is_finite())
     }
 
-    pub(crate) fn commit<T: Stateful>(
+    /// The square of the gradient's norm, as handed in.
+    pub(crate) fn gradient_square(&self) -> f64 {
+        self.squares[1]
+    }
+
+    /// False where norms exclude an overflow of what is computed or stored.
+    pub(crate) fn overflow_is_possible(&self, slot: &ParamSlot, factors: &StepFactors) -> bool {
+        let hyper = &slot.hyper;
+        let [value, gradient] = self.squares.map(f64::sqrt);
+        let gradient = gradient * factors.gamma(hyper).abs();
+        let stored = value + N_BOUND * hyper.lr * factors.lr_factor;
+        let limits = OverflowLimits::of(in_f64(slot), slot.spec.dtype);
+        let excluded = gradient < limits.computed
+            && stored < limits.stored
+            && adam_is_bounded(hyper, in_f64(slot));
+        !excluded
+    }
+
+    /// Writes the step, once: value, state, counter.
+    pub(crate) fn commit<T: MomentElement>(
         &mut self,
-        crew: &Crew<'_, T>,
+        ctx: &ParallelCtx<'_, T>,
         slot: &mut ParamSlot,
-        setting: &Setting,
+        views: &mut ParamViews<'_>,
+        factors: &StepFactors,
     ) {
-        let Some(views) = self.views.filter(|_| !self.done) else {
+        if self.done {
             return;
-        };
+        }
         let hyper = slot.hyper;
         let t = slot.state.step + 1;
-        let lr = hyper.lr * setting.lr_factor;
-        let across = views.value.tiles();
-        let rows = views.value.rows.div_ceil(HEIGHT);
+        let lr = hyper.lr * factors.lr_factor;
+        let [value] = &mut views.value;
+        let across = value.as_ref().tiles();
         let group = group(across);
-        let with = Numbers {
+        let numbers = StepNumbers {
             adam: AdamNumbers::new(&hyper, t),
-            gamma: T::of(setting.gamma(&hyper)),
-            decay: T::of(decay::whole(&hyper, lr)),
+            gamma: T::of(factors.gamma(&hyper)),
+            decay: T::of(decay::one_minus_lr_w(&hyper, lr)),
             lr: T::of(lr),
             round: Round::of(hyper.rounding, Seed::new(&slot.spec.name, 0, t)),
         };
-        let [first, second, largest] = Moment::ALL.map(StateKind::Param);
-        let kinds = [first, second, largest, StateKind::ParamMaster];
-        let [first, second, largest, master] = tensors(&mut slot.state, kinds);
-        let moments = [first, second, largest].map(|memory| {
-            let blocks = memory.and_then(T::blocks);
-            blocks.map_or(Slices::none(), |blocks| Slices::new(blocks, group * across))
-        });
-        let master = match master {
-            Some(Memory::Wide32(wide)) => Slices::new(&mut wide.blocks[..], group * across),
-            _ => Slices::none(),
-        };
-        spread(
-            crew.parallel,
-            0,
-            (moments, master),
-            &|part, (moments, master)| {
-                let range = part * group..rows.min((part + 1) * group);
-                let mut own = crew.pool.tiles(HEIGHT);
-                crew.path.run(Commit {
-                    views,
-                    with,
-                    moments,
-                    master,
-                    range,
-                    tiles: &mut own,
-                });
+        let state = ParamState::<T>::of(&slot.spec, &hyper, &mut slot.state).expect(CHECKED);
+        let stride = group * across;
+        let parts = AdamWParts {
+            value: RowGroups {
+                value: value.reborrow(),
+                rows: group * HEIGHT,
             },
-        );
+            moments: state
+                .moments
+                .map(|matrix| Slices::new(&mut matrix.blocks, stride)),
+            master: state
+                .master
+                .map(|matrix| Slices::new(&mut matrix.blocks, stride)),
+        };
+        parallel_for(ctx.parallel, 0, parts, &|part, parts| {
+            ctx.level.run(AdamW {
+                parts,
+                grad: views.grad,
+                first_row: part * group * HEIGHT,
+                numbers,
+                workspace: &mut ctx.workspaces.thread(HEIGHT),
+            });
+        });
         slot.state.step = t;
         self.done = true;
     }
 }
 
 /// The rows of a row of tiles.
-fn rows_of(row: usize, view: &View) -> std::ops::Range<usize> {
-    row * HEIGHT..view.rows.min((row + 1) * HEIGHT)
+fn rows_of(row: usize, rows: usize) -> Range<usize> {
+    row * HEIGHT..rows.min((row + 1) * HEIGHT)
 }
 
-struct Survey<'j, T> {
-    views: ParamViews,
-    range: std::ops::Range<usize>,
-    tiles: &'j mut Tiles<T>,
-    out: &'j mut [f64],
+struct SquareSums<'k, T> {
+    views: [ViewRef<'k>; 2],
+    range: Range<usize>,
+    workspace: &'k mut ThreadWorkspace<T>,
+    out: &'k mut [f64],
 }
 
-impl<T: Real> Job for Survey<'_, T> {
+impl<T: Real> Kernel for SquareSums<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Survey {
+        let SquareSums {
             views,
             range,
-            tiles,
+            workspace,
             out,
         } = self;
-        let strips = &mut tiles.f[..HEIGHT];
+        let strips = &mut workspace.f[..HEIGHT];
         for row in range {
-            let rows = rows_of(row, &views.value);
-            for tile in 0..views.value.tiles() {
-                for (view, out) in [views.value, views.grad].into_iter().zip(out.iter_mut()) {
+            let rows = rows_of(row, views[0].rows());
+            for tile in 0..views[0].tiles() {
+                for (view, out) in views.into_iter().zip(out.iter_mut()) {
                     view.load(simd, rows.clone(), tile, strips);
                     *out += strips[..rows.len()].iter().map(squares).sum::<f64>();
                 }
@@ -185,7 +228,7 @@ impl<T: Real> Job for Survey<'_, T> {
 
 /// The numbers of a parameter's step.
 #[derive(Clone, Copy)]
-struct Numbers<T> {
+struct StepNumbers<T> {
     adam: AdamNumbers<T>,
     gamma: T,
     decay: T,
@@ -193,65 +236,93 @@ struct Numbers<T> {
     round: Round,
 }
 
-struct Commit<'j, T> {
-    views: ParamViews,
-    with: Numbers<T>,
-    moments: [Slices<'j, Block<T>>; 3],
-    master: Slices<'j, Block<f32>>,
-    range: std::ops::Range<usize>,
-    tiles: &'j mut Tiles<T>,
+/// A parameter, cut into groups of so many rows.
+struct RowGroups<'k> {
+    value: ViewMut<'k>,
+    rows: usize,
 }
 
-impl<T: Real> Job for Commit<'_, T> {
+impl Splittable for RowGroups<'_> {
+    fn count(&self) -> usize {
+        self.value.as_ref().rows().div_ceil(self.rows)
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        let rows = self.rows;
+        let (before, after) = self.value.split_at_row(at * rows);
+        let group = |value| RowGroups { value, rows };
+        (group(before), group(after))
+    }
+}
+
+/// What a part of the pass writes.
+struct AdamWParts<'k, T> {
+    value: RowGroups<'k>,
+    moments: AdamMoments<Slices<'k, WideTile<T>>>,
+    master: Option<Slices<'k, WideTile<f32>>>,
+}
+
+splittable!([T: Real] AdamWParts<'_, T> { value, moments, master });
+
+struct AdamW<'k, T> {
+    parts: AdamWParts<'k, T>,
+    grad: ViewRef<'k>,
+    first_row: usize,
+    numbers: StepNumbers<T>,
+    workspace: &'k mut ThreadWorkspace<T>,
+}
+
+impl<T: Real> Kernel for AdamW<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Commit {
-            views,
-            with,
-            moments: [first, second, largest],
-            master,
-            range,
-            tiles,
+        let AdamW {
+            parts,
+            grad,
+            first_row,
+            numbers,
+            workspace,
         } = self;
-        let Tiles {
-            f: values,
-            g: gradients,
-            ..
-        } = tiles;
-        let across = views.value.tiles();
-        let gamma = T::splat(simd, with.gamma);
-        for (local, row) in range.enumerate() {
-            let rows = rows_of(row, &views.value);
+        let AdamWParts {
+            value: RowGroups { mut value, .. },
+            moments,
+            mut master,
+        } = parts;
+        let AdamMoments {
+            first,
+            second,
+            mut max_second,
+        } = moments;
+        let ThreadWorkspace { f, g, .. } = workspace;
+        let view = value.as_ref();
+        let (whole, across, storage) = (view.rows(), view.tiles(), view.storage());
+        let gamma = T::splat(simd, numbers.gamma);
+        for row in 0..whole.div_ceil(HEIGHT) {
+            let rows = rows_of(row, whole);
             let count = rows.len();
             for tile in 0..across {
-                let block = local * across + tile;
-                views.value.load(simd, rows.clone(), tile, values);
-                views.grad.load(simd, rows.clone(), tile, gradients);
-                if master.exist() {
-                    merge(
-                        views.value.dtype,
-                        &mut values[..count],
-                        &master.items[block],
-                    );
+                let block = row * across + tile;
+                value.as_ref().load(simd, rows.clone(), tile, f);
+                let of_grad = first_row + rows.start..first_row + rows.end;
+                grad.load(simd, of_grad, tile, g);
+                if let Some(master) = &mut master {
+                    merge_master(storage, &mut f[..count], &master.items[block]);
                 }
                 for i in 0..count {
-                    let d = &mut gradients[i];
+                    let d = &mut g[i];
                     for d in T::vectors_mut::<S>(d) {
                         *d = T::mul(simd, gamma, *d);
                     }
-                    let largest = largest.exist().then(|| &mut largest.items[block][i]);
+                    let max_second = max_second.as_mut().map(|x| &mut x.items[block][i]);
                     let (first, second) = (&mut first.items[block][i], &mut second.items[block][i]);
-                    adam(simd, &with.adam, d, first, second, largest);
-                    descend(simd, &mut values[i], d, with.decay, with.lr);
+                    adam(simd, &numbers.adam, d, first, second, max_second);
+                    subtract_update(simd, &mut f[i], d, numbers.decay, numbers.lr);
                 }
-                if master.exist() {
-                    narrow(&mut values[..count], &mut master.items[block]);
+                if let Some(master) = &mut master {
+                    keep_master(&mut f[..count], &mut master.items[block]);
                 }
-                views
-                    .value
-                    .store(simd, rows.clone(), tile, &values[..count], with.round);
+                value.store(simd, rows.clone(), tile, &f[..count], numbers.round);
             }
         }
     }

@@ -22,7 +22,7 @@ impl Round {
     }
 }
 
-/// What random numbers follow from: an adapter's name, a tensor, a step.
+/// What random numbers apply_update_rule from: an adapter's name, a tensor, a step.
 #[derive(Clone, Copy)]
 pub(crate) struct Seed(u32);
 

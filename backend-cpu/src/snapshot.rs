@@ -1,51 +1,62 @@
-//! A way back, for an adapter or a parameter whose step might overflow.
+//! A way back, for an adapter or a parameter whose step is at risk of an overflow.
 
 use lora_pro_core::Error;
-use lora_pro_core::backend::{Buffer, State, StateTensor};
+use lora_pro_core::backend::State;
 
-use crate::memory::Memory;
 use crate::panel::Panel;
-use crate::path::{Job, Path};
 use crate::rounding::Round;
 use crate::simd::{Isa, WIDTH};
-use crate::view::View;
+use crate::simd_level::{Kernel, SimdLevel};
+use crate::state::StateMemory;
+use crate::view::{ViewMut, ViewRef};
 
-/// Values and state as they were.
-pub(crate) struct Snapshot {
-    values: Vec<(View, &'static str, Panel<f64>)>,
-    step: u64,
-    state: Vec<Memory>,
+/// How the values of one snapshot are named in errors.
+#[derive(Clone, Copy)]
+pub(crate) struct NamedValues {
+    pub(crate) name: &'static str,
+    /// Whether the view is of the tensor's transpose.
+    pub(crate) transposed: bool,
 }
 
-impl Snapshot {
-    /// Copies; each view has a name for errors.
-    pub(crate) fn take<const N: usize>(
-        path: Path,
-        views: [(View, &'static str); N],
+/// Values, state and report as they were before a step.
+pub(crate) struct Snapshot<R, const N: usize> {
+    names: [NamedValues; N],
+    values: [Panel<f64>; N],
+    step: u64,
+    state: Vec<StateMemory>,
+    report: R,
+}
+
+impl<R, const N: usize> Snapshot<R, N> {
+    /// Copies of what a step is about to write.
+    pub(crate) fn take(
+        level: SimdLevel,
+        names: [NamedValues; N],
+        values: &[ViewMut<'_>; N],
         state: &State,
+        report: R,
     ) -> Self {
-        let values = views.map(|(view, name)| {
-            let mut panel = Panel::zeros(view.rows, view.len);
-            path.run(Copy {
-                view,
-                panel: &mut panel,
-                back: false,
-            });
-            (view, name, panel)
-        });
         let memories = state
             .tensors
             .iter()
-            .filter_map(|(_, buffer)| buffer.get::<Memory>());
+            .filter_map(|(_, buffer)| buffer.get::<StateMemory>());
         Snapshot {
-            values: values.into_iter().collect(),
+            names,
+            values: values.each_ref().map(|view| copy(level, view.as_ref())),
             step: state.step,
             state: memories.cloned().collect(),
+            report,
         }
     }
 
     /// Whether what the step left is finite; the error names the first entry that is not.
-    pub(crate) fn check(&self, path: Path, subject: &str, state: &State) -> Result<(), Error> {
+    pub(crate) fn check(
+        &self,
+        level: SimdLevel,
+        subject: &str,
+        values: &[ViewMut<'_>; N],
+        state: &State,
+    ) -> Result<(), Error> {
         let fail = |tensor, (row, col, value)| {
             Err(Error::NonFinite {
                 subject: subject.into(),
@@ -55,78 +66,88 @@ impl Snapshot {
                 value,
             })
         };
-        for (view, name, _) in &self.values {
-            let mut panel = Panel::zeros(view.rows, view.len);
-            path.run(Copy {
-                view: *view,
-                panel: &mut panel,
-                back: false,
-            });
-            let entries = (0..view.rows).flat_map(|i| (0..view.len).map(move |j| (i, j)));
+        for (view, named) in values.iter().zip(self.names) {
+            let panel = copy(level, view.as_ref());
+            let entries = (0..panel.rows).flat_map(|i| (0..panel.len).map(move |j| (i, j)));
             let mut entries = entries.map(|(i, j)| (i, j, panel.get(i, j)));
             if let Some((i, j, value)) = entries.find(|entry| !entry.2.is_finite()) {
-                // B is seen transposed.
-                let (row, col) = if name.starts_with('B') {
-                    (j, i)
-                } else {
-                    (i, j)
-                };
-                return fail(name, (row, col, value));
+                let (row, col) = if named.transposed { (j, i) } else { (i, j) };
+                return fail(named.name, (row, col, value));
             }
         }
         for (tensor, buffer) in &state.tensors {
-            if let Some(found) = non_finite(tensor, buffer) {
+            let memory = buffer.get::<StateMemory>();
+            if let Some(found) = memory.and_then(|memory| memory.non_finite(tensor)) {
                 return fail(tensor.name(), found);
             }
         }
         Ok(())
     }
 
-    /// Puts everything back.
-    pub(crate) fn restore(mut self, path: Path, state: &mut State) {
-        for (view, _, panel) in &mut self.values {
-            path.run(Copy {
-                view: *view,
-                panel,
-                back: true,
-            });
+    /// Puts values and state back; returns the report.
+    pub(crate) fn restore(
+        self,
+        level: SimdLevel,
+        values: &mut [ViewMut<'_>; N],
+        state: &mut State,
+    ) -> R {
+        for (view, panel) in values.iter_mut().zip(&self.values) {
+            let view = view.reborrow();
+            level.run(CopyBack { view, panel });
         }
         state.step = self.step;
         let buffers = state
             .tensors
             .iter_mut()
-            .filter_map(|(_, buffer)| buffer.get_mut::<Memory>());
+            .filter_map(|(_, buffer)| buffer.get_mut::<StateMemory>());
         for (memory, old) in buffers.zip(self.state) {
             *memory = old;
         }
+        self.report
     }
 }
 
-fn non_finite(tensor: &StateTensor, buffer: &Buffer) -> Option<(usize, usize, f64)> {
-    buffer.get::<Memory>()?.non_finite(tensor)
+fn copy(level: SimdLevel, view: ViewRef<'_>) -> Panel<f64> {
+    let mut panel = Panel::zeros(view.rows(), view.len());
+    let out = &mut panel;
+    level.run(CopyOut { view, out });
+    panel
 }
 
-/// Between a view and a panel; every storage type goes through f64 unchanged.
-struct Copy<'j> {
-    view: View,
-    panel: &'j mut Panel<f64>,
-    back: bool,
+/// From a view; every storage type becomes f64 and back unchanged.
+struct CopyOut<'k> {
+    view: ViewRef<'k>,
+    out: &'k mut Panel<f64>,
 }
 
-impl Job for Copy<'_> {
+impl Kernel for CopyOut<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Copy { view, panel, back } = self;
-        let rows = panel.rows;
+        let CopyOut { view, out } = self;
+        let rows = out.rows;
+        for tile in 0..out.len.div_ceil(WIDTH) {
+            let strips = &mut out.strips[tile * rows..][..rows];
+            view.load(simd, 0..rows, tile, strips);
+        }
+    }
+}
+
+/// The other way round.
+struct CopyBack<'k> {
+    view: ViewMut<'k>,
+    panel: &'k Panel<f64>,
+}
+
+impl Kernel for CopyBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        let CopyBack { mut view, panel } = self;
         for tile in 0..panel.len.div_ceil(WIDTH) {
-            let strips = &mut panel.strips[tile * rows..][..rows];
-            if back {
-                view.store(simd, 0..rows, tile, strips, Round::Nearest);
-            } else {
-                view.load(simd, 0..rows, tile, strips);
-            }
+            view.store(simd, 0..panel.rows, tile, panel.tile(tile), Round::Nearest);
         }
     }
 }

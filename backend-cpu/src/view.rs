@@ -1,90 +1,106 @@
 //! Borrowed memory as thin tiles.
 //!
 //! Both factors are seen as thin matrices of r rows and a long dimension: A as it is, B as its
-//! transpose. A [`View`] copies 64 columns of that into strips and back, whatever the strides,
-//! the alignment and the storage type are. All unsafe code of this crate is in this module.
+//! transpose. A view copies 64 columns of that into strips and back, whatever the strides, the
+//! alignment and the storage type are. All unsafe code of this crate is in this module.
 //!
-//! Why it holds: a view is made from core's `MatRef` or `MatMut`, whose constructors guarantee
-//! that every element lies in memory that may be read (and, for `MatMut`, written by nobody else)
-//! while the step runs. The backend keeps views only for that long, gives disjoint columns or rows
-//! to its threads, and never asks for an element outside of the shape (asserted here).
+//! A [`ViewRef`] and a [`ViewMut`] are made from core's `MatRef` and `MatMut`, whose constructors
+//! guarantee that every element lies in memory that may be read, and for `MatMut` written through
+//! that view alone, while the view lives. They keep the lifetime of what they were made from. A
+//! `ViewMut` is not `Copy`; threads get disjoint parts of it by [`Splittable::split`].
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use bytemuck::Pod;
 use half::{bf16, f16};
-use lora_pro_core::{DType, MatMut, MatRef};
+use lora_pro_core::{Error, Location, MatMut, MatRef};
 
-use crate::path::{Job, vectorized};
-use crate::rounding::{Round, nearest_bf16, stochastic_bf16, stochastic_f16};
+use crate::NAME;
+use crate::parallel::{CHUNK, Splittable};
+use crate::rounding::Round;
 use crate::simd::{Isa, Real, Strip, WIDTH};
+use crate::simd_level::{Kernel, vectorized};
+use crate::storage::{Storage, Stored};
 
 /// Columns between the tile that is loaded and what is prefetched.
 const AHEAD: usize = 2 * WIDTH;
 
-/// A borrowed thin matrix: `rows` x `len`.
+/// Address, shape and strides of a borrowed `rows` x `len` matrix; without a lifetime, and
+/// therefore private to this module.
 #[derive(Clone, Copy)]
-pub(crate) struct View {
+struct RawView {
     ptr: *mut u8,
-    /// Rows.
-    pub(crate) rows: usize,
-    /// Columns: the long dimension.
-    pub(crate) len: usize,
+    rows: usize,
+    len: usize,
     /// Bytes from row to row.
     down: isize,
     /// Bytes from column to column.
     along: isize,
-    /// Storage type.
-    pub(crate) dtype: DType,
+    storage: Storage,
 }
 
-// SAFETY: see the module's head: reads are shared, writes go to disjoint elements.
-unsafe impl Send for View {}
+/// A thin matrix to read.
+#[derive(Clone, Copy)]
+pub(crate) struct ViewRef<'a> {
+    raw: RawView,
+    borrow: PhantomData<&'a [u8]>,
+}
+
+/// A thin matrix, or a part of one, to read and write.
+pub(crate) struct ViewMut<'a> {
+    raw: RawView,
+    /// Number of the first element in the whole matrix, row by row: what its random number follows
+    /// from, in whatever parts the matrix is written.
+    first_entry: usize,
+    /// Columns of the whole matrix.
+    whole_len: usize,
+    borrow: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: a `ViewRef` only reads, and what it borrows cannot be written while it lives.
+unsafe impl Send for ViewRef<'_> {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for View {}
+unsafe impl Sync for ViewRef<'_> {}
+// SAFETY: a `ViewMut` has exclusive access to its elements, so it may move between threads.
+unsafe impl Send for ViewMut<'_> {}
+// SAFETY: shared references to a `ViewMut` only read.
+unsafe impl Sync for ViewMut<'_> {}
 
-impl View {
+impl<'a> ViewRef<'a> {
     /// A matrix as it lies.
-    pub(crate) fn of(matrix: &MatRef<'_>) -> Self {
-        let size = matrix.dtype().size() as isize;
-        let [down, along] = matrix.strides().map(|stride| stride * size);
-        View {
-            ptr: matrix.as_ptr().cast_mut(),
-            rows: matrix.rows(),
-            len: matrix.cols(),
-            down,
-            along,
-            dtype: matrix.dtype(),
-        }
-    }
-
-    /// A matrix to be written.
-    pub(crate) fn of_mut(matrix: &mut MatMut<'_>) -> Self {
-        View {
-            ptr: matrix.as_mut_ptr(),
-            ..Self::of(&matrix.view())
-        }
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for device memory and for bytes.
+    pub(crate) fn of(matrix: &MatRef<'a>) -> Result<Self, Error> {
+        let raw = RawView::of(matrix.as_ptr().cast_mut(), matrix)?;
+        Ok(ViewRef {
+            raw,
+            borrow: PhantomData,
+        })
     }
 
     /// The transpose.
     pub(crate) fn transposed(self) -> Self {
-        View {
-            rows: self.len,
-            len: self.rows,
-            down: self.along,
-            along: self.down,
-            ..self
-        }
+        let raw = self.raw.transposed();
+        ViewRef { raw, ..self }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.raw.rows
+    }
+
+    /// Columns: the long dimension.
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len
+    }
+
+    pub(crate) fn storage(&self) -> Storage {
+        self.raw.storage
     }
 
     /// Number of tiles along the columns.
     pub(crate) fn tiles(&self) -> usize {
-        self.len.div_ceil(WIDTH)
-    }
-
-    /// The columns of a tile.
-    fn columns(&self, tile: usize) -> Range<usize> {
-        tile * WIDTH..self.len.min((tile + 1) * WIDTH)
+        self.raw.len.div_ceil(WIDTH)
     }
 
     /// Copies some rows of a tile; columns past the end become 0.
@@ -108,11 +124,59 @@ impl View {
             },
         );
     }
+}
+
+impl<'a> ViewMut<'a> {
+    /// A matrix as it lies.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for device memory and for bytes.
+    pub(crate) fn of(matrix: &'a mut MatMut<'_>) -> Result<Self, Error> {
+        let raw = RawView::of(matrix.as_mut_ptr(), &matrix.as_ref())?;
+        Ok(Self::whole(raw))
+    }
+
+    /// The transpose of a matrix.
+    ///
+    /// # Errors
+    /// As for [`ViewMut::of`].
+    pub(crate) fn transpose_of(matrix: &'a mut MatMut<'_>) -> Result<Self, Error> {
+        let raw = RawView::of(matrix.as_mut_ptr(), &matrix.as_ref())?;
+        Ok(Self::whole(raw.transposed()))
+    }
+
+    fn whole(raw: RawView) -> Self {
+        ViewMut {
+            raw,
+            first_entry: 0,
+            whole_len: raw.len,
+            borrow: PhantomData,
+        }
+    }
+
+    /// The same elements, to read.
+    #[inline(always)]
+    pub(crate) fn as_ref(&self) -> ViewRef<'_> {
+        ViewRef {
+            raw: self.raw,
+            borrow: PhantomData,
+        }
+    }
+
+    /// The same elements, for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> ViewMut<'_> {
+        ViewMut {
+            raw: self.raw,
+            first_entry: self.first_entry,
+            whole_len: self.whole_len,
+            borrow: PhantomData,
+        }
+    }
 
     /// Rounds some rows of a tile into the memory.
     #[inline(always)]
     pub(crate) fn store<S: Isa, T: Real>(
-        self,
+        &mut self,
         simd: S,
         rows: Range<usize>,
         tile: usize,
@@ -122,7 +186,7 @@ impl View {
         vectorized(
             simd,
             Store {
-                view: self,
+                view: self.reborrow(),
                 rows,
                 tile,
                 strips,
@@ -131,6 +195,56 @@ impl View {
         );
     }
 
+    /// The rows before and from `row`. No element is in both.
+    pub(crate) fn split_at_row(self, row: usize) -> (Self, Self) {
+        let raw = self.raw;
+        let row = row.min(raw.rows);
+        let upper = RawView { rows: row, ..raw };
+        let lower = RawView {
+            ptr: raw.at(row, 0),
+            rows: raw.rows - row,
+            ..raw
+        };
+        let first_entry = self.first_entry + row * self.whole_len;
+        let lower = ViewMut {
+            raw: lower,
+            first_entry,
+            ..self
+        };
+        (ViewMut { raw: upper, ..self }, lower)
+    }
+
+    /// The columns before and from `column`. No element is in both.
+    fn split_at_column(self, column: usize) -> (Self, Self) {
+        let raw = self.raw;
+        let column = column.min(raw.len);
+        let left = RawView { len: column, ..raw };
+        let right = RawView {
+            ptr: raw.at(0, column),
+            len: raw.len - column,
+            ..raw
+        };
+        let right = ViewMut {
+            raw: right,
+            first_entry: self.first_entry + column,
+            ..self
+        };
+        (ViewMut { raw: left, ..self }, right)
+    }
+}
+
+/// In chunks of tiles.
+impl Splittable for ViewMut<'_> {
+    fn count(&self) -> usize {
+        self.raw.len.div_ceil(CHUNK * WIDTH)
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        self.split_at_column(at * CHUNK * WIDTH)
+    }
+}
+
+impl<'a> ViewRef<'a> {
     #[inline(always)]
     fn load_as<S: Isa, E: Stored, T: Real>(
         self,
@@ -140,21 +254,22 @@ impl View {
         out: &mut [Strip<T>],
     ) {
         let size = size_of::<E::Bytes>() as isize;
-        let columns = self.columns(tile);
-        assert!(rows.end <= self.rows && rows.len() <= out.len() && !columns.is_empty());
+        let columns = self.raw.columns(tile);
+        assert!(rows.end <= self.raw.rows && rows.len() <= out.len() && !columns.is_empty());
         if columns.len() < WIDTH {
             out[..rows.len()].fill(Strip::all(T::default()));
         }
-        if self.along == size {
+        if self.raw.along == size {
             for (strip, row) in out.iter_mut().zip(rows) {
-                self.prefetch(row, columns.start + AHEAD, WIDTH * size_of::<E::Bytes>());
+                self.raw
+                    .prefetch(row, columns.start + AHEAD, WIDTH * size_of::<E::Bytes>());
                 // SAFETY: a run of columns of one row, inside of the shape (asserted).
                 let run = unsafe { self.run::<E>(row, columns.start, columns.len()) };
                 for (x, bytes) in strip.iter_mut().zip(run) {
                     *x = E::decode(*bytes);
                 }
             }
-        } else if self.down == size {
+        } else if self.raw.down == size {
             self.load_transposed::<S, E, T>(simd, rows, columns, out);
         } else {
             for (strip, row) in out.iter_mut().zip(rows) {
@@ -181,7 +296,8 @@ impl View {
             for k in (0..whole_rows).step_by(8) {
                 let mut block = [[T::default(); 8]; 8];
                 for (i, line) in block.iter_mut().enumerate() {
-                    self.prefetch(rows.start + k, columns.start + c + i + AHEAD, 1);
+                    self.raw
+                        .prefetch(rows.start + k, columns.start + c + i + AHEAD, 1);
                     // SAFETY: a run of rows of one column, inside of the shape (asserted).
                     let run = unsafe { view.run::<E>(columns.start + c + i, rows.start + k, 8) };
                     for (x, bytes) in line.iter_mut().zip(run) {
@@ -211,9 +327,23 @@ impl View {
         }
     }
 
+    /// Contiguous elements of one row.
+    ///
+    /// # Safety
+    /// They lie inside of the shape, and `along` is the element's size (or `count` is 1).
+    #[inline(always)]
+    unsafe fn run<E: Stored>(self, row: usize, column: usize, count: usize) -> &'a [E::Bytes] {
+        let at = self.raw.at(row, column);
+        // SAFETY: these bytes may be read for 'a, by what the view was made from; the caller keeps
+        // inside of the shape; byte arrays have no alignment.
+        unsafe { std::slice::from_raw_parts(at.cast(), count) }
+    }
+}
+
+impl ViewMut<'_> {
     #[inline(always)]
     fn store_as<S: Isa, E: Stored, T: Real>(
-        self,
+        &mut self,
         simd: S,
         rows: Range<usize>,
         tile: usize,
@@ -221,18 +351,18 @@ impl View {
         round: Round,
     ) {
         let size = size_of::<E::Bytes>() as isize;
-        let columns = self.columns(tile);
-        assert!(rows.end <= self.rows && rows.len() <= strips.len() && !columns.is_empty());
+        let columns = self.raw.columns(tile);
+        assert!(rows.end <= self.raw.rows && rows.len() <= strips.len() && !columns.is_empty());
         if let Round::Stochastic(seed) = round {
             for (strip, row) in strips.iter().zip(rows) {
                 for (x, column) in strip.iter().zip(columns.clone()) {
-                    let random = seed.at(row * self.len + column);
+                    let random = seed.at(self.first_entry + row * self.whole_len + column);
                     // SAFETY: one element, inside of the shape (asserted).
                     let run = unsafe { self.run_mut::<E>(row, column, 1) };
-                    run[0] = E::encode_at(*x, random);
+                    run[0] = E::encode_stochastic(*x, random);
                 }
             }
-        } else if self.along == size {
+        } else if self.raw.along == size {
             for (strip, row) in strips.iter().zip(rows) {
                 // SAFETY: a run of columns of one row, inside of the shape (asserted).
                 let run = unsafe { self.run_mut::<E>(row, columns.start, columns.len()) };
@@ -240,7 +370,7 @@ impl View {
                     *bytes = E::encode(*x);
                 }
             }
-        } else if self.down == size {
+        } else if self.raw.down == size {
             self.store_transposed::<S, E, T>(simd, rows, columns, strips);
         } else {
             for (strip, row) in strips.iter().zip(rows) {
@@ -255,13 +385,14 @@ impl View {
 
     #[inline(always)]
     fn store_transposed<S: Isa, E: Stored, T: Real>(
-        self,
+        &mut self,
         simd: S,
         rows: Range<usize>,
         columns: Range<usize>,
         strips: &[Strip<T>],
     ) {
-        let view = self.transposed();
+        let mut view = self.reborrow();
+        view.raw = view.raw.transposed();
         let (whole_rows, whole_columns) = (rows.len() / 8 * 8, columns.len() / 8 * 8);
         for c in (0..whole_columns).step_by(8) {
             for k in (0..whole_rows).step_by(8) {
@@ -296,7 +427,63 @@ impl View {
         }
     }
 
-    /// Asks for some bytes that a later tile will need. The processor's own prefetchers follow one
+    /// Contiguous elements of one row, to write.
+    ///
+    /// # Safety
+    /// As for [`ViewRef::run`].
+    #[inline(always)]
+    unsafe fn run_mut<E: Stored>(
+        &mut self,
+        row: usize,
+        column: usize,
+        count: usize,
+    ) -> &mut [E::Bytes] {
+        let at = self.raw.at(row, column);
+        // SAFETY: as in `ViewRef::run`; and this view alone reaches these bytes.
+        unsafe { std::slice::from_raw_parts_mut(at.cast(), count) }
+    }
+}
+
+impl RawView {
+    fn of(ptr: *mut u8, matrix: &MatRef<'_>) -> Result<Self, Error> {
+        let dtype = matrix.dtype();
+        let host = matrix.location() == Location::Host;
+        let Some(storage) = Storage::of(dtype).filter(|_| host) else {
+            let what = format!("{dtype} in {:?} memory", matrix.location());
+            return Err(Error::Unsupported {
+                subject: "a tensor".into(),
+                backend: NAME.into(),
+                what,
+            });
+        };
+        let size = dtype.size() as isize;
+        let [down, along] = matrix.strides().map(|stride| stride * size);
+        Ok(RawView {
+            ptr,
+            rows: matrix.rows(),
+            len: matrix.cols(),
+            down,
+            along,
+            storage,
+        })
+    }
+
+    fn transposed(self) -> Self {
+        RawView {
+            rows: self.len,
+            len: self.rows,
+            down: self.along,
+            along: self.down,
+            ..self
+        }
+    }
+
+    /// The columns of a tile.
+    fn columns(&self, tile: usize) -> Range<usize> {
+        tile * WIDTH..self.len.min((tile + 1) * WIDTH)
+    }
+
+    /// Asks for some bytes that a later tile will need. The processor's own prefetchers apply_update_rule one
     /// stream well, and not the many short runs of a tile. Into the second-level cache: rows that lie a
     /// power of two apart share few places in the first.
     #[inline(always)]
@@ -312,35 +499,7 @@ impl View {
         let _ = (row, column, bytes);
     }
 
-    /// Contiguous elements of one row.
-    ///
-    /// # Safety
-    /// They lie inside of the shape, and `along` is the element's size (or `count` is 1).
-    #[inline(always)]
-    unsafe fn run<'a, E: Stored>(self, row: usize, column: usize, count: usize) -> &'a [E::Bytes] {
-        let at = self.at(row, column);
-        // SAFETY: by the caller and by the module's head these bytes may be read during the step;
-        // byte arrays have no alignment.
-        unsafe { std::slice::from_raw_parts(at.cast(), count) }
-    }
-
-    /// Contiguous elements of one row, to write.
-    ///
-    /// # Safety
-    /// As for [`View::run`]; besides, the view was made from a `MatMut`, and nobody else reads or
-    /// writes these elements meanwhile.
-    #[inline(always)]
-    unsafe fn run_mut<'a, E: Stored>(
-        self,
-        row: usize,
-        column: usize,
-        count: usize,
-    ) -> &'a mut [E::Bytes] {
-        let at = self.at(row, column);
-        // SAFETY: as in `run`, and exclusive by the caller.
-        unsafe { std::slice::from_raw_parts_mut(at.cast(), count) }
-    }
-
+    /// Address of an element, or of a place where there is none.
     #[inline(always)]
     fn at(self, row: usize, column: usize) -> *mut u8 {
         self.ptr
@@ -349,13 +508,13 @@ impl View {
 }
 
 struct Load<'j, T> {
-    view: View,
+    view: ViewRef<'j>,
     rows: Range<usize>,
     tile: usize,
     out: &'j mut [Strip<T>],
 }
 
-impl<T: Real> Job for Load<'_, T> {
+impl<T: Real> Kernel for Load<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -366,92 +525,40 @@ impl<T: Real> Job for Load<'_, T> {
             tile,
             out,
         } = self;
-        match view.dtype {
-            DType::F64 => view.load_as::<S, f64, T>(simd, rows, tile, out),
-            DType::F32 => view.load_as::<S, f32, T>(simd, rows, tile, out),
-            DType::Bf16 => view.load_as::<S, bf16, T>(simd, rows, tile, out),
-            DType::F16 => view.load_as::<S, f16, T>(simd, rows, tile, out),
-            // The front refuses it as a parameter's type.
-            DType::U8 => {}
+        match view.raw.storage {
+            Storage::F64 => view.load_as::<S, f64, T>(simd, rows, tile, out),
+            Storage::F32 => view.load_as::<S, f32, T>(simd, rows, tile, out),
+            Storage::Bf16 => view.load_as::<S, bf16, T>(simd, rows, tile, out),
+            Storage::F16 => view.load_as::<S, f16, T>(simd, rows, tile, out),
         }
     }
 }
 
 struct Store<'j, T> {
-    view: View,
+    view: ViewMut<'j>,
     rows: Range<usize>,
     tile: usize,
     strips: &'j [Strip<T>],
     round: Round,
 }
 
-impl<T: Real> Job for Store<'_, T> {
+impl<T: Real> Kernel for Store<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let Store {
-            view,
+            mut view,
             rows,
             tile,
             strips,
             round,
         } = self;
-        match view.dtype {
-            DType::F64 => view.store_as::<S, f64, T>(simd, rows, tile, strips, round),
-            DType::F32 => view.store_as::<S, f32, T>(simd, rows, tile, strips, round),
-            DType::Bf16 => view.store_as::<S, bf16, T>(simd, rows, tile, strips, round),
-            DType::F16 => view.store_as::<S, f16, T>(simd, rows, tile, strips, round),
-            DType::U8 => {}
+        match view.raw.storage {
+            Storage::F64 => view.store_as::<S, f64, T>(simd, rows, tile, strips, round),
+            Storage::F32 => view.store_as::<S, f32, T>(simd, rows, tile, strips, round),
+            Storage::Bf16 => view.store_as::<S, bf16, T>(simd, rows, tile, strips, round),
+            Storage::F16 => view.store_as::<S, f16, T>(simd, rows, tile, strips, round),
         }
     }
 }
-
-/// A storage type: how its bytes become a number and the other way round.
-trait Stored {
-    type Bytes: Pod;
-
-    fn decode<T: Real>(bytes: Self::Bytes) -> T;
-    /// Rounds to nearest.
-    fn encode<T: Real>(x: T) -> Self::Bytes;
-    /// Rounds up or down, as `random` has it.
-    fn encode_at<T: Real>(x: T, random: u32) -> Self::Bytes;
-}
-
-macro_rules! stored {
-    ($type:ty, $bytes:ty, $from:expr, $to:expr, $to_at:expr) => {
-        impl Stored for $type {
-            type Bytes = $bytes;
-
-            #[inline(always)]
-            fn decode<T: Real>(bytes: $bytes) -> T {
-                $from(<$type>::from_ne_bytes(bytes))
-            }
-            #[inline(always)]
-            fn encode<T: Real>(x: T) -> $bytes {
-                <$type>::to_ne_bytes($to(x))
-            }
-            #[inline(always)]
-            fn encode_at<T: Real>(x: T, random: u32) -> $bytes {
-                <$type>::to_ne_bytes($to_at(x, random))
-            }
-        }
-    };
-}
-
-stored!(f64, [u8; 8], T::of, T::wide, |x, _| T::wide(x));
-stored!(f32, [u8; 4], T::of_f32, T::narrow, |x, _| T::narrow(x));
-stored!(
-    bf16,
-    [u8; 2],
-    |x: bf16| T::of_f32(f32::from_bits(u32::from(x.to_bits()) << 16)),
-    |x| nearest_bf16(T::narrow(x)),
-    |x, random| stochastic_bf16(T::narrow(x), random)
-);
-stored!(
-    f16,
-    [u8; 2],
-    |x: f16| T::of_f32(x.to_f32()),
-    |x| f16::from_f32(T::narrow(x)),
-    |x, random| stochastic_f16(T::narrow(x), random)
-);

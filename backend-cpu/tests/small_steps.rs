@@ -9,7 +9,7 @@ use lora_pro_core::{
     AdapterIo, AdapterSpec, Config, DType, Hyper, Location, MatMut, MatRef, Method, MomentDType,
     Optimizer, ParamIo, ParamSpec, Preset, Rounding, Scale,
 };
-use lora_pro_cpu::{CpuBackend, Options, Path};
+use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
 
 const M: usize = 9;
 const N: usize = 7;
@@ -67,11 +67,10 @@ impl Tensor {
 }
 
 fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
-    let options = Options {
-        threads: Some(1),
-        path: Some(Path::Scalar),
-        poison: true,
-    };
+    let options = CpuOptions::default()
+        .threads(1)
+        .simd_level(SimdLevel::Scalar)
+        .poison(true);
     let backend = CpuBackend::with(options).expect("every machine has the scalar path");
     let config = Config::from(hyper).max_grad_norm(Some(1.0));
     let mut optimizer = Optimizer::new(Box::new(backend), config).expect("valid");

@@ -8,7 +8,7 @@ use crate::simd::{Isa, Real, Strip, WIDTH};
 /// Entries of a block in each direction.
 const BLOCK: usize = 4;
 
-/// Partial sums of one entry.
+/// LaneSums sums of one entry.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Lanes([f64; 8]);

@@ -8,4 +8,4 @@ mod wide;
 pub(crate) use adam::{AdamNumbers, adam};
 pub(crate) use gram::{Grams, gathered, gram};
 pub(crate) use product::{Coefficients, product};
-pub(crate) use wide::{Partial, Thin, wide_tile};
+pub(crate) use wide::{LaneSums, TileOperands, wide_tile};

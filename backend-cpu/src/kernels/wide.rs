@@ -11,24 +11,24 @@
 //! Nothing of size m n is read or written besides the moments.
 
 use super::adam::AdamNumbers;
-use crate::panel::{Block, HEIGHT};
+use crate::panel::{HEIGHT, WideTile};
 use crate::simd::{Isa, Real, Strip, WIDTH};
 
-/// Partial sums of one entry of N A': as many as the widest register has lanes.
+/// LaneSums sums of one entry of N A': as many as the widest register has lanes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Partial<T>(pub(crate) [T; 16]);
+pub(crate) struct LaneSums<T>(pub(crate) [T; 16]);
 
 /// What a row of tiles is formed from and reduced to.
-pub(crate) struct Thin<'t, T> {
+pub(crate) struct TileOperands<'t, T> {
     /// B and sV of these six rows: 2r x 6.
     pub(crate) left: &'t [[T; HEIGHT]],
     /// sU and A of one tile of columns: 2r strips.
     pub(crate) right: &'t [Strip<T>],
     /// B'N of one tile of columns: r strips.
-    pub(crate) gan: &'t mut [Strip<T>],
+    pub(crate) bt_n: &'t mut [Strip<T>],
     /// (N A')' of these six rows: r x 6.
-    pub(crate) gbn: &'t mut [[Partial<T>; HEIGHT]],
+    pub(crate) n_at: &'t mut [[LaneSums<T>; HEIGHT]],
 }
 
 /// An array with an entry for each row, every index a constant: an index that is known at run time
@@ -69,16 +69,16 @@ macro_rules! rows {
 pub(crate) fn wide_tile<S: Isa, T: Real>(
     simd: S,
     numbers: &AdamNumbers<T>,
-    thin: Thin<'_, T>,
-    first: &mut Block<T>,
-    second: &mut Block<T>,
-    largest: Option<&mut Block<T>>,
+    operands: TileOperands<'_, T>,
+    first: &mut WideTile<T>,
+    second: &mut WideTile<T>,
+    largest: Option<&mut WideTile<T>>,
 ) {
     // 24 sums, 4 operands and a coefficient fit into 32 registers, half of that into 16.
     if S::REGISTER_COUNT >= 32 {
-        tile_by::<S, T, 4>(simd, numbers, thin, first, second, largest);
+        tile_by::<S, T, 4>(simd, numbers, operands, first, second, largest);
     } else {
-        tile_by::<S, T, 2>(simd, numbers, thin, first, second, largest);
+        tile_by::<S, T, 2>(simd, numbers, operands, first, second, largest);
     }
 }
 
@@ -86,22 +86,22 @@ pub(crate) fn wide_tile<S: Isa, T: Real>(
 fn tile_by<S: Isa, T: Real, const NV: usize>(
     simd: S,
     numbers: &AdamNumbers<T>,
-    thin: Thin<'_, T>,
-    first: &mut Block<T>,
-    second: &mut Block<T>,
-    mut largest: Option<&mut Block<T>>,
+    operands: TileOperands<'_, T>,
+    first: &mut WideTile<T>,
+    second: &mut WideTile<T>,
+    mut largest: Option<&mut WideTile<T>>,
 ) {
-    let rank = thin.gan.len();
+    let rank = operands.bt_n.len();
     let vectors = WIDTH * size_of::<T>() / size_of::<T::Vector<S>>();
     for start in (0..vectors).step_by(NV) {
-        let e = form::<S, T, NV>(simd, thin.left, thin.right, start);
+        let e = form::<S, T, NV>(simd, operands.left, operands.right, start);
         let n = rows!(I => {
             let largest = largest.as_mut().map(|block| &mut block[I]);
             let moments = (&mut first[I], &mut second[I], largest);
             normalize::<S, T, NV>(simd, numbers, e[I], moments, start)
         });
-        reduce_rows::<S, T, NV>(simd, n, thin.left, thin.gan, start);
-        reduce_columns::<S, T, NV>(simd, n, &thin.right[rank..], thin.gbn, start);
+        reduce_rows::<S, T, NV>(simd, n, operands.left, operands.bt_n, start);
+        reduce_columns::<S, T, NV>(simd, n, &operands.right[rank..], operands.n_at, start);
     }
 }
 
@@ -136,19 +136,19 @@ fn reduce_rows<S: Isa, T: Real, const NV: usize>(
     simd: S,
     n: Registers<S, T, NV>,
     left: &[[T; HEIGHT]],
-    gan: &mut [Strip<T>],
+    bt_n: &mut [Strip<T>],
     start: usize,
 ) {
     let zero = T::splat(simd, T::default());
-    for (left, gan) in left.iter().zip(gan) {
-        let mut sums = few::<S, T, NV>(zero, gan, start);
+    for (left, bt_n) in left.iter().zip(bt_n) {
+        let mut sums = few::<S, T, NV>(zero, bt_n, start);
         for i in 0..HEIGHT {
             let left = T::splat(simd, left[i]);
             for v in 0..NV {
                 sums[v] = T::mul_add(simd, left, n[i][v], sums[v]);
             }
         }
-        T::vectors_mut::<S>(gan)[start..start + NV].copy_from_slice(&sums);
+        T::vectors_mut::<S>(bt_n)[start..start + NV].copy_from_slice(&sums);
     }
 }
 
@@ -158,14 +158,14 @@ fn reduce_columns<S: Isa, T: Real, const NV: usize>(
     simd: S,
     n: Registers<S, T, NV>,
     right: &[Strip<T>],
-    gbn: &mut [[Partial<T>; HEIGHT]],
+    n_at: &mut [[LaneSums<T>; HEIGHT]],
     start: usize,
 ) {
     let zero = T::splat(simd, T::default());
-    for (right, gbn) in right.iter().zip(gbn) {
+    for (right, n_at) in right.iter().zip(n_at) {
         let right = few::<S, T, NV>(zero, right, start);
         for i in 0..HEIGHT {
-            let sum = &mut T::vectors_mut::<S>(&mut gbn[i].0)[0];
+            let sum = &mut T::vectors_mut::<S>(&mut n_at[i].0)[0];
             let mut x = *sum;
             for v in 0..NV {
                 x = T::mul_add(simd, n[i][v], right[v], x);

@@ -1,40 +1,42 @@
 //! The thin passes of the factored mode. With H = (sU, sV') a side's part of E:
 //!
 //! ```text
-//! average:  H = Hg G + Hf F
-//!           sq <- b2 sq + (1 - b2) mean of E.E over the other dimension, from [H; F] and r x r
-//!           Y  <- b1 Y + (1 - b1) H
-//!           w  = a or b of N = Da (M / c1) Db;   F w [F; Y]'  in f64
-//! advance:  D  = (T1 Y + T2 F) w + T3 F;  F1 = decay F - lr D;   F1 [F1; F; Y]'  in f64
-//! carry:    Y <- T1 Y + T2 F + T3 F1;  F <- F1
+//! update_moments:  H = Hg G + Hf F
+//!                  sq <- b2 sq + (1 - b2) mean of E.E over the other dimension, from [H; F] and r x r
+//!                  Y  <- b1 Y + (1 - b1) H
+//!                  w  = a or b of N = Da (M / c1) Db;   F w [F; Y]'  in f64
+//! update_factor:   D  = (Ty Y + Tf F) w + Tx F;  F1 = decay F - lr D;   F1 [F1; F; Y]'  in f64
+//! transport:       Y <- Ty Y + Tf F + T1 F1;  F <- F1
 //! ```
 //!
 //! Side 1 holds B' and Z'. Nothing but the state and F is written that grows with m or n, besides
 //! copies of F, F1 and w in scratch memory, which stay in cache.
 
-use super::apply::{descend, narrow};
-use super::survey::Crew;
-use super::thin::{Source, widen};
-use crate::kernels::{Coefficients, gathered, gram, product};
-use crate::panel::Panel;
-use crate::path::Job;
-use crate::rounding::Round;
-use crate::scratch::{Sum, Tiles, padded, sums, total};
-use crate::simd::{Isa, Real, Strip, WIDTH};
-use crate::spread::{CHUNK, Strips, spread};
-use crate::view::View;
+use std::ops::Range;
 
-/// What the first pass applies.
-#[derive(Clone, Copy)]
-pub(crate) struct Averaging<'a, T> {
-    /// Hg and, on side 1, Hf.
-    pub(crate) split: (&'a Coefficients<T>, Option<&'a Coefficients<T>>),
-    /// `|E's column|^2 = H'S H + 2 H'M F + F'K F`: S and 2 M, and K, of the other side.
-    pub(crate) square: (
-        &'a Coefficients<T>,
-        &'a Coefficients<T>,
-        &'a Coefficients<T>,
-    ),
+use super::thin::{ThinInput, keep_master, widen};
+use super::update::subtract_update;
+use crate::kernels::{gathered, gram, product};
+use crate::panel::Panel;
+use crate::parallel::{CHUNK, ParallelCtx, Strips, parallel_for, splittable};
+use crate::rounding::Round;
+use crate::simd::{Isa, Real, Strip, WIDTH};
+use crate::simd_level::Kernel;
+use crate::typed_state::TangentState;
+use crate::view::ViewMut;
+use crate::workspace::{
+    EquivalentCoefficients, FactorUpdateCoefficients, SquareCoefficients, Sum, ThreadWorkspace,
+    TransportCoefficients, padded, sums, total,
+};
+
+/// What the moment pass reads.
+pub(crate) struct MomentUpdate<'a, T> {
+    pub(crate) f: ThinInput<'a, T>,
+    pub(crate) g: ThinInput<'a, T>,
+    pub(crate) equivalent: &'a EquivalentCoefficients<T>,
+    /// Whether H has a term of F: on side 1.
+    pub(crate) has_f_term: bool,
+    pub(crate) square: &'a SquareCoefficients<T>,
     /// 1 / the other dimension.
     pub(crate) share: T,
     pub(crate) beta1: f64,
@@ -44,154 +46,161 @@ pub(crate) struct Averaging<'a, T> {
     pub(crate) eps: T,
 }
 
-/// One side's state.
-pub(crate) struct Momentum<'m, T> {
-    /// Y, or Z'.
-    pub(crate) y: &'m mut Panel<T>,
-    /// Means of E.E.
-    pub(crate) sq: &'m mut Panel<T>,
-    /// The largest so far, with AMSGrad.
-    pub(crate) largest: Option<&'m mut Panel<T>>,
-}
-
-/// Averages; leaves F in `old` and w in `weights`. Returns `F w [F; Y]'` (r x 2r) and the sum of
-/// the means (the largest, with AMSGrad).
-pub(crate) fn average<'s, T: Real>(
-    crew: &Crew<'_, T>,
+/// Updates the moments; leaves F in `old` and w in `weights`. Returns `F w [F; Y]'` (r x 2r) and
+/// the sum of the means (the largest, with AMSGrad).
+pub(crate) fn update_moments<'s, T: Real>(
+    ctx: &ParallelCtx<'_, T>,
     all: &'s mut Vec<Sum>,
-    [f, g]: [Source<'_, T>; 2],
-    state: Momentum<'_, T>,
+    state: &mut TangentState<'_, T>,
     [old, weights]: [&mut Panel<T>; 2],
-    with: Averaging<'_, T>,
+    pass: &MomentUpdate<'_, T>,
 ) -> &'s Sum {
-    let [r, len] = f.shape();
+    let [r, len] = pass.f.shape();
     old.reshape(r, len);
     weights.reshape(1, len);
     let tiles = len.div_ceil(WIDTH);
-    let parts = sums(all, tiles.div_ceil(CHUNK), 2 * r * r);
-    let Momentum { y, sq, largest } = state;
-    let panels = [Some(y), Some(sq), largest, Some(old), Some(weights)].map(Strips::of);
-    spread(
-        crew.parallel,
-        0,
-        (&mut *parts, panels),
-        &|chunk, (sum, panels)| {
-            let range = chunk * CHUNK..tiles.min((chunk + 1) * CHUNK);
-            let mut own = crew.pool.tiles(r);
-            let sum: &mut [Sum] = sum;
-            let sum = &mut sum[0];
-            crew.path.run(Average {
-                f,
-                g,
-                with,
-                panels,
-                range,
-                tiles: &mut own,
-                sum,
-            });
-        },
-    );
-    total(parts)
+    let sums = sums(all, tiles.div_ceil(CHUNK), 2 * r * r);
+    let parts = MomentParts {
+        sums: &mut *sums,
+        y: Strips::of(state.y),
+        means: Strips::of(state.means),
+        max_means: state.max_means.as_deref_mut().map(Strips::of),
+        old: Strips::of(old),
+        weights: Strips::of(weights),
+    };
+    parallel_for(ctx.parallel, 0, parts, &|chunk, parts| {
+        ctx.level.run(MomentKernel {
+            parts,
+            pass,
+            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
+            workspace: &mut ctx.workspaces.thread(r),
+        });
+    });
+    total(sums)
 }
 
-struct Average<'j, T> {
-    f: Source<'j, T>,
-    g: Source<'j, T>,
-    with: Averaging<'j, T>,
-    panels: [Strips<'j, T>; 5],
-    range: std::ops::Range<usize>,
-    tiles: &'j mut Tiles<T>,
-    sum: &'j mut Sum,
+/// What a part of the moment pass writes.
+struct MomentParts<'k, T> {
+    sums: &'k mut [Sum],
+    y: Strips<'k, T>,
+    means: Strips<'k, T>,
+    max_means: Option<Strips<'k, T>>,
+    old: Strips<'k, T>,
+    weights: Strips<'k, T>,
 }
 
-impl<T: Real> Job for Average<'_, T> {
+splittable!([T: Real] MomentParts<'_, T> { sums, y, means, max_means, old, weights });
+
+struct MomentKernel<'k, T> {
+    parts: MomentParts<'k, T>,
+    pass: &'k MomentUpdate<'k, T>,
+    range: Range<usize>,
+    workspace: &'k mut ThreadWorkspace<T>,
+}
+
+impl<T: Real> Kernel for MomentKernel<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Average {
+        let MomentKernel {
+            parts,
+            pass,
+            range,
+            workspace,
+        } = self;
+        let MomentParts {
+            sums,
+            mut y,
+            mut means,
+            mut max_means,
+            mut old,
+            mut weights,
+        } = parts;
+        let sum = &mut sums[0];
+        let r = pass.f.shape()[0];
+        let (pad, stacked, count) = (padded(r), padded(2 * r), range.len());
+        let ThreadWorkspace {
             f,
             g,
-            with,
-            panels,
-            range,
-            tiles,
-            sum,
-        } = self;
-        let [mut ys, mut sqs, mut largests, mut olds, mut weights] = panels;
-        let r = f.shape()[0];
-        let (pad, stacked, count) = (padded(r), padded(2 * r), range.len());
-        let Tiles {
-            f: values,
-            g: gradients,
-            d,
-            h,
-            x,
-            y: all,
+            d: h,
+            spare,
+            left,
+            right,
             grams,
             ..
-        } = tiles;
+        } = workspace;
         grams.reset(r, 2 * r, r);
         for (local, tile) in range.enumerate() {
-            f.load(simd, tile, values);
-            g.load(simd, tile, gradients);
-            olds.tile(local).copy_from_slice(&values[..r]);
-
-            let own = (with.split.0, &gradients[..r]);
-            match with.split.1 {
-                None => product(simd, &mut d[..pad], false, [own]),
-                Some(inside) => {
-                    product(simd, &mut d[..pad], false, [own, (inside, &values[..r])]);
-                }
-            }
-            let (s, m, k) = with.square;
-            let (upper, lower) = h.split_at_mut(pad);
-            product(simd, upper, false, [(s, &d[..r]), (m, &values[..r])]);
-            product(simd, &mut lower[..pad], false, [(k, &values[..r])]);
-
-            let sq = &mut sqs.tile(local)[0];
-            means(
+            pass.f.load(simd, tile, f);
+            pass.g.load(simd, tile, g);
+            old.tile(local).copy_from_slice(&f[..r]);
+            equivalent_part(
                 simd,
-                sq,
-                [&d[..r], &values[..r]],
-                [upper, lower],
-                with.share,
-                with.beta2,
+                pass.equivalent,
+                pass.has_f_term,
+                &g[..r],
+                &f[..r],
+                &mut h[..pad],
             );
-            let mut chosen = *sq;
-            if largests.exist() {
-                let largest = &mut largests.tile(local)[0];
-                raise(simd, largest, sq);
-                chosen = *largest;
-            }
-            sum.scalar += chosen.iter().map(|x| x.wide()).sum::<f64>();
-            let w = &mut weights.tile(local)[0];
-            weigh(simd, w, &chosen, with.weight, with.eps);
 
-            let y = ys.tile(local);
-            for (y, d) in y.iter_mut().zip(&d[..r]) {
-                running_mean(simd, y, d, with.beta1);
+            // H'S H + 2 H'M F + F'K F = H'(S H + 2 M F) + F'(K F).
+            let SquareCoefficients { s, two_m, k } = pass.square;
+            let (of_h, of_f) = spare.split_at_mut(pad);
+            product(simd, of_h, false, [(s, &h[..r]), (two_m, &f[..r])]);
+            product(simd, &mut of_f[..pad], false, [(k, &f[..r])]);
+            let sq = &mut means.tile(local)[0];
+            let (x, z) = ([&h[..r], &f[..r]], [&*of_h, &*of_f]);
+            average_squares(simd, sq, x, z, pass.share, pass.beta2);
+
+            let mut divisor = *sq;
+            if let Some(max_means) = &mut max_means {
+                let largest = &mut max_means.tile(local)[0];
+                keep_largest(simd, largest, sq);
+                divisor = *largest;
+            }
+            sum.scalar += divisor.iter().map(|x| x.wide()).sum::<f64>();
+            let w = &mut weights.tile(local)[0];
+            weights_of_n(simd, w, &divisor, pass.weight, pass.eps);
+
+            let y = y.tile(local);
+            for (y, h) in y.iter_mut().zip(&h[..r]) {
+                running_mean(simd, y, h, pass.beta1);
             }
             let at = local % gathered(r);
-            let operands = &mut all[at * stacked..][..stacked];
-            widen(&mut operands[..r], &values[..r]);
+            let operands = &mut right[at * stacked..][..stacked];
+            widen(&mut operands[..r], &f[..r]);
             widen(&mut operands[r..], y);
-            for values in &mut values[..r] {
-                multiply(simd, values, w);
+            for f in &mut f[..r] {
+                multiply(simd, f, w);
             }
-            widen(&mut x[at * pad..][..pad], &values[..r]);
+            widen(&mut left[at * pad..][..pad], &f[..r]);
             if at + 1 == gathered(r) || local + 1 == count {
-                gram(
-                    simd,
-                    grams,
-                    &x[..(at + 1) * pad],
-                    &all[..(at + 1) * stacked],
-                );
+                let operands = &right[..(at + 1) * stacked];
+                gram(simd, grams, &left[..(at + 1) * pad], operands);
             }
         }
         for (at, x) in sum.products.iter_mut().enumerate() {
             *x = grams.entry(at / (2 * r), at % (2 * r));
         }
+    }
+}
+
+/// `H = Hg G + Hf F`.
+#[inline(always)]
+pub(super) fn equivalent_part<S: Isa, T: Real>(
+    simd: S,
+    coefficients: &EquivalentCoefficients<T>,
+    has_f_term: bool,
+    g: &[Strip<T>],
+    f: &[Strip<T>],
+    h: &mut [Strip<T>],
+) {
+    let g_term = (&coefficients.g, g);
+    if has_f_term {
+        product(simd, h, false, [g_term, (&coefficients.f, f)]);
+    } else {
+        product(simd, h, false, [g_term]);
     }
 }
 
@@ -210,7 +219,7 @@ fn running_mean<S: Isa, T: Real>(simd: S, mean: &mut Strip<T>, x: &Strip<T>, bet
 /// Averages `share * sum_k (x_k z_k)` into the means, where it is not negative: it is a square, up
 /// to rounding.
 #[inline(always)]
-fn means<S: Isa, T: Real>(
+fn average_squares<S: Isa, T: Real>(
     simd: S,
     sq: &mut Strip<T>,
     x: [&[Strip<T>]; 2],
@@ -227,7 +236,7 @@ fn means<S: Isa, T: Real>(
             }
         }
     }
-    // (x + |x|) / 2, and not max(x, 0): a NaN must stay one, for the check after a doubtful step.
+    // (x + |x|) / 2, and not max(x, 0): a NaN must stay one, for the check after a step at risk.
     let (half, minus) = (
         T::splat(simd, T::of(0.5 * share.wide())),
         T::splat(simd, T::of(-1.0)),
@@ -239,8 +248,9 @@ fn means<S: Isa, T: Real>(
     running_mean(simd, sq, &square, beta2);
 }
 
+/// `largest <- max(largest, x)`.
 #[inline(always)]
-fn raise<S: Isa, T: Real>(simd: S, largest: &mut Strip<T>, x: &Strip<T>) {
+fn keep_largest<S: Isa, T: Real>(simd: S, largest: &mut Strip<T>, x: &Strip<T>) {
     for (largest, x) in T::vectors_mut::<S>(largest)
         .iter_mut()
         .zip(T::vectors::<S>(x))
@@ -249,14 +259,16 @@ fn raise<S: Isa, T: Real>(simd: S, largest: &mut Strip<T>, x: &Strip<T>) {
     }
 }
 
+/// `w = weight / (sqrt(sq) + eps)`.
 #[inline(always)]
-fn weigh<S: Isa, T: Real>(simd: S, w: &mut Strip<T>, sq: &Strip<T>, weight: T, eps: T) {
+fn weights_of_n<S: Isa, T: Real>(simd: S, w: &mut Strip<T>, sq: &Strip<T>, weight: T, eps: T) {
     let (weight, eps) = (T::splat(simd, weight), T::splat(simd, eps));
     for (w, sq) in T::vectors_mut::<S>(w).iter_mut().zip(T::vectors::<S>(sq)) {
         *w = T::div(simd, weight, T::add(simd, T::sqrt(simd, *sq), eps));
     }
 }
 
+/// `x <- x w`, entry by entry.
 #[inline(always)]
 fn multiply<S: Isa, T: Real>(simd: S, x: &mut Strip<T>, w: &Strip<T>) {
     for (x, w) in T::vectors_mut::<S>(x).iter_mut().zip(T::vectors::<S>(w)) {
@@ -264,99 +276,100 @@ fn multiply<S: Isa, T: Real>(simd: S, x: &mut Strip<T>, w: &Strip<T>) {
     }
 }
 
-/// What the second pass applies.
-#[derive(Clone, Copy)]
-pub(crate) struct Advancing<'a, T> {
-    pub(crate) t: [&'a Coefficients<T>; 3],
+/// What the factor update reads.
+pub(crate) struct FactorUpdate<'a, T> {
+    pub(crate) y: &'a Panel<T>,
+    pub(crate) f: &'a Panel<T>,
+    pub(crate) weights: &'a Panel<T>,
+    pub(crate) coefficients: &'a FactorUpdateCoefficients<T>,
     pub(crate) decay: T,
     /// The learning rate, times the update clip.
     pub(crate) lr: T,
 }
 
 /// Leaves F1 in `new`. Returns `F1 [F1; F; Y]'` (r x 3r) and `|lr D|^2`.
-pub(crate) fn advance<'s, T: Real>(
-    crew: &Crew<'_, T>,
+pub(crate) fn update_factor<'s, T: Real>(
+    ctx: &ParallelCtx<'_, T>,
     all: &'s mut Vec<Sum>,
-    [y, old, weights]: [&Panel<T>; 3],
     new: &mut Panel<T>,
-    with: Advancing<'_, T>,
+    pass: &FactorUpdate<'_, T>,
 ) -> &'s Sum {
-    let (r, len) = (old.rows, old.len);
+    let (r, len) = (pass.f.rows, pass.f.len);
     new.reshape(r, len);
     let tiles = len.div_ceil(WIDTH);
-    let parts = sums(all, tiles.div_ceil(CHUNK), 3 * r * r);
-    let news = Strips::of(Some(new));
-    spread(
-        crew.parallel,
-        0,
-        (&mut *parts, news),
-        &|chunk, (sum, news)| {
-            let range = chunk * CHUNK..tiles.min((chunk + 1) * CHUNK);
-            let mut own = crew.pool.tiles(r);
-            let sum: &mut [Sum] = sum;
-            let sum = &mut sum[0];
-            let panels = [y, old, weights];
-            crew.path.run(Advance {
-                panels,
-                news,
-                with,
-                range,
-                tiles: &mut own,
-                sum,
-            });
-        },
-    );
-    total(parts)
+    let sums = sums(all, tiles.div_ceil(CHUNK), 3 * r * r);
+    let parts = FactorParts {
+        sums: &mut *sums,
+        new: Strips::of(new),
+    };
+    parallel_for(ctx.parallel, 0, parts, &|chunk, parts| {
+        ctx.level.run(FactorKernel {
+            parts,
+            pass,
+            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
+            workspace: &mut ctx.workspaces.thread(r),
+        });
+    });
+    total(sums)
 }
 
-struct Advance<'j, T> {
-    panels: [&'j Panel<T>; 3],
-    news: Strips<'j, T>,
-    with: Advancing<'j, T>,
-    range: std::ops::Range<usize>,
-    tiles: &'j mut Tiles<T>,
-    sum: &'j mut Sum,
+/// What a part of the factor update writes.
+struct FactorParts<'k, T> {
+    sums: &'k mut [Sum],
+    new: Strips<'k, T>,
 }
 
-impl<T: Real> Job for Advance<'_, T> {
+splittable!([T: Real] FactorParts<'_, T> { sums, new });
+
+struct FactorKernel<'k, T> {
+    parts: FactorParts<'k, T>,
+    pass: &'k FactorUpdate<'k, T>,
+    range: Range<usize>,
+    workspace: &'k mut ThreadWorkspace<T>,
+}
+
+impl<T: Real> Kernel for FactorKernel<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Advance {
-            panels: [y, old, weights],
-            mut news,
-            with,
+        let FactorKernel {
+            parts: FactorParts { sums, mut new },
+            pass,
             range,
-            tiles,
-            sum,
+            workspace,
         } = self;
-        let r = old.rows;
+        let sum = &mut sums[0];
+        let r = pass.f.rows;
         let (pad, stacked, count) = (padded(r), padded(3 * r), range.len());
-        let Tiles {
+        let ThreadWorkspace {
             d,
-            x: all_x,
-            y: all,
+            left,
+            right,
             grams,
             ..
-        } = tiles;
+        } = workspace;
         grams.reset(r, 3 * r, r);
         for (local, tile) in range.enumerate() {
-            let (y, f, w) = (y.tile(tile), old.tile(tile), &weights.tile(tile)[0]);
-            let [t1, t2, t3] = with.t;
-            product(simd, &mut d[..pad], false, [(t1, y), (t2, f)]);
+            let (y, f, w) = (
+                pass.y.tile(tile),
+                pass.f.tile(tile),
+                &pass.weights.tile(tile)[0],
+            );
+            let t = pass.coefficients;
+            product(simd, &mut d[..pad], false, [(&t.y, y), (&t.f, f)]);
             for d in &mut d[..r] {
                 multiply(simd, d, w);
             }
-            product(simd, &mut d[..pad], true, [(t3, f)]);
-            let new = news.tile(local);
+            product(simd, &mut d[..pad], true, [(&t.x, f)]);
+            let new = new.tile(local);
             new.copy_from_slice(f);
             for (new, d) in new.iter_mut().zip(&mut d[..r]) {
-                sum.scalar += descend(simd, new, d, with.decay, with.lr);
+                sum.scalar += subtract_update(simd, new, d, pass.decay, pass.lr);
             }
             let at = local % gathered(r);
-            let x = &mut all_x[at * pad..][..pad];
-            let operands = &mut all[at * stacked..][..stacked];
+            let x = &mut left[at * pad..][..pad];
+            let operands = &mut right[at * stacked..][..stacked];
             widen(x, new);
             let (first, rest) = operands.split_at_mut(r);
             let (second, third) = rest.split_at_mut(r);
@@ -364,12 +377,8 @@ impl<T: Real> Job for Advance<'_, T> {
             widen(second, f);
             widen(third, y);
             if at + 1 == gathered(r) || local + 1 == count {
-                gram(
-                    simd,
-                    grams,
-                    &all_x[..(at + 1) * pad],
-                    &all[..(at + 1) * stacked],
-                );
+                let operands = &right[..(at + 1) * stacked];
+                gram(simd, grams, &left[..(at + 1) * pad], operands);
             }
         }
         for (at, x) in sum.products.iter_mut().enumerate() {
@@ -378,75 +387,89 @@ impl<T: Real> Job for Advance<'_, T> {
     }
 }
 
-/// What the third pass applies.
-#[derive(Clone, Copy)]
-pub(crate) struct Carrying<'a, T> {
-    pub(crate) t: [&'a Coefficients<T>; 2],
-    pub(crate) inside: Option<&'a Coefficients<T>>,
+/// What the transport reads.
+pub(crate) struct Transport<'a, T> {
+    pub(crate) old: &'a Panel<T>,
+    pub(crate) coefficients: &'a TransportCoefficients<T>,
+    /// Whether Y has a term of F1: on side 1.
+    pub(crate) has_f1_term: bool,
     pub(crate) round: Round,
 }
 
-/// Carries the momentum over, and writes F1.
-pub(crate) fn carry<T: Real>(
-    crew: &Crew<'_, T>,
-    f: View,
+/// Projects the momentum on the new tangent space, and writes F1, which `new` holds.
+pub(crate) fn transport<T: Real>(
+    ctx: &ParallelCtx<'_, T>,
+    f: ViewMut<'_>,
     master: Option<&mut Panel<f32>>,
     y: &mut Panel<T>,
-    [old, new]: [&mut Panel<T>; 2],
-    with: Carrying<'_, T>,
+    new: &mut Panel<T>,
+    pass: &Transport<'_, T>,
 ) {
-    let tiles = f.tiles();
-    let panels = [Some(y), Some(old), Some(new)].map(Strips::of);
-    let work = (panels, Strips::of(master));
-    spread(crew.parallel, 0, work, &|chunk, (panels, master)| {
-        let range = chunk * CHUNK..tiles.min((chunk + 1) * CHUNK);
-        let mut own = crew.pool.tiles(f.rows);
-        crew.path.run(Carry {
-            f,
-            panels,
-            master,
-            with,
-            range,
-            tiles: &mut own,
+    let (r, tiles) = (new.rows, new.len.div_ceil(WIDTH));
+    let parts = TransportParts {
+        f,
+        master: master.map(Strips::of),
+        y: Strips::of(y),
+        new: Strips::of(new),
+    };
+    parallel_for(ctx.parallel, 0, parts, &|chunk, parts| {
+        ctx.level.run(TransportKernel {
+            parts,
+            pass,
+            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
+            workspace: &mut ctx.workspaces.thread(r),
         });
     });
 }
 
-struct Carry<'j, T> {
-    f: View,
-    panels: [Strips<'j, T>; 3],
-    master: Strips<'j, f32>,
-    with: Carrying<'j, T>,
-    range: std::ops::Range<usize>,
-    tiles: &'j mut Tiles<T>,
+/// What a part of the transport writes.
+struct TransportParts<'k, T> {
+    f: ViewMut<'k>,
+    master: Option<Strips<'k, f32>>,
+    y: Strips<'k, T>,
+    new: Strips<'k, T>,
 }
 
-impl<T: Real> Job for Carry<'_, T> {
+splittable!([T: Real] TransportParts<'_, T> { f, master, y, new });
+
+struct TransportKernel<'k, T> {
+    parts: TransportParts<'k, T>,
+    pass: &'k Transport<'k, T>,
+    range: Range<usize>,
+    workspace: &'k mut ThreadWorkspace<T>,
+}
+
+impl<T: Real> Kernel for TransportKernel<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Carry {
-            f,
-            panels: [mut ys, mut olds, mut news],
-            mut master,
-            with,
+        let TransportKernel {
+            parts,
+            pass,
             range,
-            tiles,
+            workspace,
         } = self;
-        let r = f.rows;
+        let TransportParts {
+            mut f,
+            mut master,
+            mut y,
+            mut new,
+        } = parts;
+        let r = pass.old.rows;
+        let t = pass.coefficients;
         for (local, tile) in range.enumerate() {
-            let (y, old, new) = (ys.tile(local), olds.tile(local), news.tile(local));
-            let d = &mut tiles.d[..padded(r)];
-            product(simd, d, false, [(with.t[0], y), (with.t[1], old)]);
-            if let Some(inside) = with.inside {
-                product(simd, d, true, [(inside, new)]);
+            let (y, old, new) = (y.tile(local), pass.old.tile(tile), new.tile(local));
+            let d = &mut workspace.d[..padded(r)];
+            product(simd, d, false, [(&t.y, y), (&t.f, old)]);
+            if pass.has_f1_term {
+                product(simd, d, true, [(&t.f1, new)]);
             }
             y.copy_from_slice(&d[..r]);
-            if master.exist() {
-                narrow(new, master.tile(local));
+            if let Some(master) = &mut master {
+                keep_master(new, master.tile(local));
             }
-            f.store(simd, 0..r, tile, new, with.round);
+            f.store(simd, 0..r, local, new, pass.round);
         }
     }
 }

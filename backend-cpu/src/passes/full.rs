@@ -1,100 +1,103 @@
 //! The passes of the full mode.
 //!
 //! ```text
-//! form:   right = [sU; A] by tiles of columns, left = [B sV] by rows of tiles
-//! wide:   E, M, V2, N tile by tile; B'N and (N A')' on the way
+//! form_equivalent:  right = [sU; A] by tiles of columns, left = [B sV] by rows of tiles
+//! wide_pass:        E, M, V2, N tile by tile; B'N and (N A')' on the way
 //! ```
 //!
 //! The wide pass goes through the moments once, in the order in which they lie. Groups of rows are
 //! its parts: at most 16, a number that depends on m alone, each with its own B'N.
 
-use super::moments::Moments;
-use super::survey::Crew;
-use super::thin::Source;
-use crate::kernels::{AdamNumbers, Coefficients, Partial, Thin, product, wide_tile};
+use std::ops::Range;
+
+use super::factored::equivalent_part;
+use super::moments::MomentTiles;
+use super::thin::ThinInput;
+use crate::kernels::{AdamNumbers, LaneSums, TileOperands, wide_tile};
 use crate::panel::{HEIGHT, Panel};
-use crate::path::Job;
-use crate::scratch::{Tiles, padded};
+use crate::parallel::{CHUNK, ParallelCtx, Slices, Strips, parallel_for, splittable};
 use crate::simd::{Isa, Real, Strip, WIDTH};
-use crate::spread::{CHUNK, Parts, Slices, Strips, spread};
+use crate::simd_level::Kernel;
+use crate::typed_state::AdamMoments;
+use crate::workspace::{EquivalentCoefficients, ThreadWorkspace, padded};
+
+/// Which of a side's two matrices comes first where they are stacked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stacking {
+    /// [sU; A].
+    EquivalentFirst,
+    /// [B sV]'.
+    FactorFirst,
+}
+
+/// What forming a side's part of E reads.
+pub(crate) struct EquivalentPass<'a, T> {
+    pub(crate) f: ThinInput<'a, T>,
+    pub(crate) g: ThinInput<'a, T>,
+    pub(crate) coefficients: &'a EquivalentCoefficients<T>,
+    /// Whether H has a term of F: on side 1.
+    pub(crate) has_f_term: bool,
+    pub(crate) stacking: Stacking,
+}
 
 /// Forms H = Hg G + Hf F and stacks it on F, or F on it.
-pub(crate) fn form<T: Real>(
-    crew: &Crew<'_, T>,
-    f: Source<'_, T>,
-    g: Source<'_, T>,
-    split: (&Coefficients<T>, Option<&Coefficients<T>>),
-    h_first: bool,
+pub(crate) fn form_equivalent<T: Real>(
+    ctx: &ParallelCtx<'_, T>,
     out: &mut Panel<T>,
+    pass: &EquivalentPass<'_, T>,
 ) {
-    let [r, len] = f.shape();
+    let [r, len] = pass.f.shape();
     out.reshape(2 * r, len);
     let tiles = len.div_ceil(WIDTH);
-    spread(crew.parallel, 0, Strips::of(Some(out)), &|chunk, out| {
-        let range = chunk * CHUNK..tiles.min((chunk + 1) * CHUNK);
-        let mut own = crew.pool.tiles(r);
-        crew.path.run(Form {
-            f,
-            g,
-            split,
-            h_first,
+    parallel_for(ctx.parallel, 0, Strips::of(out), &|chunk, out| {
+        ctx.level.run(EquivalentKernel {
             out,
-            range,
-            tiles: &mut own,
+            pass,
+            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
+            workspace: &mut ctx.workspaces.thread(r),
         });
     });
 }
 
-struct Form<'j, T> {
-    f: Source<'j, T>,
-    g: Source<'j, T>,
-    split: (&'j Coefficients<T>, Option<&'j Coefficients<T>>),
-    h_first: bool,
-    out: Strips<'j, T>,
-    range: std::ops::Range<usize>,
-    tiles: &'j mut Tiles<T>,
+struct EquivalentKernel<'k, T> {
+    out: Strips<'k, T>,
+    pass: &'k EquivalentPass<'k, T>,
+    range: Range<usize>,
+    workspace: &'k mut ThreadWorkspace<T>,
 }
 
-impl<T: Real> Job for Form<'_, T> {
+impl<T: Real> Kernel for EquivalentKernel<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Form {
-            f,
-            g,
-            split,
-            h_first,
+        let EquivalentKernel {
             mut out,
+            pass,
             range,
-            tiles,
+            workspace,
         } = self;
-        let r = f.shape()[0];
-        let Tiles {
-            f: values,
-            g: gradients,
-            d,
-            ..
-        } = tiles;
+        let r = pass.f.shape()[0];
+        let ThreadWorkspace { f, g, d: h, .. } = workspace;
         for (local, tile) in range.enumerate() {
-            f.load(simd, tile, values);
-            g.load(simd, tile, gradients);
-            let own = (split.0, &gradients[..r]);
-            match split.1 {
-                None => product(simd, &mut d[..padded(r)], false, [own]),
-                Some(inside) => {
-                    let inside = (inside, &values[..r]);
-                    product(simd, &mut d[..padded(r)], false, [own, inside]);
-                }
-            }
-            let (upper, lower) = out.tile(local).split_at_mut(r);
-            let (h, f) = if h_first {
-                (upper, lower)
-            } else {
-                (lower, upper)
+            pass.f.load(simd, tile, f);
+            pass.g.load(simd, tile, g);
+            let h = &mut h[..padded(r)];
+            equivalent_part(
+                simd,
+                pass.coefficients,
+                pass.has_f_term,
+                &g[..r],
+                &f[..r],
+                h,
+            );
+            let (first, second) = out.tile(local).split_at_mut(r);
+            let (of_h, of_f) = match pass.stacking {
+                Stacking::EquivalentFirst => (first, second),
+                Stacking::FactorFirst => (second, first),
             };
-            h.copy_from_slice(&d[..r]);
-            f.copy_from_slice(&values[..r]);
+            of_h.copy_from_slice(&h[..r]);
+            of_f.copy_from_slice(&f[..r]);
         }
     }
 }
@@ -144,132 +147,118 @@ pub(crate) struct WideOperands<'w, T> {
     /// [sU; A].
     pub(crate) right: &'w Panel<T>,
     /// B'N of each part.
-    pub(crate) gan: &'w mut [Panel<T>],
+    pub(crate) bt_n: &'w mut [Panel<T>],
     /// (N A')', r blocks for each row of tiles.
-    pub(crate) gbn: &'w mut [[T; HEIGHT]],
+    pub(crate) n_at: &'w mut [[T; HEIGHT]],
 }
 
 /// The wide pass.
-pub(crate) fn wide<T: Real, M: Moments<T>>(
-    crew: &Crew<'_, T>,
+pub(crate) fn wide_pass<T: Real, M: MomentTiles<T>>(
+    ctx: &ParallelCtx<'_, T>,
     operands: WideOperands<'_, T>,
-    [first, second]: [M; 2],
-    largest: Option<M>,
+    moments: AdamMoments<M>,
 ) {
     let WideOperands {
         m,
         numbers,
         left,
         right,
-        gan,
-        gbn,
+        bt_n,
+        n_at,
     } = operands;
     let r = right.rows / 2;
     let rows = group(m);
-    let gbn = Slices::new(gbn, rows * r);
-    let work = ((gan, gbn), ((first, second), Maybe(largest)));
-    spread(crew.parallel, 0, work, &|part,
-                                     (
-        (gan, gbn),
-        ((first, second), largest),
-    )| {
-        let gan: &mut [Panel<T>] = gan;
-        let left = &left[part * rows * 2 * r..];
-        let mut own = crew.pool.tiles(r);
-        crew.path.run(WideRows {
+    let parts = WideParts {
+        bt_n,
+        n_at: Slices::new(n_at, rows * r),
+        moments,
+    };
+    parallel_for(ctx.parallel, 0, parts, &|part, parts| {
+        ctx.level.run(WideKernel {
+            parts,
             numbers: &numbers,
-            left,
+            left: &left[part * rows * 2 * r..],
             right,
-            first,
-            second,
-            largest: largest.0,
-            gan: &mut gan[0],
-            gbn: gbn.items,
-            tiles: &mut own,
+            workspace: &mut ctx.workspaces.thread(r),
         });
     });
 }
 
-/// Parts that may not be there.
-struct Maybe<P>(Option<P>);
-
-impl<P: Parts> Parts for Maybe<P> {
-    fn count(&self) -> usize {
-        self.0.as_ref().map_or(0, Parts::count)
-    }
-
-    fn split(self, at: usize) -> (Self, Self) {
-        match self.0 {
-            None => (Maybe(None), Maybe(None)),
-            Some(parts) => {
-                let (left, right) = parts.split(at);
-                (Maybe(Some(left)), Maybe(Some(right)))
-            }
-        }
-    }
+/// What a part of the wide pass writes.
+struct WideParts<'k, T, M> {
+    bt_n: &'k mut [Panel<T>],
+    n_at: Slices<'k, [T; HEIGHT]>,
+    moments: AdamMoments<M>,
 }
 
-struct WideRows<'j, T, M> {
-    numbers: &'j AdamNumbers<T>,
-    left: &'j [[T; HEIGHT]],
-    right: &'j Panel<T>,
-    first: M,
-    second: M,
-    largest: Option<M>,
-    gan: &'j mut Panel<T>,
-    gbn: &'j mut [[T; HEIGHT]],
-    tiles: &'j mut Tiles<T>,
+splittable!([T: Real, M: MomentTiles<T>] WideParts<'_, T, M> { bt_n, n_at, moments });
+
+struct WideKernel<'k, T, M> {
+    parts: WideParts<'k, T, M>,
+    numbers: &'k AdamNumbers<T>,
+    left: &'k [[T; HEIGHT]],
+    right: &'k Panel<T>,
+    workspace: &'k mut ThreadWorkspace<T>,
 }
 
-impl<T: Real, M: Moments<T>> Job for WideRows<'_, T, M> {
+impl<T: Real, M: MomentTiles<T>> Kernel for WideKernel<'_, T, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let WideRows {
+        let WideKernel {
+            parts:
+                WideParts {
+                    bt_n,
+                    n_at,
+                    moments,
+                },
             numbers,
             left,
             right,
+            workspace,
+        } = self;
+        let AdamMoments {
             mut first,
             mut second,
-            ..
-        } = self;
-        let mut largest = self.largest;
+            mut max_second,
+        } = moments;
+        let bt_n = &mut bt_n[0];
         let r = right.rows / 2;
         let across = right.len.div_ceil(WIDTH);
         let zero = [Strip::all(T::default()); HEIGHT];
         let (mut buffer1, mut buffer2, mut buffer3) = (zero, zero, zero);
-        let partial = &mut self.tiles.partial[..r];
-        self.gan.strips.fill(Strip::all(T::default()));
-        self.gbn.fill([T::default(); HEIGHT]);
+        let lane_sums = &mut workspace.n_at[..r];
+        bt_n.strips.fill(Strip::all(T::default()));
+        n_at.items.fill([T::default(); HEIGHT]);
         let columns = block_of_columns(r);
         for start in (0..across).step_by(columns) {
-            for (row, gbn) in self.gbn.chunks_mut(r).enumerate() {
+            for (row, n_at) in n_at.items.chunks_mut(r).enumerate() {
                 let left = &left[row * 2 * r..][..2 * r];
-                partial.fill([Partial([T::default(); 16]); HEIGHT]);
+                lane_sums.fill([LaneSums([T::default(); 16]); HEIGHT]);
                 for column in start..across.min(start + columns) {
                     let tile = row * across + column;
-                    let thin = Thin {
+                    let operands = TileOperands {
                         left,
                         right: right.tile(column),
-                        gan: &mut self.gan.strips[column * r..][..r],
-                        gbn: partial,
+                        bt_n: &mut bt_n.strips[column * r..][..r],
+                        n_at: lane_sums,
                     };
                     let one = first.open(tile, &mut buffer1);
                     let two = second.open(tile, &mut buffer2);
-                    match largest.as_mut() {
-                        None => wide_tile(simd, numbers, thin, one, two, None),
-                        Some(largest) => {
-                            let three = largest.open(tile, &mut buffer3);
-                            wide_tile(simd, numbers, thin, one, two, Some(three));
-                            largest.close(tile, &buffer3);
+                    match &mut max_second {
+                        None => wide_tile(simd, numbers, operands, one, two, None),
+                        Some(max_second) => {
+                            let three = max_second.open(tile, &mut buffer3);
+                            wide_tile(simd, numbers, operands, one, two, Some(three));
+                            max_second.close(tile, &buffer3);
                         }
                     }
                     first.close(tile, &buffer1);
                     second.close(tile, &buffer2);
                 }
-                for (gbn, partial) in gbn.iter_mut().zip(partial.iter_mut()) {
-                    for (x, lanes) in gbn.iter_mut().zip(partial) {
+                for (n_at, lane_sums) in n_at.iter_mut().zip(lane_sums.iter()) {
+                    for (x, lanes) in n_at.iter_mut().zip(lane_sums) {
                         let sum = T::sum(simd, T::vectors::<S>(&lanes.0)[0]);
                         *x = T::of(x.wide() + sum.wide());
                     }

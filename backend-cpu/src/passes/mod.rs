@@ -1,16 +1,23 @@
 //! The passes over what grows with m or n. Each is cut into parts that depend on shapes only, and
 //! runs them on one thread or several.
 
-mod apply;
 mod factored;
 mod full;
+mod gram;
 mod moments;
-mod survey;
 mod thin;
+mod update;
 
-pub(crate) use apply::{Adjustment, Memories, Rule, Stride, apply, descend, narrow};
-pub(crate) use factored::{Advancing, Averaging, Carrying, Momentum, advance, average, carry};
-pub(crate) use full::{WideOperands, by_rows, form, gather, group, to_panel, wide};
-pub(crate) use moments::{Coded, Moments, Shorter};
-pub(crate) use survey::{Crew, survey};
-pub(crate) use thin::{Source, merge, squares};
+pub(crate) use factored::{
+    FactorUpdate, MomentUpdate, Transport, transport, update_factor, update_moments,
+};
+pub(crate) use full::{
+    EquivalentPass, Stacking, WideOperands, by_rows, form_equivalent, gather, group, to_panel,
+    wide_pass,
+};
+pub(crate) use gram::gram_pass;
+pub(crate) use moments::{MomentTiles, Narrowed, Quantized8};
+pub(crate) use thin::{ThinInput, keep_master, merge_master, squares};
+pub(crate) use update::{
+    Adjustment, FactorMut, Mode, UpdateParams, UpdateRule, subtract_update, update,
+};

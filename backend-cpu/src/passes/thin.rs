@@ -1,28 +1,35 @@
 //! Where a pass reads its thin tiles from.
 
-use lora_pro_core::DType;
-
 use crate::panel::Panel;
 use crate::simd::{Isa, Real, Strip};
-use crate::view::View;
+use crate::storage::Storage;
+use crate::view::ViewRef;
 
 /// A thin matrix to be read.
 #[derive(Clone, Copy)]
-pub(crate) enum Source<'s, T> {
-    /// Somebody else's memory.
-    View(View),
+pub(crate) enum ThinInput<'s, T> {
+    /// The caller's memory.
+    View(ViewRef<'s>),
     /// A 16-bit parameter with its master copy.
-    Master(View, &'s Panel<f32>),
-    /// Memory of ours.
+    Master(ViewRef<'s>, &'s Panel<f32>),
+    /// Scratch memory.
     Panel(&'s Panel<T>),
 }
 
-impl<T: Real> Source<'_, T> {
+impl<'s, T: Real> ThinInput<'s, T> {
+    /// A factor, through its master copy where it has one.
+    pub(crate) fn factor(view: ViewRef<'s>, master: Option<&'s Panel<f32>>) -> Self {
+        match master {
+            None => ThinInput::View(view),
+            Some(master) => ThinInput::Master(view, master),
+        }
+    }
+
     /// Rows and columns.
     pub(crate) fn shape(&self) -> [usize; 2] {
         match self {
-            Source::View(view) | Source::Master(view, _) => [view.rows, view.len],
-            Source::Panel(panel) => [panel.rows, panel.len],
+            ThinInput::View(view) | ThinInput::Master(view, _) => [view.rows(), view.len()],
+            ThinInput::Panel(panel) => [panel.rows, panel.len],
         }
     }
 
@@ -30,25 +37,29 @@ impl<T: Real> Source<'_, T> {
     #[inline(always)]
     pub(crate) fn load<S: Isa>(&self, simd: S, tile: usize, out: &mut [Strip<T>]) {
         match self {
-            Source::View(view) => view.load(simd, 0..view.rows, tile, out),
-            Source::Master(view, master) => {
-                view.load(simd, 0..view.rows, tile, out);
-                merge(view.dtype, out, master.tile(tile));
+            ThinInput::View(view) => view.load(simd, 0..view.rows(), tile, out),
+            ThinInput::Master(view, master) => {
+                view.load(simd, 0..view.rows(), tile, out);
+                merge_master(view.storage(), out, master.tile(tile));
             }
-            Source::Panel(panel) => out[..panel.rows].copy_from_slice(panel.tile(tile)),
+            ThinInput::Panel(panel) => out[..panel.rows].copy_from_slice(panel.tile(tile)),
         }
     }
 }
 
 /// Puts the master copy in a parameter's place, where the parameter is its rounding. An entry that
-/// is not has been changed by somebody else, and stays.
+/// is not was modified by the caller, and stays.
 #[inline(always)]
-pub(crate) fn merge<T: Real>(dtype: DType, values: &mut [Strip<T>], master: &[Strip<f32>]) {
-    match dtype {
-        DType::Bf16 => merge_by(values, master, |x| half::bf16::from_f32(x).to_f32()),
-        DType::F16 => merge_by(values, master, |x| half::f16::from_f32(x).to_f32()),
-        // Other types have no master copy.
-        DType::F32 | DType::F64 | DType::U8 => {}
+pub(crate) fn merge_master<T: Real>(
+    storage: Storage,
+    values: &mut [Strip<T>],
+    master: &[Strip<f32>],
+) {
+    match storage {
+        Storage::Bf16 => merge_by(values, master, |x| half::bf16::from_f32(x).to_f32()),
+        Storage::F16 => merge_by(values, master, |x| half::f16::from_f32(x).to_f32()),
+        // These have no master copy.
+        Storage::F32 | Storage::F64 => {}
     }
 }
 
@@ -59,6 +70,18 @@ fn merge_by<T: Real>(values: &mut [Strip<T>], master: &[Strip<f32>], stored: imp
             if T::of_f32(stored(*master)) == *value {
                 *value = T::of_f32(*master);
             }
+        }
+    }
+}
+
+/// Keeps values in the master copy, and takes them back as it keeps them: the parameter must be
+/// the rounding of the copy.
+#[inline(always)]
+pub(crate) fn keep_master<T: Real>(values: &mut [Strip<T>], master: &mut [Strip<f32>]) {
+    for (values, master) in values.iter_mut().zip(master) {
+        for (value, master) in values.iter_mut().zip(master) {
+            *master = value.narrow();
+            *value = T::of_f32(*master);
         }
     }
 }

@@ -4,10 +4,12 @@
 
 mod closed_form;
 mod eigen;
+mod equivalent;
 mod inverse;
+mod scratch;
 mod square;
-mod work;
 
-pub(crate) use closed_form::{Side, Solved};
+pub(crate) use closed_form::{GramInverses, InnerTerms, Projection};
+pub(crate) use equivalent::{EquivalentProducts, GramProducts, equivalent_norm};
+pub(crate) use scratch::{RankScratch, combine, norm, trace};
 pub(crate) use square::Square;
-pub(crate) use work::{Work, combine, norm, trace, trace_product};

@@ -7,7 +7,7 @@ use crate::simd::Isa;
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
+pub enum SimdLevel {
     /// x86-64 with AVX-512 (F, BW, CD, DQ, VL).
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -18,30 +18,30 @@ pub enum Path {
     Scalar,
 }
 
-impl Path {
+impl SimdLevel {
     /// The paths that this machine can run, the fastest first.
-    pub fn available() -> Vec<Path> {
+    pub fn available() -> Vec<SimdLevel> {
         let mut paths = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
             if pulp::x86::V4::try_new().is_some() {
-                paths.push(Path::Avx512);
+                paths.push(SimdLevel::Avx512);
             }
             if pulp::x86::V3::try_new().is_some() {
-                paths.push(Path::Avx2);
+                paths.push(SimdLevel::Avx2);
             }
         }
         #[cfg(target_arch = "aarch64")]
         if pulp::aarch64::Neon::try_new().is_some() {
-            paths.push(Path::Neon);
+            paths.push(SimdLevel::Neon);
         }
-        paths.push(Path::Scalar);
+        paths.push(SimdLevel::Scalar);
         paths
     }
 
     /// The path asked for, or the fastest one.
-    pub(crate) fn choose(wanted: Option<Path>) -> Result<Path, Error> {
-        let paths = Path::available();
+    pub(crate) fn choose(wanted: Option<SimdLevel>) -> Result<SimdLevel, Error> {
+        let paths = SimdLevel::available();
         match wanted {
             None => Ok(paths[0]),
             Some(path) if paths.contains(&path) => Ok(path),
@@ -50,40 +50,40 @@ impl Path {
     }
 }
 
-impl std::fmt::Display for Path {
+impl std::fmt::Display for SimdLevel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Path::Avx512 => "AVX-512",
-            Path::Avx2 => "AVX2+FMA",
-            Path::Neon => "NEON",
-            Path::Scalar => "scalar",
+            SimdLevel::Avx512 => "AVX-512",
+            SimdLevel::Avx2 => "AVX2+FMA",
+            SimdLevel::Neon => "NEON",
+            SimdLevel::Scalar => "scalar",
         })
     }
 }
 
 /// Something to be compiled for every instruction set.
-pub(crate) trait Job {
+pub(crate) trait Kernel {
     type Output;
 
     /// To be marked `#[inline(always)]`.
     fn run<S: Isa>(self, simd: S) -> Self::Output;
 }
 
-impl Path {
-    /// Runs a job on this path. Where the machine lacks it, which [`Path::choose`] has excluded,
+impl SimdLevel {
+    /// Runs a job on this path. Where the machine lacks it, which [`SimdLevel::choose`] has excluded,
     /// the job runs without vector instructions.
-    pub(crate) fn run<J: Job>(self, job: J) -> J::Output {
+    pub(crate) fn run<J: Kernel>(self, job: J) -> J::Output {
         #[cfg(target_arch = "x86_64")]
         {
-            if let (Path::Avx512, Some(simd)) = (self, pulp::x86::V4::try_new()) {
+            if let (SimdLevel::Avx512, Some(simd)) = (self, pulp::x86::V4::try_new()) {
                 return vectorized(simd, job);
             }
-            if let (Path::Avx2, Some(simd)) = (self, pulp::x86::V3::try_new()) {
+            if let (SimdLevel::Avx2, Some(simd)) = (self, pulp::x86::V3::try_new()) {
                 return vectorized(simd, job);
             }
         }
         #[cfg(target_arch = "aarch64")]
-        if let (Path::Neon, Some(simd)) = (self, pulp::aarch64::Neon::try_new()) {
+        if let (SimdLevel::Neon, Some(simd)) = (self, pulp::aarch64::Neon::try_new()) {
             return vectorized(simd, job);
         }
         vectorized(pulp::Scalar::new(), job)
@@ -91,9 +91,9 @@ impl Path {
 }
 
 /// The job inside of a function that has the instruction set's features.
-pub(crate) fn vectorized<S: Isa, J: Job>(simd: S, job: J) -> J::Output {
+pub(crate) fn vectorized<S: Isa, J: Kernel>(simd: S, job: J) -> J::Output {
     struct Bound<S, J>(S, J);
-    impl<S: Isa, J: Job> pulp::WithSimd for Bound<S, J> {
+    impl<S: Isa, J: Kernel> pulp::WithSimd for Bound<S, J> {
         type Output = J::Output;
 
         #[inline(always)]

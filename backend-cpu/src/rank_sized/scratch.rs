@@ -1,10 +1,10 @@
 //! Scratch matrices and the one product.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-use super::eigen;
 use super::square::Square;
 
 /// `out = factor * a b`.
@@ -27,7 +27,7 @@ pub(crate) fn combine<const N: usize>(
     }
 }
 
-/// The sum of all squares, its root.
+/// The Frobenius norm.
 pub(crate) fn norm(matrix: &Square) -> f64 {
     trace_product(matrix.as_ref(), matrix.as_ref()).sqrt()
 }
@@ -48,21 +48,23 @@ pub(crate) fn trace_product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> f64 {
 }
 
 /// Temporaries of one thread, for ranks up to `rank`.
-pub(crate) struct Work {
+pub(crate) struct RankScratch {
     rank: usize,
     temporaries: [Square; 3],
     stack: MemBuffer,
 }
 
-impl Work {
-    pub(crate) fn new() -> Self {
-        Work {
+impl Default for RankScratch {
+    fn default() -> Self {
+        RankScratch {
             rank: 0,
             temporaries: Default::default(),
-            stack: eigen::memory(1),
+            stack: decomposition_memory(1),
         }
     }
+}
 
+impl RankScratch {
     /// Room for a rank. Allocates only where there was less before.
     pub(crate) fn reserve(&mut self, rank: usize) {
         if rank > self.rank {
@@ -70,7 +72,7 @@ impl Work {
             self.temporaries
                 .iter_mut()
                 .for_each(|matrix| matrix.reserve(rank));
-            self.stack = eigen::memory(rank);
+            self.stack = decomposition_memory(rank);
         }
     }
 
@@ -88,8 +90,15 @@ impl Work {
             .map(|matrix| matrix.as_mut().submatrix_mut(0, 0, r, r))
     }
 
-    /// The solver's memory.
+    /// Memory for an eigen-decomposition.
     pub(crate) fn stack(&mut self) -> &mut MemStack {
         MemStack::new(&mut self.stack)
     }
+}
+
+/// Memory that the eigen-decomposition of matrices up to this size needs.
+fn decomposition_memory(size: usize) -> MemBuffer {
+    let vectors = ComputeEigenvectors::Yes;
+    let need = self_adjoint_evd_scratch::<f64>(size, vectors, Par::Seq, Default::default());
+    MemBuffer::new(need)
 }

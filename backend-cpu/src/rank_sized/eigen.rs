@@ -1,11 +1,10 @@
 //! Symmetric eigen-decomposition that always gives an answer.
 
-use faer::dyn_stack::MemBuffer;
-use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
+use faer::dyn_stack::MemStack;
+use faer::linalg::evd::self_adjoint_evd;
 use faer::{Mat, MatRef, Par};
 
 use super::square::Square;
-use super::work::Work;
 
 /// `S = Q diag(values) Q'`.
 #[derive(Clone, Debug, Default)]
@@ -14,13 +13,6 @@ pub(crate) struct Eigen {
     pub(crate) values: Vec<f64>,
     /// Q, one eigenvector per column.
     pub(crate) vectors: Square,
-}
-
-/// Memory that [`Eigen::of`] needs for matrices up to this size.
-pub(super) fn memory(size: usize) -> MemBuffer {
-    let vectors = ComputeEigenvectors::Yes;
-    let need = self_adjoint_evd_scratch::<f64>(size, vectors, Par::Seq, Default::default());
-    MemBuffer::new(need)
 }
 
 impl Eigen {
@@ -32,8 +24,8 @@ impl Eigen {
     /// Decomposes a symmetric matrix of finite entries.
     ///
     /// A step must not fail after it has begun to write, so where faer's QR iteration gives up,
-    /// which was never seen, Jacobi's method takes over: slow, and sure to converge.
-    pub(crate) fn of(&mut self, work: &mut Work, s: MatRef<'_, f64>) {
+    /// which has not been observed, Jacobi's method takes over: slow, and sure to converge.
+    pub(crate) fn decompose(&mut self, stack: &mut MemStack, s: MatRef<'_, f64>) {
         let Eigen { values, vectors } = self;
         let solved = {
             let diagonal = faer::ColMut::from_slice_mut(values).as_diagonal_mut();
@@ -42,7 +34,7 @@ impl Eigen {
                 diagonal,
                 Some(vectors.as_mut()),
                 Par::Seq,
-                work.stack(),
+                stack,
                 Default::default(),
             )
         };
@@ -98,6 +90,7 @@ fn rotate(a: &mut Mat<f64>, vectors: &mut Mat<f64>, p: usize, q: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rank_sized::scratch::RankScratch;
 
     /// `Q diag(values) Q' - S`, relative to S, and `Q'Q - I`.
     fn residuals(eigen: &Eigen, s: &Mat<f64>) -> [f64; 2] {
@@ -117,9 +110,9 @@ mod tests {
             let s = x.transpose() * &x;
             let mut eigen = Eigen::default();
             eigen.reserve(r);
-            let mut work = Work::new();
-            work.reserve(r);
-            eigen.of(&mut work, s.as_ref());
+            let mut scratch = RankScratch::default();
+            scratch.reserve(r);
+            eigen.decompose(scratch.stack(), s.as_ref());
             let [back, orthogonal] = residuals(&eigen, &s);
             assert!(
                 back < 1e-14 && orthogonal < 1e-13,

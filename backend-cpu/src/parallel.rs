@@ -5,12 +5,22 @@
 
 use crate::panel::Panel;
 use crate::simd::Strip;
+use crate::simd_level::SimdLevel;
+use crate::workspace::Workspaces;
 
 /// Tiles of a thin matrix that make a part.
 pub(crate) const CHUNK: usize = 32;
 
+/// How the passes of one adapter or parameter run.
+pub(crate) struct ParallelCtx<'c, T> {
+    pub(crate) level: SimdLevel,
+    /// Whether parts go to several threads.
+    pub(crate) parallel: bool,
+    pub(crate) workspaces: &'c Workspaces<T>,
+}
+
 /// Something that can be cut in two.
-pub(crate) trait Parts: Sized + Send {
+pub(crate) trait Splittable: Sized + Send {
     /// Number of parts.
     fn count(&self) -> usize;
     /// The parts before and from `at`.
@@ -18,7 +28,7 @@ pub(crate) trait Parts: Sized + Send {
 }
 
 /// Runs `each` on every part; `first` is the number of the first.
-pub(crate) fn spread<P: Parts>(
+pub(crate) fn parallel_for<P: Splittable>(
     parallel: bool,
     first: usize,
     parts: P,
@@ -32,19 +42,40 @@ pub(crate) fn spread<P: Parts>(
             let (left, right) = parts.split(half);
             if parallel {
                 rayon::join(
-                    || spread(true, first, left, each),
-                    || spread(true, first + half, right, each),
+                    || parallel_for(true, first, left, each),
+                    || parallel_for(true, first + half, right, each),
                 );
             } else {
-                spread(false, first, left, each);
-                spread(false, first + half, right, each);
+                parallel_for(false, first, left, each);
+                parallel_for(false, first + half, right, each);
             }
         }
     }
 }
 
+/// Cuts a struct field by field; the first field says how many parts there are.
+macro_rules! splittable {
+    ([$($generics:tt)*] $type:ty { $first:ident $(, $field:ident)* }) => {
+        impl<$($generics)*> $crate::parallel::Splittable for $type {
+            fn count(&self) -> usize {
+                self.$first.count()
+            }
+
+            fn split(self, at: usize) -> (Self, Self) {
+                let $first = self.$first.split(at);
+                $(let $field = self.$field.split(at);)*
+                (
+                    Self { $first: $first.0, $($field: $field.0),* },
+                    Self { $first: $first.1, $($field: $field.1),* },
+                )
+            }
+        }
+    };
+}
+pub(crate) use splittable;
+
 /// Each element is a part.
-impl<T: Send> Parts for &mut [T] {
+impl<T: Send> Splittable for &mut [T] {
     fn count(&self) -> usize {
         self.len()
     }
@@ -54,18 +85,18 @@ impl<T: Send> Parts for &mut [T] {
     }
 }
 
-impl<P: Parts, Q: Parts> Parts for (P, Q) {
+/// What is absent is absent from every part.
+impl<P: Splittable> Splittable for Option<P> {
     fn count(&self) -> usize {
-        self.0.count()
+        self.as_ref().map_or(0, P::count)
     }
 
     fn split(self, at: usize) -> (Self, Self) {
-        let ((a, b), (c, d)) = (self.0.split(at), self.1.split(at));
-        ((a, c), (b, d))
+        self.map(|parts| parts.split(at)).unzip()
     }
 }
 
-/// A slice with `stride` items for each part; empty where there is none.
+/// A slice with `stride` items for each part.
 pub(crate) struct Slices<'p, X> {
     pub(crate) items: &'p mut [X],
     stride: usize,
@@ -78,63 +109,30 @@ impl<'p, X> Slices<'p, X> {
     pub(crate) fn new(items: &'p mut [X], stride: usize) -> Self {
         Slices { items, stride }
     }
-
-    pub(crate) fn none() -> Self {
-        Slices {
-            items: &mut [],
-            stride: 0,
-        }
-    }
-
-    /// False where there is none.
-    pub(crate) fn exist(&self) -> bool {
-        self.stride > 0
-    }
 }
 
 impl<'p, T> Strips<'p, T> {
-    /// Of a panel, if it is there.
-    pub(crate) fn of(panel: Option<&'p mut Panel<T>>) -> Self {
-        panel.map_or(Slices::none(), |panel| {
-            Slices::new(&mut panel.strips, CHUNK * panel.rows)
-        })
+    /// The strips of a panel.
+    pub(crate) fn of(panel: &'p mut Panel<T>) -> Self {
+        Slices::new(&mut panel.strips, CHUNK * panel.rows)
     }
 
     /// The strips of a tile of this part, counted from the part's first tile.
+    #[inline(always)]
     pub(crate) fn tile(&mut self, tile: usize) -> &mut [Strip<T>] {
         let rows = self.stride / CHUNK;
         &mut self.items[tile * rows..][..rows]
     }
 }
 
-impl<X: Send> Parts for Slices<'_, X> {
+impl<X: Send> Splittable for Slices<'_, X> {
     fn count(&self) -> usize {
-        self.items.len().div_ceil(self.stride.max(1))
+        self.items.len().div_ceil(self.stride)
     }
 
     fn split(self, at: usize) -> (Self, Self) {
         let stride = self.stride;
         let (left, right) = self.items.split_at_mut((at * stride).min(self.items.len()));
         (Slices::new(left, stride), Slices::new(right, stride))
-    }
-}
-
-/// Several panels side by side.
-impl<P: Parts, const N: usize> Parts for [P; N] {
-    fn count(&self) -> usize {
-        self.iter().map(Parts::count).max().unwrap_or(0)
-    }
-
-    fn split(self, at: usize) -> (Self, Self) {
-        let mut right = [const { None }; N];
-        let mut k = 0;
-        let left = self.map(|part| {
-            let (left, rest) = part.split(at);
-            right[k] = Some(rest);
-            k += 1;
-            left
-        });
-        // Every entry was filled by the line above.
-        (left, right.map(|part| part.expect("as many as there were")))
     }
 }
