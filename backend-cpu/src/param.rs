@@ -30,7 +30,7 @@ impl<'a> ParamRefs<'a> {
     /// As for [`ViewRef::of`].
     pub(crate) fn of(io: &'a ParamIo<'_>) -> Result<Self, Error> {
         Ok(ParamRefs {
-            value: ViewRef::of(&io.value.as_ref())?,
+            value: ViewRef::of(&io.value.view())?,
             grad: ViewRef::of(&io.grad)?,
         })
     }

@@ -132,7 +132,7 @@ impl<'a> ViewMut<'a> {
     /// # Errors
     /// [`Error::Unsupported`] for device memory and for bytes.
     pub(crate) fn of(matrix: &'a mut MatMut<'_>) -> Result<Self, Error> {
-        let raw = RawView::of(matrix.as_mut_ptr(), &matrix.as_ref())?;
+        let raw = RawView::of(matrix.as_mut_ptr(), &matrix.view())?;
         Ok(Self::whole(raw))
     }
 
@@ -141,7 +141,7 @@ impl<'a> ViewMut<'a> {
     /// # Errors
     /// As for [`ViewMut::of`].
     pub(crate) fn transpose_of(matrix: &'a mut MatMut<'_>) -> Result<Self, Error> {
-        let raw = RawView::of(matrix.as_mut_ptr(), &matrix.as_ref())?;
+        let raw = RawView::of(matrix.as_mut_ptr(), &matrix.view())?;
         Ok(Self::whole(raw.transposed()))
     }
 

@@ -80,7 +80,11 @@ fn a_step_that_overflows_changes_no_report() {
     for method in METHODS {
         let mut optimizer =
             Optimizer::new(CpuBackend::new(), Config::from(hyper(method))).expect("valid");
-        let add = |name| optimizer.add_adapter(spec(name, DType::F16)).expect("valid");
+        let add = |name| {
+            optimizer
+                .add_adapter(spec(name, DType::F16))
+                .expect("valid")
+        };
         let ids = ["first", "second"].map(add);
         let param = ParamSpec::new("bias", 1, N).dtype(DType::F16);
         let param = optimizer.add_param(param).expect("valid");

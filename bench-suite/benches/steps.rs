@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use lora_pro_bench::rows::{Measure, rows};
 use lora_pro_bench::work::{Job, Workload};
 use lora_pro_core::{Backend, Error};
-use lora_pro_cpu::{CpuBackend, Options};
+use lora_pro_cpu::{CpuBackend, CpuOptions};
 
 /// What sides and layers are divided by: 1024 x 1024, and a model of eight layers.
 const DIVISOR: usize = 4;
@@ -15,10 +15,7 @@ const DIVISOR: usize = 4;
 const THREADS: usize = 2;
 
 fn engine(threads: usize) -> Result<Box<dyn Backend>, Error> {
-    let options = Options {
-        threads: Some(threads),
-        ..Options::default()
-    };
+    let options = CpuOptions::default().threads(threads);
     Ok(Box::new(CpuBackend::with(options)?))
 }
 

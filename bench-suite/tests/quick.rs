@@ -8,7 +8,7 @@ use lora_pro_bench::verdict::Verdict;
 use lora_pro_bench::work::Engine;
 use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
 use lora_pro_core::{Backend, Error, Manifest, StepReport, XChoice};
-use lora_pro_cpu::{CpuBackend, Options};
+use lora_pro_cpu::{CpuBackend, CpuOptions};
 use lora_pro_reference::ReferenceBackend;
 
 fn quick(rows: Vec<Row>, engine: Engine<'_>) -> Report {
@@ -58,10 +58,7 @@ fn a_report_comes_back_from_json() {
 #[test]
 fn the_cpu_backend_runs_every_row() {
     let engine = |threads: usize| {
-        let options = Options {
-            threads: Some(threads),
-            ..Options::default()
-        };
+        let options = CpuOptions::default().threads(threads);
         CpuBackend::with(options).map(|backend| Box::new(backend) as Box<dyn Backend>)
     };
     let report = quick(rows().unwrap(), &engine);

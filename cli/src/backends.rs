@@ -1,7 +1,7 @@
 //! The backends of this program by name.
 
 use lora_pro_core::{Backend, Error, Manifest};
-use lora_pro_cpu::{CpuBackend, Options};
+use lora_pro_cpu::{CpuBackend, CpuOptions};
 use lora_pro_cuda::HostTensors;
 use lora_pro_reference::ReferenceBackend;
 
@@ -33,10 +33,7 @@ pub const BACKENDS: &[Entry] = &[
         name: lora_pro_cpu::NAME,
         why: "it is the fastest that works here",
         make: |threads| {
-            let options = Options {
-                threads,
-                ..Options::default()
-            };
+            let options = CpuOptions::default().threads(threads);
             Ok(Box::new(CpuBackend::with(options)?))
         },
     },

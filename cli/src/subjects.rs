@@ -8,7 +8,7 @@ use lora_pro_conformance::remote::{Limits, Remote};
 use lora_pro_conformance::subject::Subject;
 use lora_pro_conformance::suite::Entry;
 use lora_pro_core::{Backend, DType};
-use lora_pro_cpu::{CpuBackend, Options, Path};
+use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
 use lora_pro_cuda::HostTensors;
 use lora_pro_reference::ReferenceBackend;
 
@@ -16,18 +16,18 @@ use crate::failure::Failure;
 
 /// Subjects that are built in, the planted bugs aside.
 pub fn names() -> Vec<String> {
-    let paths = Path::available().into_iter().map(path_name);
+    let levels = SimdLevel::available().into_iter().map(level_name);
     let gpu = HostTensors::new(0).is_ok().then(|| "cuda".to_string());
     ["reference".to_string(), "cpu".to_string()]
         .into_iter()
-        .chain(paths)
+        .chain(levels)
         .chain(gpu)
         .collect()
 }
 
 /// `cpu-avx-512`, `cpu-scalar`.
-fn path_name(path: Path) -> String {
-    let letters = path.to_string().to_lowercase();
+fn level_name(level: SimdLevel) -> String {
+    let letters = level.to_string().to_lowercase();
     let end = letters.split(['+', ' ']).next().unwrap_or_default();
     format!("cpu-{end}")
 }
@@ -59,15 +59,15 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
         };
         return Ok(entry(name, Stability::KappaSquared, make));
     }
-    match Path::available()
+    match SimdLevel::available()
         .into_iter()
-        .find(|path| path_name(*path) == name)
+        .find(|level| level_name(*level) == name)
     {
-        Some(path) => {
-            CpuBackend::with(on(path))?;
+        Some(level) => {
+            CpuBackend::with(on(level))?;
             let make = move || {
-                // Another path in its place would be a lie, and this one was there a line ago.
-                let backend = CpuBackend::with(on(path)).expect("a path that is available");
+                // Another level in its place would be wrong, and this one was there a line ago.
+                let backend = CpuBackend::with(on(level)).expect("a level that is available");
                 Box::new(backend) as Box<dyn Backend>
             };
             Ok(entry(name, Stability::KappaSquared, make))
@@ -79,11 +79,8 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
     }
 }
 
-fn on(path: Path) -> Options {
-    Options {
-        path: Some(path),
-        ..Options::default()
-    }
+fn on(level: SimdLevel) -> CpuOptions {
+    CpuOptions::default().simd_level(level)
 }
 
 /// A subject behind a command that speaks the protocol.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Batch, METHODS, all_variants, cpu_with, hyper, mixed};
 use lora_pro_core::{AdapterIo, Backend, DType};
-use lora_pro_cpu::Options;
+use lora_pro_cpu::CpuOptions;
 
 /// The system's allocator, counting.
 struct Counting;
@@ -41,12 +41,7 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn steps_do_not_allocate() {
-    let make = || -> Box<dyn Backend> {
-        cpu_with(Options {
-            threads: Some(1),
-            ..Options::default()
-        })
-    };
+    let make = || -> Box<dyn Backend> { cpu_with(CpuOptions::default().threads(1)) };
     for dtype in DType::PARAMETERS {
         for method in METHODS {
             for (moment_dtype, rounding) in all_variants(dtype) {

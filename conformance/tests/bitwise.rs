@@ -5,22 +5,19 @@ mod common;
 use common::{Batch, Bits, METHODS, all_variants, cpu_with, differing, hyper, mixed};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Backend, DType, Hyper};
-use lora_pro_cpu::{Options, Path};
+use lora_pro_cpu::{CpuOptions, SimdLevel};
 
 /// Steps of a trajectory.
 const STEPS: u64 = 3;
 
-fn finish(options: Options, specs: &[CaseSpec], hyper: Hyper) -> Bits {
+fn finish(options: CpuOptions, specs: &[CaseSpec], hyper: Hyper) -> Bits {
     let make = move || -> Box<dyn Backend> { cpu_with(options) };
     let batch = Batch::start(&make, specs, hyper).expect("valid");
     batch.finish(STEPS).expect("steps")
 }
 
-fn threads(threads: usize) -> Options {
-    Options {
-        threads: Some(threads),
-        ..Options::default()
-    }
+fn threads(threads: usize) -> CpuOptions {
+    CpuOptions::default().threads(threads)
 }
 
 /// Every method in every storage type, with its variants.
@@ -90,10 +87,7 @@ fn alone_and_in_any_order() {
 /// Scratch memory that holds NaN at the start of every step holds nothing that is used.
 #[test]
 fn poisoned_scratch_memory() {
-    let poisoned = Options {
-        poison: true,
-        ..threads(2)
-    };
+    let poisoned = threads(2).poison(true);
     for (dtype, hyper) in settings() {
         let expected = finish(threads(2), &mixed(dtype), hyper);
         let found = finish(poisoned, &mixed(dtype), hyper);
@@ -102,16 +96,13 @@ fn poisoned_scratch_memory() {
 }
 
 #[test]
-fn every_path_repeats_itself() {
-    for path in Path::available() {
-        let options = Options {
-            path: Some(path),
-            ..threads(2)
-        };
+fn every_simd_level_repeats_itself() {
+    for level in SimdLevel::available() {
+        let options = threads(2).simd_level(level);
         for (dtype, hyper) in settings() {
             let first = finish(options, &mixed(dtype), hyper);
             let again = finish(options, &mixed(dtype), hyper);
-            assert_same(&again, &first, &path.to_string(), dtype, &hyper);
+            assert_same(&again, &first, &level.to_string(), dtype, &hyper);
         }
     }
 }

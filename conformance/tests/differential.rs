@@ -6,7 +6,7 @@ use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::wild::cases;
 use lora_pro_core::backend::AdapterSlot;
 use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, XChoice};
-use lora_pro_cpu::{CpuBackend, Options, Path};
+use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
 use lora_pro_reference::factors::FactorPair;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -52,14 +52,11 @@ searches! {
 
 /// Every instruction set by itself.
 #[test]
-fn every_path() {
-    for path in Path::available() {
+fn every_simd_level() {
+    for level in SimdLevel::available() {
         let make = move || -> Box<dyn Backend> {
-            let options = Options {
-                path: Some(path),
-                ..Options::default()
-            };
-            Box::new(CpuBackend::with(options).expect("the path is available"))
+            let options = CpuOptions::default().simd_level(level);
+            Box::new(CpuBackend::with(options).expect("the level is available"))
         };
         for dtype in DType::PARAMETERS {
             search(&make, cases(dtype), CASES / 10);

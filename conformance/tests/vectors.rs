@@ -11,7 +11,7 @@ use lora_pro_conformance::replay::{replay, tolerance};
 use lora_pro_conformance::vectors::index::{Entry, Expected, Index, Refusal};
 use lora_pro_conformance::vectors::{catalogue, folder, generate};
 use lora_pro_core::{Backend, DType, Damping, Method, XChoice};
-use lora_pro_cpu::{CpuBackend, Options, Path as SimdPath};
+use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
 use lora_pro_reference::ReferenceBackend;
 
 fn index() -> Index {
@@ -33,11 +33,8 @@ fn exact(_: &Case) -> Box<dyn Backend> {
     Box::new(ReferenceBackend::new())
 }
 
-fn cpu(simd: SimdPath) -> impl Fn(&Case) -> Box<dyn Backend> {
-    let options = Options {
-        path: Some(simd),
-        ..Options::default()
-    };
+fn cpu(simd: SimdLevel) -> impl Fn(&Case) -> Box<dyn Backend> {
+    let options = CpuOptions::default().simd_level(simd);
     move |_| Box::new(CpuBackend::with(options).expect("available"))
 }
 
@@ -84,8 +81,8 @@ fn the_reference_follows_every_valid_vector() {
 }
 
 #[test]
-fn the_cpu_backend_follows_on_every_path() {
-    for simd in SimdPath::available() {
+fn the_cpu_backend_follows_on_every_simd_level() {
+    for simd in SimdLevel::available() {
         follows(&simd.to_string(), cpu(simd), |entry| !quirky(entry));
     }
 }
@@ -121,7 +118,7 @@ fn refuses(backend: impl Fn(&Case) -> Box<dyn Backend>) {
 #[test]
 fn every_other_vector_is_refused() {
     refuses(exact);
-    for simd in SimdPath::available() {
+    for simd in SimdLevel::available() {
         refuses(cpu(simd));
     }
 }

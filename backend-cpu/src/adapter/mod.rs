@@ -54,7 +54,7 @@ impl<'a> AdapterRefs<'a> {
     /// # Errors
     /// As for [`ViewRef::of`].
     pub(crate) fn of(io: &'a AdapterIo<'_>) -> Result<Self, Error> {
-        let [a, b] = [&io.a.as_ref(), &io.b.as_ref()].map(ViewRef::of);
+        let [a, b] = [&io.a.view(), &io.b.view()].map(ViewRef::of);
         let [grad_a, grad_b] = [&io.grad_a, &io.grad_b].map(ViewRef::of);
         Ok(AdapterRefs {
             f: [a?, b?.transposed()],

@@ -7,7 +7,7 @@ pub mod coded;
 pub mod random;
 
 use lora_pro_core::Backend;
-use lora_pro_cpu::{CpuBackend, Options};
+use lora_pro_cpu::{CpuBackend, CpuOptions};
 use lora_pro_cuda::HostTensors;
 use lora_pro_cuda_emulator::{Checks, ORDER, test_device};
 use lora_pro_reference::ReferenceBackend;
@@ -27,7 +27,7 @@ pub fn cpu() -> Box<dyn Backend> {
     Box::new(CpuBackend::new())
 }
 
-pub fn cpu_with(options: Options) -> Box<dyn Backend> {
+pub fn cpu_with(options: CpuOptions) -> Box<dyn Backend> {
     Box::new(CpuBackend::with(options).expect("options that this machine can do"))
 }
 
