@@ -27,7 +27,7 @@ pub(crate) enum Code {
 const LARGEST: f32 = 1.875;
 
 /// Below this a block's largest entry counts as 0: its inverse would overflow.
-const NOTHING: f32 = 1e-37;
+const SMALLEST_LARGEST: f32 = 1e-37;
 
 impl Code {
     #[inline(always)]
@@ -46,7 +46,7 @@ impl Code {
     /// The scale of a block with this largest entry, and its inverse.
     #[inline(always)]
     pub(crate) fn scale(self, largest: f32) -> (f32, f32) {
-        if largest < NOTHING {
+        if largest < SMALLEST_LARGEST {
             return (0.0, 0.0);
         }
         (largest / LARGEST, LARGEST / largest)
@@ -88,7 +88,7 @@ mod tests {
     use crate::rounding::Seed;
 
     #[test]
-    fn every_code_comes_back() {
+    fn codes_round_trip() {
         for code in [Code::Signed, Code::Positive] {
             for c in 0..=255u8 {
                 let minus_zero = code == Code::Signed && c == 128;

@@ -34,8 +34,6 @@ struct DecayBase<'k> {
 }
 
 impl Kernel for DecayBase<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let DecayBase { mut w0, factor } = self;

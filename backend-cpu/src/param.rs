@@ -203,8 +203,6 @@ struct SquareSums<'k, T> {
 }
 
 impl<T: Real> Kernel for SquareSums<'_, T> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let SquareSums {
@@ -273,8 +271,6 @@ struct AdamW<'k, T> {
 }
 
 impl<T: Real> Kernel for AdamW<'_, T> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let AdamW {

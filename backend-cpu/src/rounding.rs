@@ -6,7 +6,7 @@ use lora_pro_core::Rounding;
 /// How a number is rounded where it is stored.
 #[derive(Clone, Copy)]
 pub(crate) enum Round {
-    /// To the nearest.
+    /// To the nearest number.
     Nearest,
     /// Up or down at random, with the probabilities that make the mean exact.
     Stochastic(Seed),
@@ -67,7 +67,7 @@ pub(crate) fn stochastic_bf16(x: f32, random: u32) -> bf16 {
     bf16::from_bits((x.to_bits().wrapping_add(random >> 16) >> 16) as u16)
 }
 
-/// The same for f16. Below 2^-14 its numbers are evenly spaced, so that more bits are cut.
+/// As [`stochastic_bf16`], for f16. Below 2^-14 its numbers are evenly spaced, so that more bits are cut.
 #[inline(always)]
 pub(crate) fn stochastic_f16(x: f32, random: u32) -> f16 {
     let exponent = (x.to_bits() >> 23 & 0xff) as i32 - 127;
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_stays() {
+    fn representable_numbers_are_kept() {
         for random in [0, 1, 0x8000_0000, u32::MAX] {
             for x in [0.0f32, -0.0, 1.0, -0.375, 6.103_515_6e-5, 5.960_464_5e-8] {
                 assert_eq!(stochastic_f16(x, random).to_f32(), x);

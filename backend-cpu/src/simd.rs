@@ -239,7 +239,7 @@ fn transpose_plainly<T: Copy, S>(_: S, block: [[T; 8]; 8]) -> [[T; 8]; 8] {
     out
 }
 
-/// Pairs of rows are interleaved, then adapters of adapters, then 128-bit halves are exchanged.
+/// Pairs of rows are interleaved, then pairs of pairs, then 128-bit halves are exchanged.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn transpose_avx(simd: pulp::x86::V3, block: [[f32; 8]; 8]) -> [[f32; 8]; 8] {

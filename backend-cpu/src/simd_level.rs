@@ -19,33 +19,33 @@ pub enum SimdLevel {
 }
 
 impl SimdLevel {
-    /// The paths that this machine can run, the fastest first.
+    /// The levels that this machine can run, the fastest first.
     pub fn available() -> Vec<SimdLevel> {
-        let mut paths = Vec::new();
+        let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
             if pulp::x86::V4::try_new().is_some() {
-                paths.push(SimdLevel::Avx512);
+                levels.push(SimdLevel::Avx512);
             }
             if pulp::x86::V3::try_new().is_some() {
-                paths.push(SimdLevel::Avx2);
+                levels.push(SimdLevel::Avx2);
             }
         }
         #[cfg(target_arch = "aarch64")]
         if pulp::aarch64::Neon::try_new().is_some() {
-            paths.push(SimdLevel::Neon);
+            levels.push(SimdLevel::Neon);
         }
-        paths.push(SimdLevel::Scalar);
-        paths
+        levels.push(SimdLevel::Scalar);
+        levels
     }
 
-    /// The path asked for, or the fastest one.
+    /// The level asked for, or the fastest one.
     pub(crate) fn choose(wanted: Option<SimdLevel>) -> Result<SimdLevel, Error> {
-        let paths = SimdLevel::available();
+        let levels = SimdLevel::available();
         match wanted {
-            None => Ok(paths[0]),
-            Some(path) if paths.contains(&path) => Ok(path),
-            Some(path) => Err(Error::backend(NAME, format!("this machine has no {path}"))),
+            None => Ok(levels[0]),
+            Some(level) if levels.contains(&level) => Ok(level),
+            Some(level) => Err(Error::backend(NAME, format!("this machine has no {level}"))),
         }
     }
 }
@@ -61,45 +61,43 @@ impl std::fmt::Display for SimdLevel {
     }
 }
 
-/// Something to be compiled for every instruction set.
+/// A loop that is compiled for every instruction set.
 pub(crate) trait Kernel {
-    type Output;
-
     /// To be marked `#[inline(always)]`.
-    fn run<S: Isa>(self, simd: S) -> Self::Output;
+    fn run<S: Isa>(self, simd: S);
 }
 
 impl SimdLevel {
-    /// Runs a job on this path. Where the machine lacks it, which [`SimdLevel::choose`] has excluded,
-    /// the job runs without vector instructions.
-    pub(crate) fn run<J: Kernel>(self, job: J) -> J::Output {
+    /// Runs a kernel on this level. Where the machine lacks it, which [`SimdLevel::choose`] has
+    /// excluded, it runs without vector instructions.
+    pub(crate) fn run<K: Kernel>(self, kernel: K) {
         #[cfg(target_arch = "x86_64")]
         {
             if let (SimdLevel::Avx512, Some(simd)) = (self, pulp::x86::V4::try_new()) {
-                return vectorized(simd, job);
+                return vectorized(simd, kernel);
             }
             if let (SimdLevel::Avx2, Some(simd)) = (self, pulp::x86::V3::try_new()) {
-                return vectorized(simd, job);
+                return vectorized(simd, kernel);
             }
         }
         #[cfg(target_arch = "aarch64")]
         if let (SimdLevel::Neon, Some(simd)) = (self, pulp::aarch64::Neon::try_new()) {
-            return vectorized(simd, job);
+            return vectorized(simd, kernel);
         }
-        vectorized(pulp::Scalar::new(), job)
+        vectorized(pulp::Scalar::new(), kernel);
     }
 }
 
-/// The job inside of a function that has the instruction set's features.
-pub(crate) fn vectorized<S: Isa, J: Kernel>(simd: S, job: J) -> J::Output {
-    struct Bound<S, J>(S, J);
-    impl<S: Isa, J: Kernel> pulp::WithSimd for Bound<S, J> {
-        type Output = J::Output;
+/// The kernel inside of a function that has the instruction set's features.
+pub(crate) fn vectorized<S: Isa, K: Kernel>(simd: S, kernel: K) {
+    struct Bound<S, K>(S, K);
+    impl<S: Isa, K: Kernel> pulp::WithSimd for Bound<S, K> {
+        type Output = ();
 
         #[inline(always)]
-        fn with_simd<Same: pulp::Simd>(self, _: Same) -> J::Output {
-            self.1.run(self.0)
+        fn with_simd<Same: pulp::Simd>(self, _: Same) {
+            self.1.run(self.0);
         }
     }
-    simd.vectorize(Bound(simd, job))
+    simd.vectorize(Bound(simd, kernel));
 }

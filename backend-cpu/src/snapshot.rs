@@ -121,8 +121,6 @@ struct CopyOut<'k> {
 }
 
 impl Kernel for CopyOut<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let CopyOut { view, out } = self;
@@ -141,8 +139,6 @@ struct CopyBack<'k> {
 }
 
 impl Kernel for CopyBack<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let CopyBack { mut view, panel } = self;

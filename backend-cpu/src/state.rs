@@ -161,7 +161,7 @@ fn thin_from<T: Pod + Default>(
     }
 }
 
-/// Checkpoints are little-endian; so is every machine that this crate has SIMD paths for, and
+/// Checkpoints are little-endian; so is every machine that this crate has SIMD code for, and
 /// elsewhere the bytes of each element are reversed.
 fn row_major<E: Pod>(tensor: &StateTensor, get: impl Fn(usize, usize) -> E) -> Vec<u8> {
     let [rows, cols] = tensor.shape;

@@ -507,16 +507,14 @@ impl RawView {
     }
 }
 
-struct Load<'j, T> {
-    view: ViewRef<'j>,
+struct Load<'k, T> {
+    view: ViewRef<'k>,
     rows: Range<usize>,
     tile: usize,
-    out: &'j mut [Strip<T>],
+    out: &'k mut [Strip<T>],
 }
 
 impl<T: Real> Kernel for Load<'_, T> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let Load {
@@ -534,17 +532,15 @@ impl<T: Real> Kernel for Load<'_, T> {
     }
 }
 
-struct Store<'j, T> {
-    view: ViewMut<'j>,
+struct Store<'k, T> {
+    view: ViewMut<'k>,
     rows: Range<usize>,
     tile: usize,
-    strips: &'j [Strip<T>],
+    strips: &'k [Strip<T>],
     round: Round,
 }
 
 impl<T: Real> Kernel for Store<'_, T> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let Store {

@@ -132,6 +132,7 @@ impl<T: MomentElement> Descent<'_, T> {
     fn pass(&mut self, params: &StepParams, clip: f64, mode: Mode) -> [f64; 2] {
         [0, 1].map(|k| {
             let params = UpdateParams {
+                g: self.g[k],
                 adjustment: self.adjustments[k],
                 decay: T::of(params.decay[k]),
                 lr: T::of(params.lr[k] * clip),
@@ -139,7 +140,7 @@ impl<T: MomentElement> Descent<'_, T> {
                 mode,
             };
             let (sums, factor) = (&mut *self.sums, &mut self.factors[k]);
-            update(self.ctx, sums, factor, self.g[k], &params).sqrt()
+            update(self.ctx, sums, factor, &params).sqrt()
         })
     }
 }

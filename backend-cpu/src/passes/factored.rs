@@ -15,13 +15,13 @@
 use std::ops::Range;
 
 use super::thin::{ThinInput, keep_master, widen};
+use super::tile_pass::TilePass;
 use super::update::subtract_update;
 use crate::kernels::{gathered, gram, product};
 use crate::panel::Panel;
-use crate::parallel::{CHUNK, ParallelCtx, Strips, parallel_for, splittable};
+use crate::parallel::{CHUNK, ParallelCtx, Strips, splittable};
 use crate::rounding::Round;
 use crate::simd::{Isa, Real, Strip, WIDTH};
-use crate::simd_level::Kernel;
 use crate::typed_state::TangentState;
 use crate::view::ViewMut;
 use crate::workspace::{
@@ -68,19 +68,12 @@ pub(crate) fn update_moments<'s, T: Real>(
         old: Strips::of(old),
         weights: Strips::of(weights),
     };
-    parallel_for(ctx.parallel, 0, parts, &|chunk, parts| {
-        ctx.level.run(MomentKernel {
-            parts,
-            pass,
-            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
-            workspace: &mut ctx.workspaces.thread(r),
-        });
-    });
+    ctx.run(pass, r, tiles, parts);
     total(sums)
 }
 
 /// What a part of the moment pass writes.
-struct MomentParts<'k, T> {
+pub(crate) struct MomentParts<'k, T> {
     sums: &'k mut [Sum],
     y: Strips<'k, T>,
     means: Strips<'k, T>,
@@ -91,24 +84,17 @@ struct MomentParts<'k, T> {
 
 splittable!([T: Real] MomentParts<'_, T> { sums, y, means, max_means, old, weights });
 
-struct MomentKernel<'k, T> {
-    parts: MomentParts<'k, T>,
-    pass: &'k MomentUpdate<'k, T>,
-    range: Range<usize>,
-    workspace: &'k mut ThreadWorkspace<T>,
-}
-
-impl<T: Real> Kernel for MomentKernel<'_, T> {
-    type Output = ();
+impl<T: Real> TilePass<T> for MomentUpdate<'_, T> {
+    type Parts<'k> = MomentParts<'k, T>;
 
     #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let MomentKernel {
-            parts,
-            pass,
-            range,
-            workspace,
-        } = self;
+    fn run<S: Isa>(
+        &self,
+        simd: S,
+        parts: Self::Parts<'_>,
+        range: Range<usize>,
+        workspace: &mut ThreadWorkspace<T>,
+    ) {
         let MomentParts {
             sums,
             mut y,
@@ -118,7 +104,7 @@ impl<T: Real> Kernel for MomentKernel<'_, T> {
             mut weights,
         } = parts;
         let sum = &mut sums[0];
-        let r = pass.f.shape()[0];
+        let r = self.f.shape()[0];
         let (pad, stacked, count) = (padded(r), padded(2 * r), range.len());
         let ThreadWorkspace {
             f,
@@ -132,26 +118,26 @@ impl<T: Real> Kernel for MomentKernel<'_, T> {
         } = workspace;
         grams.reset(r, 2 * r, r);
         for (local, tile) in range.enumerate() {
-            pass.f.load(simd, tile, f);
-            pass.g.load(simd, tile, g);
+            self.f.load(simd, tile, f);
+            self.g.load(simd, tile, g);
             old.tile(local).copy_from_slice(&f[..r]);
             equivalent_part(
                 simd,
-                pass.equivalent,
-                pass.has_f_term,
+                self.equivalent,
+                self.has_f_term,
                 &g[..r],
                 &f[..r],
                 &mut h[..pad],
             );
 
             // H'S H + 2 H'M F + F'K F = H'(S H + 2 M F) + F'(K F).
-            let SquareCoefficients { s, two_m, k } = pass.square;
+            let SquareCoefficients { s, two_m, k } = self.square;
             let (of_h, of_f) = spare.split_at_mut(pad);
             product(simd, of_h, false, [(s, &h[..r]), (two_m, &f[..r])]);
             product(simd, &mut of_f[..pad], false, [(k, &f[..r])]);
             let sq = &mut means.tile(local)[0];
             let (x, z) = ([&h[..r], &f[..r]], [&*of_h, &*of_f]);
-            average_squares(simd, sq, x, z, pass.share, pass.beta2);
+            average_squares(simd, sq, x, z, self.share, self.beta2);
 
             let mut divisor = *sq;
             if let Some(max_means) = &mut max_means {
@@ -161,11 +147,11 @@ impl<T: Real> Kernel for MomentKernel<'_, T> {
             }
             sum.scalar += divisor.iter().map(|x| x.wide()).sum::<f64>();
             let w = &mut weights.tile(local)[0];
-            weights_of_n(simd, w, &divisor, pass.weight, pass.eps);
+            weights_of_n(simd, w, &divisor, self.weight, self.eps);
 
             let y = y.tile(local);
             for (y, h) in y.iter_mut().zip(&h[..r]) {
-                running_mean(simd, y, h, pass.beta1);
+                running_mean(simd, y, h, self.beta1);
             }
             let at = local % gathered(r);
             let operands = &mut right[at * stacked..][..stacked];
@@ -302,45 +288,32 @@ pub(crate) fn update_factor<'s, T: Real>(
         sums: &mut *sums,
         new: Strips::of(new),
     };
-    parallel_for(ctx.parallel, 0, parts, &|chunk, parts| {
-        ctx.level.run(FactorKernel {
-            parts,
-            pass,
-            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
-            workspace: &mut ctx.workspaces.thread(r),
-        });
-    });
+    ctx.run(pass, r, tiles, parts);
     total(sums)
 }
 
 /// What a part of the factor update writes.
-struct FactorParts<'k, T> {
+pub(crate) struct FactorParts<'k, T> {
     sums: &'k mut [Sum],
     new: Strips<'k, T>,
 }
 
 splittable!([T: Real] FactorParts<'_, T> { sums, new });
 
-struct FactorKernel<'k, T> {
-    parts: FactorParts<'k, T>,
-    pass: &'k FactorUpdate<'k, T>,
-    range: Range<usize>,
-    workspace: &'k mut ThreadWorkspace<T>,
-}
-
-impl<T: Real> Kernel for FactorKernel<'_, T> {
-    type Output = ();
+impl<T: Real> TilePass<T> for FactorUpdate<'_, T> {
+    type Parts<'k> = FactorParts<'k, T>;
 
     #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let FactorKernel {
-            parts: FactorParts { sums, mut new },
-            pass,
-            range,
-            workspace,
-        } = self;
+    fn run<S: Isa>(
+        &self,
+        simd: S,
+        parts: Self::Parts<'_>,
+        range: Range<usize>,
+        workspace: &mut ThreadWorkspace<T>,
+    ) {
+        let FactorParts { sums, mut new } = parts;
         let sum = &mut sums[0];
-        let r = pass.f.rows;
+        let r = self.f.rows;
         let (pad, stacked, count) = (padded(r), padded(3 * r), range.len());
         let ThreadWorkspace {
             d,
@@ -352,11 +325,11 @@ impl<T: Real> Kernel for FactorKernel<'_, T> {
         grams.reset(r, 3 * r, r);
         for (local, tile) in range.enumerate() {
             let (y, f, w) = (
-                pass.y.tile(tile),
-                pass.f.tile(tile),
-                &pass.weights.tile(tile)[0],
+                self.y.tile(tile),
+                self.f.tile(tile),
+                &self.weights.tile(tile)[0],
             );
-            let t = pass.coefficients;
+            let t = self.coefficients;
             product(simd, &mut d[..pad], false, [(&t.y, y), (&t.f, f)]);
             for d in &mut d[..r] {
                 multiply(simd, d, w);
@@ -365,7 +338,7 @@ impl<T: Real> Kernel for FactorKernel<'_, T> {
             let new = new.tile(local);
             new.copy_from_slice(f);
             for (new, d) in new.iter_mut().zip(&mut d[..r]) {
-                sum.scalar += subtract_update(simd, new, d, pass.decay, pass.lr);
+                sum.scalar += subtract_update(simd, new, d, self.decay, self.lr);
             }
             let at = local % gathered(r);
             let x = &mut left[at * pad..][..pad];
@@ -412,18 +385,11 @@ pub(crate) fn transport<T: Real>(
         y: Strips::of(y),
         new: Strips::of(new),
     };
-    parallel_for(ctx.parallel, 0, parts, &|chunk, parts| {
-        ctx.level.run(TransportKernel {
-            parts,
-            pass,
-            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
-            workspace: &mut ctx.workspaces.thread(r),
-        });
-    });
+    ctx.run(pass, r, tiles, parts);
 }
 
 /// What a part of the transport writes.
-struct TransportParts<'k, T> {
+pub(crate) struct TransportParts<'k, T> {
     f: ViewMut<'k>,
     master: Option<Strips<'k, f32>>,
     y: Strips<'k, T>,
@@ -432,44 +398,37 @@ struct TransportParts<'k, T> {
 
 splittable!([T: Real] TransportParts<'_, T> { f, master, y, new });
 
-struct TransportKernel<'k, T> {
-    parts: TransportParts<'k, T>,
-    pass: &'k Transport<'k, T>,
-    range: Range<usize>,
-    workspace: &'k mut ThreadWorkspace<T>,
-}
-
-impl<T: Real> Kernel for TransportKernel<'_, T> {
-    type Output = ();
+impl<T: Real> TilePass<T> for Transport<'_, T> {
+    type Parts<'k> = TransportParts<'k, T>;
 
     #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let TransportKernel {
-            parts,
-            pass,
-            range,
-            workspace,
-        } = self;
+    fn run<S: Isa>(
+        &self,
+        simd: S,
+        parts: Self::Parts<'_>,
+        range: Range<usize>,
+        workspace: &mut ThreadWorkspace<T>,
+    ) {
         let TransportParts {
             mut f,
             mut master,
             mut y,
             mut new,
         } = parts;
-        let r = pass.old.rows;
-        let t = pass.coefficients;
+        let r = self.old.rows;
+        let t = self.coefficients;
         for (local, tile) in range.enumerate() {
-            let (y, old, new) = (y.tile(local), pass.old.tile(tile), new.tile(local));
+            let (y, old, new) = (y.tile(local), self.old.tile(tile), new.tile(local));
             let d = &mut workspace.d[..padded(r)];
             product(simd, d, false, [(&t.y, y), (&t.f, old)]);
-            if pass.has_f1_term {
+            if self.has_f1_term {
                 product(simd, d, true, [(&t.f1, new)]);
             }
             y.copy_from_slice(&d[..r]);
             if let Some(master) = &mut master {
                 keep_master(new, master.tile(local));
             }
-            f.store(simd, 0..r, local, new, pass.round);
+            f.store(simd, 0..r, local, new, self.round);
         }
     }
 }

@@ -13,9 +13,10 @@ use std::ops::Range;
 use super::factored::equivalent_part;
 use super::moments::MomentTiles;
 use super::thin::ThinInput;
+use super::tile_pass::TilePass;
 use crate::kernels::{AdamNumbers, LaneSums, TileOperands, wide_tile};
 use crate::panel::{HEIGHT, Panel};
-use crate::parallel::{CHUNK, ParallelCtx, Slices, Strips, parallel_for, splittable};
+use crate::parallel::{ParallelCtx, Slices, Strips, parallel_for, splittable};
 use crate::simd::{Isa, Real, Strip, WIDTH};
 use crate::simd_level::Kernel;
 use crate::typed_state::AdamMoments;
@@ -48,51 +49,36 @@ pub(crate) fn form_equivalent<T: Real>(
 ) {
     let [r, len] = pass.f.shape();
     out.reshape(2 * r, len);
-    let tiles = len.div_ceil(WIDTH);
-    parallel_for(ctx.parallel, 0, Strips::of(out), &|chunk, out| {
-        ctx.level.run(EquivalentKernel {
-            out,
-            pass,
-            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
-            workspace: &mut ctx.workspaces.thread(r),
-        });
-    });
+    ctx.run(pass, r, len.div_ceil(WIDTH), Strips::of(out));
 }
 
-struct EquivalentKernel<'k, T> {
-    out: Strips<'k, T>,
-    pass: &'k EquivalentPass<'k, T>,
-    range: Range<usize>,
-    workspace: &'k mut ThreadWorkspace<T>,
-}
-
-impl<T: Real> Kernel for EquivalentKernel<'_, T> {
-    type Output = ();
+impl<T: Real> TilePass<T> for EquivalentPass<'_, T> {
+    type Parts<'k> = Strips<'k, T>;
 
     #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let EquivalentKernel {
-            mut out,
-            pass,
-            range,
-            workspace,
-        } = self;
-        let r = pass.f.shape()[0];
+    fn run<S: Isa>(
+        &self,
+        simd: S,
+        mut out: Strips<'_, T>,
+        range: Range<usize>,
+        workspace: &mut ThreadWorkspace<T>,
+    ) {
+        let r = self.f.shape()[0];
         let ThreadWorkspace { f, g, d: h, .. } = workspace;
         for (local, tile) in range.enumerate() {
-            pass.f.load(simd, tile, f);
-            pass.g.load(simd, tile, g);
+            self.f.load(simd, tile, f);
+            self.g.load(simd, tile, g);
             let h = &mut h[..padded(r)];
             equivalent_part(
                 simd,
-                pass.coefficients,
-                pass.has_f_term,
+                self.coefficients,
+                self.has_f_term,
                 &g[..r],
                 &f[..r],
                 h,
             );
             let (first, second) = out.tile(local).split_at_mut(r);
-            let (of_h, of_f) = match pass.stacking {
+            let (of_h, of_f) = match self.stacking {
                 Stacking::EquivalentFirst => (first, second),
                 Stacking::FactorFirst => (second, first),
             };
@@ -202,8 +188,6 @@ struct WideKernel<'k, T, M> {
 }
 
 impl<T: Real, M: MomentTiles<T>> Kernel for WideKernel<'_, T, M> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let WideKernel {

@@ -13,11 +13,11 @@
 use std::ops::Range;
 
 use super::thin::{ThinInput, widen};
+use super::tile_pass::TilePass;
 use crate::kernels::{gathered, gram};
-use crate::parallel::{CHUNK, ParallelCtx, parallel_for};
+use crate::parallel::{CHUNK, ParallelCtx};
 use crate::rank_sized::GramProducts;
 use crate::simd::{Isa, Real, WIDTH};
-use crate::simd_level::Kernel;
 use crate::workspace::{Sum, ThreadWorkspace, padded, sums, total};
 
 /// Fills a side's products.
@@ -32,16 +32,7 @@ pub(crate) fn gram_pass<T: Real>(
     out.reserve(r);
     let tiles = len.div_ceil(WIDTH);
     let parts = sums(all, tiles.div_ceil(CHUNK), 4 * r * r);
-    parallel_for(ctx.parallel, 0, &mut *parts, &|chunk, sum: &mut [Sum]| {
-        ctx.level.run(GramPass {
-            f,
-            g,
-            r,
-            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
-            workspace: &mut ctx.workspaces.thread(r),
-            sum: &mut sum[0],
-        });
-    });
+    ctx.run(&GramPass { f, g }, r, tiles, &mut *parts);
     let total = total(parts);
     for i in 0..r {
         for j in 0..r {
@@ -52,28 +43,23 @@ pub(crate) fn gram_pass<T: Real>(
     }
 }
 
-struct GramPass<'k, T> {
-    f: ThinInput<'k, T>,
-    g: ThinInput<'k, T>,
-    r: usize,
-    range: Range<usize>,
-    workspace: &'k mut ThreadWorkspace<T>,
-    sum: &'k mut Sum,
+struct GramPass<'a, T> {
+    f: ThinInput<'a, T>,
+    g: ThinInput<'a, T>,
 }
 
-impl<T: Real> Kernel for GramPass<'_, T> {
-    type Output = ();
+impl<T: Real> TilePass<T> for GramPass<'_, T> {
+    type Parts<'k> = &'k mut [Sum];
 
     #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let GramPass {
-            f,
-            g,
-            r,
-            range,
-            workspace,
-            sum,
-        } = self;
+    fn run<S: Isa>(
+        &self,
+        simd: S,
+        sums: &mut [Sum],
+        range: Range<usize>,
+        workspace: &mut ThreadWorkspace<T>,
+    ) {
+        let r = self.f.shape()[0];
         let ThreadWorkspace {
             f: values,
             g: gradients,
@@ -86,15 +72,15 @@ impl<T: Real> Kernel for GramPass<'_, T> {
         for start in range.clone().step_by(gathered(r)) {
             let count = gathered(r).min(range.end - start);
             for (tile, stack) in (start..start + count).zip(stacks.chunks_exact_mut(stacked)) {
-                f.load(simd, tile, values);
-                g.load(simd, tile, gradients);
+                self.f.load(simd, tile, values);
+                self.g.load(simd, tile, gradients);
                 widen(&mut stack[..r], &values[..r]);
                 widen(&mut stack[r..], &gradients[..r]);
             }
             let stacks = &stacks[..count * stacked];
             gram(simd, grams, stacks, stacks);
         }
-        for (at, x) in sum.products.iter_mut().enumerate() {
+        for (at, x) in sums[0].products.iter_mut().enumerate() {
             *x = grams.entry(at / (2 * r), at % (2 * r));
         }
     }

@@ -6,6 +6,7 @@ mod full;
 mod gram;
 mod moments;
 mod thin;
+mod tile_pass;
 mod update;
 
 pub(crate) use factored::{

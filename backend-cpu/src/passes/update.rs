@@ -12,12 +12,12 @@
 use std::ops::Range;
 
 use super::thin::{ThinInput, keep_master, merge_master, squares};
+use super::tile_pass::TilePass;
 use crate::kernels::{AdamNumbers, adam, product};
 use crate::panel::Panel;
-use crate::parallel::{CHUNK, ParallelCtx, Splittable, Strips, parallel_for, splittable};
+use crate::parallel::{CHUNK, ParallelCtx, Splittable, Strips, splittable};
 use crate::rounding::Round;
 use crate::simd::{Isa, Real, Strip};
-use crate::simd_level::Kernel;
 use crate::typed_state::AdamMoments;
 use crate::view::ViewMut;
 use crate::workspace::{DirectionCoefficients, Sum, ThreadWorkspace, padded, sums, total};
@@ -98,8 +98,9 @@ pub(crate) enum Mode {
     Commit,
 }
 
-/// The numbers of one factor's step.
+/// What the pass reads besides the factor and its memory.
 pub(crate) struct UpdateParams<'a, T> {
+    pub(crate) g: ThinInput<'a, T>,
     pub(crate) adjustment: Adjustment<'a, T>,
     pub(crate) decay: T,
     /// The learning rate, times the update clip.
@@ -120,7 +121,6 @@ pub(crate) fn update<T: Real>(
     ctx: &ParallelCtx<'_, T>,
     all: &mut Vec<Sum>,
     factor: &mut FactorMut<'_, T>,
-    g: ThinInput<'_, T>,
     params: &UpdateParams<'_, T>,
 ) -> f64 {
     let view = factor.f.as_ref();
@@ -132,20 +132,12 @@ pub(crate) fn update<T: Real>(
         rule: factor.rule.map_mut(|panel| Strips::of(panel)),
         master: factor.master.as_deref_mut().map(Strips::of),
     };
-    parallel_for(ctx.parallel, 0, parts, &|chunk, parts| {
-        ctx.level.run(Update {
-            parts,
-            g,
-            params,
-            range: chunk * CHUNK..tiles.min((chunk + 1) * CHUNK),
-            workspace: &mut ctx.workspaces.thread(r),
-        });
-    });
+    ctx.run(params, r, tiles, parts);
     total(sums).scalar
 }
 
 /// What a part of the pass writes.
-struct UpdateParts<'k, T> {
+pub(crate) struct UpdateParts<'k, T> {
     sums: &'k mut [Sum],
     f: ViewMut<'k>,
     rule: UpdateRule<T, Strips<'k, T>>,
@@ -154,26 +146,17 @@ struct UpdateParts<'k, T> {
 
 splittable!([T: Real] UpdateParts<'_, T> { sums, f, rule, master });
 
-struct Update<'k, T> {
-    parts: UpdateParts<'k, T>,
-    g: ThinInput<'k, T>,
-    params: &'k UpdateParams<'k, T>,
-    range: Range<usize>,
-    workspace: &'k mut ThreadWorkspace<T>,
-}
-
-impl<T: Real> Kernel for Update<'_, T> {
-    type Output = ();
+impl<T: Real> TilePass<T> for UpdateParams<'_, T> {
+    type Parts<'k> = UpdateParts<'k, T>;
 
     #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let Update {
-            parts,
-            g,
-            params,
-            range,
-            workspace,
-        } = self;
+    fn run<S: Isa>(
+        &self,
+        simd: S,
+        parts: Self::Parts<'_>,
+        range: Range<usize>,
+        workspace: &mut ThreadWorkspace<T>,
+    ) {
         let UpdateParts {
             sums,
             mut f,
@@ -193,8 +176,8 @@ impl<T: Real> Kernel for Update<'_, T> {
             if let Some(master) = &mut master {
                 merge_master(storage, &mut values[..r], master.tile(local));
             }
-            g.load(simd, tile, gradients);
-            match params.adjustment {
+            self.g.load(simd, tile, gradients);
+            match self.adjustment {
                 Adjustment::Raw(factor) => scaled(simd, factor, &gradients[..r], d),
                 Adjustment::Adjusted(direction) => {
                     let terms = [
@@ -204,7 +187,7 @@ impl<T: Real> Kernel for Update<'_, T> {
                     product(simd, &mut d[..padded(r)], false, terms);
                 }
             }
-            match params.mode {
+            match self.mode {
                 Mode::Commit => {
                     let rule = rule.map_mut(|strips| strips.tile(local));
                     apply_update_rule(simd, rule, &mut d[..r]);
@@ -217,13 +200,13 @@ impl<T: Real> Kernel for Update<'_, T> {
                 }
             }
             for (values, d) in values[..r].iter_mut().zip(&mut d[..r]) {
-                sums[0].scalar += subtract_update(simd, values, d, params.decay, params.lr);
+                sums[0].scalar += subtract_update(simd, values, d, self.decay, self.lr);
             }
-            if params.mode == Mode::Commit {
+            if self.mode == Mode::Commit {
                 if let Some(master) = &mut master {
                     keep_master(&mut values[..r], master.tile(local));
                 }
-                f.store(simd, 0..r, local, &values[..r], params.round);
+                f.store(simd, 0..r, local, &values[..r], self.round);
             }
         }
     }
