@@ -2,7 +2,7 @@
 //!
 //! [`Real`] lets a kernel be written once for f32 and f64 over any `pulp::Simd`; [`Isa`] adds what
 //! pulp has no generic word for. Kernels are `#[inline(always)]` and reach a machine's instructions
-//! through [`crate::simd_level::SimdLevel::run`] only.
+//! through a `SimdLevel` only.
 
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};

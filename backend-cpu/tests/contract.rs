@@ -39,7 +39,8 @@ impl Tensors {
     fn new(dtype: DType) -> Self {
         let tensor = |shape, size: f64, phase: f64| {
             HostTensor::from_fn(dtype, shape, move |i, j| {
-                size * ((3 * i + 5 * j) as f64 + phase).sin()
+                // Of full rank: the phase is not a sum of one of i and one of j.
+                size * ((3 * i * i + 5 * j + 7 * i * j) as f64 + phase).sin()
             })
         };
         Tensors {
