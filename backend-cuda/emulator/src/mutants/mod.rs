@@ -25,8 +25,8 @@ use std::fs;
 use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use lora_pro_core::Error;
 use serde::Deserialize;
@@ -173,7 +173,7 @@ pub enum By {
     Status(i32),
     /// The tests were ended by this signal.
     Signal(i32),
-    /// The tests did not end.
+    /// The tests computed for too long.
     Timeout,
 }
 
@@ -193,8 +193,7 @@ pub fn apply(mutant: &Mutant, sources: &Path, folder: &Path) -> Result<(), Error
 }
 
 /// Compiles a mutant in a folder and runs the tests that `command` makes for its library: they are to
-/// use it by `LORA_PRO_EMULATOR_LIBRARY`. Tests that take longer than `limit` are ended, with all that
-/// they have started.
+/// use it by `LORA_PRO_EMULATOR_LIBRARY`. Tests that compute for longer than `limit` are ended.
 ///
 /// # Errors
 /// Those of [`apply`] and [`build`](compile::build), and [`Error::File`] where the tests cannot be
@@ -212,36 +211,31 @@ pub fn run(
         Err(text) => return Ok(Verdict::DidNotCompile(text)),
     };
     let mut tests = command(&library);
-    // A group of their own, so that they can be ended as a whole.
-    let ended = tests
-        .process_group(0)
-        .spawn()
-        .and_then(|child| wait(child, limit));
-    let ended = ended.map_err(|error| Error::file(tests.get_program(), error))?;
-    Ok(match ended {
-        None => Verdict::Caught(By::Timeout),
-        Some(status) if status.success() => Verdict::Survived,
-        Some(status) => Verdict::Caught(match status.code() {
-            Some(code) => By::Status(code),
-            None => By::Signal(status.signal().unwrap_or_default()),
-        }),
+    let seconds = limit.as_secs().max(1);
+    // SAFETY: between fork and exec the child makes one system call, which allocates nothing.
+    unsafe { tests.pre_exec(move || limit_cpu_time(seconds)) };
+    let status = tests.status();
+    let status = status.map_err(|error| Error::file(tests.get_program(), error))?;
+    Ok(match (status.code(), status.signal()) {
+        (Some(0), _) => Verdict::Survived,
+        (Some(code), _) => Verdict::Caught(By::Status(code)),
+        (None, Some(libc::SIGXCPU)) => Verdict::Caught(By::Timeout),
+        (None, signal) => Verdict::Caught(By::Signal(signal.unwrap_or_default())),
     })
 }
 
-/// `None` where the limit was reached.
-fn wait(mut child: Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        std::thread::sleep(Duration::from_millis(10));
+/// Ends the process by a signal once it has computed for so long: a wall clock would take a busy machine
+/// for a loop that does not end.
+fn limit_cpu_time(seconds: u64) -> std::io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: seconds,
+        rlim_max: seconds + 1,
+    };
+    // SAFETY: the structure lives until the call returns.
+    match unsafe { libc::setrlimit(libc::RLIMIT_CPU, &limit) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
-    let group = -libc::pid_t::try_from(child.id()).map_err(std::io::Error::other)?;
-    // SAFETY: no memory is involved; the child is not waited for yet, so that the group is its own.
-    unsafe { libc::kill(group, libc::SIGKILL) };
-    child.wait()?;
-    Ok(None)
 }
 
 impl Mutant {

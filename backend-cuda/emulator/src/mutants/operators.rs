@@ -62,8 +62,9 @@ const NAMES: [[&str; 2]; 30] = [
     ["X", "Q"],
 ];
 
-/// Functions whose first two arguments may change places.
-const COMMUTATIVE: [&str; 5] = ["fma", "min", "max", "fmax", "dot"];
+/// Functions of which two neighbouring arguments may change places, and the comma between them.
+const COMMUTATIVE: [(&str, usize); 5] =
+    [("fma", 1), ("min", 1), ("max", 1), ("fmax", 1), ("dot", 2)];
 
 /// What is no declaration although a word follows a word, and no call although a parenthesis does.
 const KEYWORDS: [&str; 12] = [
@@ -329,7 +330,10 @@ fn arguments(source: &Source<'_>, at: usize) -> Option<(Range<usize>, String)> {
     );
     commas.push(close);
     let this = commas.iter().position(|comma| *comma == at)?;
-    if this == 1 && COMMUTATIVE.contains(&source.before(open)) {
+    let commutes = COMMUTATIVE
+        .iter()
+        .find(|(name, _)| *name == source.before(open));
+    if commutes.is_some_and(|(_, comma)| *comma == this) {
         return None;
     }
     let form = |from: usize, to: usize| match to - from - 1 {

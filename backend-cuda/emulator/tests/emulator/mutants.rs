@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::sources;
 use lora_pro_cuda_emulator::Emulator;
@@ -164,10 +164,8 @@ fn verdicts() {
         verdict(mutant, "kill -9 $$", long),
         Verdict::Caught(By::Signal(9))
     );
-    let start = Instant::now();
-    let slow = verdict(mutant, "sleep 50; true", Duration::from_millis(300));
-    assert_eq!(slow, Verdict::Caught(By::Timeout));
-    assert!(start.elapsed() < Duration::from_secs(20));
+    let endless = verdict(mutant, "while :; do :; done", Duration::from_secs(1));
+    assert_eq!(endless, Verdict::Caught(By::Timeout));
 
     let broken = Mutant {
         to: "nonsense".into(),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lora_pro_cuda_emulator::compile::kernels;
 use lora_pro_cuda_emulator::mutants::{self, By, Equivalent, Mutant, Verdict};
 
-/// Many times what the battery takes on kernels that are right.
-const LIMIT: Duration = Duration::from_secs(300);
+/// Of a processor: many times what the battery takes on kernels that are right.
+const LIMIT: Duration = Duration::from_secs(200);
 
 /// Declarations that the host shares, what only a GPU compiles, and a list of the other files.
 const WITHOUT_KERNELS: [&str; 3] = ["all.cu", "model.cuh", "platform.cuh"];

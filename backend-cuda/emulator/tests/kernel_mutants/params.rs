@@ -77,28 +77,38 @@ enum Wrong {
     Lr,
     Value,
     Grad,
+    /// The value is the largest f16 number, and grows.
+    Edge,
 }
 
 /// A step that is refused or taken back; what is said about it.
 fn refusal(make: Make, wrong: Wrong) -> String {
-    let hyper = hyper(Method::Lora)
-        .lr(if matches!(wrong, Wrong::Lr) {
-            1e41
-        } else {
-            1e-3
-        })
-        .weight_decay(0.0);
+    let lr = match wrong {
+        Wrong::Lr => 1e41,
+        Wrong::Value | Wrong::Grad => 1e-3,
+        Wrong::Edge => 100.0,
+    };
+    let dtype = if matches!(wrong, Wrong::Edge) {
+        DType::F16
+    } else {
+        DType::F32
+    };
+    let hyper = hyper(Method::Lora).lr(lr).weight_decay(0.0);
     let mut optimizer = Optimizer::new(make(), hyper.into()).expect("valid");
-    let spec = ParamSpec::new("wild", ROWS, COLS);
+    let spec = ParamSpec::new("parameter", ROWS, COLS).dtype(dtype);
     let id = optimizer.add_param(spec).expect("valid");
     let mut random = CaseSpec::default().random(8);
-    let mut draw = || host(&uniform(&mut random, ROWS, COLS), DType::F32);
+    let mut draw = || host(&uniform(&mut random, ROWS, COLS), dtype);
     let (mut value, mut grad) = (draw(), draw());
     let last = (ROWS - 1, COLS - 1);
     match wrong {
         Wrong::Lr => {}
         Wrong::Value => value.view_mut().set(last.0, last.1, f64::INFINITY),
         Wrong::Grad => grad.view_mut().set(last.0, last.1, f64::INFINITY),
+        Wrong::Edge => {
+            value.view_mut().set(last.0, last.1, 65504.0);
+            grad.view_mut().set(last.0, last.1, -1.0);
+        }
     }
     let before = value.clone();
     let io = ParamIo::new(id, value.view_mut(), grad.view());
@@ -113,7 +123,7 @@ fn refusal(make: Make, wrong: Wrong) -> String {
 /// A value leaves its type, or something is not finite to begin with: nothing changes, and the same
 /// is said as by the reference.
 pub fn refused() {
-    for wrong in [Wrong::Lr, Wrong::Value, Wrong::Grad] {
+    for wrong in [Wrong::Lr, Wrong::Value, Wrong::Grad, Wrong::Edge] {
         next("a parameter is refused");
         assert_eq!(refusal(&cuda, wrong), refusal(&reference, wrong));
     }
