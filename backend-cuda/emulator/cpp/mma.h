@@ -1,4 +1,4 @@
-// The twin of a tensor core's product.
+// A tensor core's product on the host.
 #pragma once
 
 #include <math.h>

@@ -1,4 +1,4 @@
-// Fresh memory between pages that nobody may touch.
+// Fresh memory between pages without access.
 #pragma once
 
 #include <cstddef>

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `cpp/` | CUDA's names in C++, fibers, and the launch of a grid |
 //! | [`compile`] | from kernels to a library, once |
-//! | `memory` | device memory that notices who writes outside of it |
+//! | `memory` | device memory that notices writes outside of it |
 //! | `device` | the [`Device`](lora_pro_cuda::device::Device) itself |
 //! | `test_device` | the device of tests: this one, or a GPU |
 //! | [`mutants`] | kernels with one thing wrong, for tests of the tests |

@@ -1,4 +1,4 @@
-//! Device memory that notices who writes outside of it.
+//! Device memory that notices writes outside of it.
 
 use std::collections::BTreeMap;
 use std::ptr;
@@ -54,7 +54,7 @@ impl Memory {
         ))
     }
 
-    /// Whether nobody has written around any allocation. What is found is told once.
+    /// Whether the bytes around every allocation are intact. Damage is reported once.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         self.blocks.values_mut().try_for_each(Block::check)
     }

@@ -40,9 +40,9 @@ fn only_launches_are_recorded() {
     for options in MODES {
         let mut model = model(options);
         model.step(1).expect("a step");
-        model.lend(&model.all(), 2);
+        model.set_gradients(&model.all(), 2);
         model.device.hook().asked();
-        captured(&mut model, |model| model.step_lent(&model.all())).expect("a step");
+        captured(&mut model, |model| model.step_current(&model.all())).expect("a step");
         let asked = model.device.hook().asked();
         assert!(
             !asked.launches.is_empty() && asked.others.is_empty(),
@@ -64,10 +64,10 @@ fn refused(options: Options, change: impl FnOnce(&mut Model) -> Vec<usize>) {
         slots.map(|slot| slot.report).collect()
     };
     let before = model.bits();
-    model.lend(&model.all(), 2);
+    model.set_gradients(&model.all(), 2);
     let which = change(&mut model);
     let reported = reports(&model);
-    let outcome = captured(&mut model, |model| model.step_lent(&which));
+    let outcome = captured(&mut model, |model| model.step_current(&which));
     match outcome {
         Err(Error::Backend { reason, .. }) => {
             assert!(reason.contains("captured graph"), "{reason}")
@@ -78,7 +78,7 @@ fn refused(options: Options, change: impl FnOnce(&mut Model) -> Vec<usize>) {
     assert_eq!(reports(&model), reported, "{options:?}");
     let differ = differing(&model.bits(), &before);
     assert!(differ.is_empty(), "{options:?}: {differ:?}");
-    model.step_lent(&model.all()).expect("a step");
+    model.step_current(&model.all()).expect("a step");
     let differ = differing(&model.bits(), &expected());
     assert!(differ.is_empty(), "{options:?}: {differ:?}");
 }

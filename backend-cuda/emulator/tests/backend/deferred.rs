@@ -30,7 +30,7 @@ fn model(options: Options) -> Model {
     Model::start(&counting(0), options, &parts())
 }
 
-/// Spoils the gradients of one member until they are lent anew.
+/// Spoils the gradients of one member until they are set again.
 fn spoil(model: &mut Model, member: usize) {
     let spec = model.members[member].part.spec;
     let nan = HostTensor::from_fn(spec.dtype, [spec.r, spec.n], |i, j| {
@@ -41,12 +41,12 @@ fn spoil(model: &mut Model, member: usize) {
 }
 
 #[test]
-fn what_comes_home_is_what_the_other_mode_says() {
+fn sync_brings_the_reports_of_the_waiting_mode() {
     let [mut deferred, mut waiting] = [DEFERRED, Options::default()].map(model);
     for t in 1..=4 {
-        deferred.lend(&deferred.all(), t);
+        deferred.set_gradients(&deferred.all(), t);
         deferred.device.hook().asked();
-        let report = deferred.step_lent(&deferred.all()).expect("a step");
+        let report = deferred.step_current(&deferred.all()).expect("a step");
         assert!(report.grad_norm.is_nan() && report.grad_clip.is_nan());
         assert_eq!(report.lr_factor, 1.0);
         if t > 1 {
@@ -75,7 +75,7 @@ fn what_comes_home_is_what_the_other_mode_says() {
     assert!(differ.is_empty(), "{differ:?}");
 
     deferred.device.hook().asked();
-    deferred.step_lent(&deferred.all()).expect("a step");
+    deferred.step_current(&deferred.all()).expect("a step");
     let others = deferred.device.hook().asked().others;
     assert!(
         others.is_empty(),
@@ -101,7 +101,7 @@ fn reports_of_earlier_sets() {
 }
 
 #[test]
-fn a_broken_gradient_changes_nothing_and_is_told_in_sync() {
+fn a_broken_gradient_changes_nothing_and_is_reported_in_sync() {
     for on_non_finite in [OnNonFinite::Error, OnNonFinite::Skip] {
         let config = config(&parts()).on_non_finite(on_non_finite);
         let start = || {
@@ -113,10 +113,12 @@ fn a_broken_gradient_changes_nothing_and_is_told_in_sync() {
         for t in 1..=4 {
             if t == 3 {
                 spoil(&mut broken, 3);
-                broken.step_lent(&broken.all()).expect("nobody knows yet");
-                broken.lend(&broken.all(), t);
+                broken
+                    .step_current(&broken.all())
+                    .expect("the refusal is reported in sync");
+                broken.set_gradients(&broken.all(), t);
             }
-            // The set changes before anybody asks.
+            // The set changes before the refusal is reported.
             let which: &[usize] = if t > 2 { &[4, 1] } else { &[0, 1, 2, 3, 4] };
             broken.step_of(which, t).expect("a step");
             straight.step_of(which, t).expect("a step");
@@ -130,7 +132,7 @@ fn a_broken_gradient_changes_nothing_and_is_told_in_sync() {
             }
             (other, _) => panic!("{other:?}"),
         }
-        broken.optimizer.sync().expect("it is told once");
+        broken.optimizer.sync().expect("a refusal is reported once");
         let differ = differing(&broken.bits(), &straight.bits());
         assert!(differ.is_empty(), "{on_non_finite:?}: {differ:?}");
     }
@@ -144,7 +146,7 @@ fn a_doubtful_step_changes_nothing() {
     parts[2].hyper.weight_decay = 0.0;
     let mut model = Model::start(&counting(0), DEFERRED, &parts);
     let before = model.bits();
-    model.step(1).expect("nobody knows yet");
+    model.step(1).expect("the refusal is reported in sync");
     let text = model.optimizer.sync().expect_err("refused").to_string();
     let subject = name(&parts[2].spec);
     assert!(
@@ -178,7 +180,7 @@ fn more_adapters_on_the_way() {
     assert!(differ.is_empty(), "{differ:?}");
 }
 
-/// A refusal that nobody has heard of when an adapter is registered.
+/// A refusal that is not reported yet when an adapter is registered.
 #[test]
 fn a_refusal_before_more_adapters() {
     let parts = parts();
@@ -191,10 +193,12 @@ fn a_refusal_before_more_adapters() {
     let device = counting(0);
     let mut model = Model::with(&device, DEFERRED, &parts, config(&every), &lay).expect("valid");
     spoil(&mut model, 1);
-    model.step_lent(&model.all()).expect("nobody knows yet");
+    model
+        .step_current(&model.all())
+        .expect("the refusal is reported in sync");
     model.add(late, &lay).expect("valid");
-    let told = model.step(2).and_then(|_| model.optimizer.sync());
-    let text = told.expect_err("it is told").to_string();
+    let outcome = model.step(2).and_then(|_| model.optimizer.sync());
+    let text = outcome.expect_err("the refusal is reported").to_string();
     assert!(text.contains(&name(&parts[1].spec)), "{text}");
 }
 

@@ -30,9 +30,9 @@ fn captured_steps_have_the_factors_of_the_dial() {
     let mut captured = warming();
     captured.step(1).expect("a step");
     captured.dial.set(0, 1.0, 0.25).expect("valid");
-    captured.lend(&captured.all(), 2);
+    captured.set_gradients(&captured.all(), 2);
     captured.device.hook().set_capturing(true);
-    captured.step_lent(&captured.all()).expect("a step");
+    captured.step_current(&captured.all()).expect("a step");
     captured.device.hook().set_capturing(false);
 
     for model in [&mut ordinary, &mut captured] {

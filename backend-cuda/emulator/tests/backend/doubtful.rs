@@ -81,37 +81,37 @@ fn taken_back_where_something_overflows() {
         hyper: hyper.decay_base(true),
         unpaired: true,
     };
-    let calm: Vec<_> = settings().into_iter().enumerate().map(part).collect();
+    let ordinary: Vec<_> = settings().into_iter().enumerate().map(part).collect();
     let taken: Vec<_> = LAYOUTS.into_iter().filter(|x| !x.is_misaligned()).collect();
     for method in METHODS {
-        let wild = calm.len() / 2;
-        let mut parts = calm.clone();
-        parts[wild] = Part {
+        let overflowing = ordinary.len() / 2;
+        let mut parts = ordinary.clone();
+        parts[overflowing] = Part {
             spec: CaseSpec {
                 dtype: DType::F16,
-                ..parts[wild].spec
+                ..parts[overflowing].spec
             },
             hyper: with_rate(hyper(method), TOO_LONG),
             unpaired: false,
         };
         let all: Vec<_> = (0..parts.len()).collect();
-        let others: Vec<_> = all.iter().copied().filter(|k| *k != wild).collect();
+        let others: Vec<_> = all.iter().copied().filter(|k| *k != overflowing).collect();
         let start = |layout: Layout| {
             let device = counting(0);
             let lay = |_: &'static str| layout;
             Model::with(&device, Options::default(), &parts, config(&parts), &lay).expect("valid")
         };
-        let mut model = start(taken[1 + wild % (taken.len() - 1)]);
+        let mut model = start(taken[1 + overflowing % (taken.len() - 1)]);
         model.step_of(&others, 1).expect("a step");
         let before = model.bits();
-        model.lend(&all, 2);
+        model.set_gradients(&all, 2);
         model.device.hook().asked();
-        let error = model.step_lent(&all).expect_err("an overflow");
+        let error = model.step_current(&all).expect_err("an overflow");
         assert!(has_tried(&model.device), "{method}: there was no doubt");
         match error {
             Error::NonFinite { subject, .. } => {
                 assert!(
-                    subject.contains(&name(&parts[wild].spec)),
+                    subject.contains(&name(&parts[overflowing].spec)),
                     "{method}: {subject}"
                 );
             }
@@ -123,7 +123,7 @@ fn taken_back_where_something_overflows() {
         let mut straight = start(Layout::Rows);
         straight.step_of(&others, 1).expect("a step");
         straight.step_of(&others, 2).expect("a step");
-        // The wild one's gradients are no part of the bits.
+        // The overflowing adapter's gradients are no part of the bits.
         let differ = differing(&model.bits(), &straight.bits());
         assert!(differ.is_empty(), "{method}: {differ:?}");
     }

@@ -12,18 +12,20 @@ use crate::common::{adapter, differing, hyper, name, reference};
 use crate::counting::{checked, counting};
 use crate::model::{Lay, Model, Part, config};
 
-/// A calm adapter and one that is refused.
+/// A ordinary adapter and one that is refused.
 fn refused(part: Part, lay: Lay, says: &[&str]) {
-    let calm = Part {
+    let ordinary = Part {
         spec: adapter(9, 10, 2, DType::F32),
         hyper: hyper(Method::Full),
         unpaired: true,
     };
-    let parts = [calm, part];
+    let parts = [ordinary, part];
     let device = checked(0);
     let options = Options::default();
-    let mut model =
-        Model::with(&device, options, &[calm], config(&parts), &|_| Layout::Rows).expect("valid");
+    let mut model = Model::with(&device, options, &[ordinary], config(&parts), &|_| {
+        Layout::Rows
+    })
+    .expect("valid");
     model.add(part, lay).expect("valid");
     model.step_of(&[0], 1).expect("a step");
     let before = model.bits();
@@ -118,8 +120,8 @@ fn state_of_another_backend() {
         adapters: std::slice::from_mut(&mut slot),
         params: &mut [],
     };
-    let mut lent = std::mem::take(&mut model.members[0].tensors);
-    let mut take = |name| lent.remove(name).expect("there is one");
+    let mut tensors = std::mem::take(&mut model.members[0].tensors);
+    let mut take = |name| tensors.remove(name).expect("there is one");
     let [mut a, mut b, grad_a, grad_b] = ["A", "B", "grad A", "grad B"].map(&mut take);
     let pair = AdapterIo::new(
         AdapterId::from_index(0),
@@ -150,9 +152,9 @@ fn state_of_another_backend() {
     );
     assert_eq!(slot.state.step, 0);
     for (name, tensor) in [("A", a), ("B", b), ("grad A", grad_a), ("grad B", grad_b)] {
-        lent.insert(name, tensor);
+        tensors.insert(name, tensor);
     }
-    model.members[0].tensors = lent;
+    model.members[0].tensors = tensors;
     let differ = differing(&model.bits(), &before);
     assert!(differ.is_empty(), "{differ:?}");
 }

@@ -29,7 +29,7 @@ const WIDE: [(usize, usize, usize); 2] = [(970, 520, 8), (500, 270, 40)];
 
 fn holds_at(dtype: DType, method: Method, shapes: &[(usize, usize, usize)]) {
     let mut total = Finding::default();
-    // One case of each shape, and more for those who ask for more.
+    // One case of each shape, more where the variable asks for them.
     let cases = wanted_cases(CASES).div_ceil(CASES) as usize;
     for (k, (m, n, r)) in shapes.iter().cycle().take(cases * shapes.len()).enumerate() {
         let spec = CaseSpec {

@@ -41,14 +41,14 @@ fn run(between: bool, scarce: Option<(usize, usize)>) -> (Bits, bool) {
     let mut model = Model::start(&device, Options::default(), &parts());
     let mut enough = true;
     for (at, which) in SETS.into_iter().enumerate() {
-        model.lend(&model.all(), at as u64 + 1);
+        model.set_gradients(&model.all(), at as u64 + 1);
         if let Some((_, allocations)) = scarce.filter(|scarce| scarce.0 == at) {
             enough = is_enough(&mut model, which, allocations);
         }
         if between && at > 0 {
-            model.step_lent(SETS[at - 1]).expect("a step");
+            model.step_current(SETS[at - 1]).expect("a step");
         }
-        model.step_lent(which).expect("a step");
+        model.step_current(which).expect("a step");
     }
     (model.bits(), enough)
 }
@@ -57,7 +57,7 @@ fn run(between: bool, scarce: Option<(usize, usize)>) -> (Bits, bool) {
 fn is_enough(model: &mut Model, which: &[usize], allocations: usize) -> bool {
     let before = model.bits();
     model.device.hook().leave(allocations);
-    let outcome = model.step_lent(which);
+    let outcome = model.step_current(which);
     model.device.hook().leave(usize::MAX);
     let Err(error) = outcome else { return true };
     assert!(error.to_string().contains("out of memory"), "{error}");

@@ -139,7 +139,7 @@ impl Model {
     }
 
     /// Puts the gradients of step t where those of the last one were.
-    pub fn lend(&mut self, which: &[usize], t: u64) {
+    pub fn set_gradients(&mut self, which: &[usize], t: u64) {
         for k in which {
             let Member { part, tensors, .. } = &mut self.members[*k];
             for (name, gradient) in gradients(&part.spec, t) {
@@ -149,13 +149,13 @@ impl Model {
     }
 
     /// One step of some members, in this order, with the gradients that are there.
-    pub fn step_lent(&mut self, which: &[usize]) -> Result<StepReport, Error> {
+    pub fn step_current(&mut self, which: &[usize]) -> Result<StepReport, Error> {
         let (mut adapters, mut params) = (Vec::new(), Vec::new());
         let mut members: Vec<_> = self.members.iter_mut().map(Some).collect();
         for k in which {
             let member = members[*k].take().expect("listed once");
             let tensors = member.tensors.iter_mut();
-            let mut rest: BTreeMap<_, _> = tensors.map(|(name, lent)| (*name, lent)).collect();
+            let mut rest: BTreeMap<_, _> = tensors.map(|(name, view)| (*name, view)).collect();
             let mut take = |name: &str| rest.remove(name).expect("there is one");
             adapters.push(
                 AdapterIo::new(
@@ -175,8 +175,8 @@ impl Model {
 
     /// One step of some members.
     pub fn step_of(&mut self, which: &[usize], t: u64) -> Result<StepReport, Error> {
-        self.lend(which, t);
-        self.step_lent(which)
+        self.set_gradients(which, t);
+        self.step_current(which)
     }
 
     /// One step of all.

@@ -151,10 +151,10 @@ fn launches_do_not_grow_with_the_model() {
             let parts: Vec<_> = (0..count).map(part).collect();
             let mut model = Model::start(&device, Options::default(), &parts);
             model.step(1).expect("a step");
-            model.lend(&model.all(), 2);
+            model.set_gradients(&model.all(), 2);
             let used = device.hook().in_use();
             device.hook().asked();
-            model.step_lent(&model.all()).expect("a step");
+            model.step_current(&model.all()).expect("a step");
             let asked = device.hook().asked();
             assert_eq!(
                 asked.others,

@@ -19,9 +19,9 @@ impl DeviceView {
     pub fn new(device: Arc<dyn Device>, tensor: &HostTensor, layout: Layout) -> Self {
         let laid = Laid::new(tensor, layout);
         let at = device.allocate(laid.bytes.len()).expect("memory");
-        let lent = DeviceView { device, at, laid };
-        lent.write();
-        lent
+        let view = DeviceView { device, at, laid };
+        view.write();
+        view
     }
 
     fn write(&self) {

@@ -114,7 +114,7 @@ fn nothing_waits_while_a_stream_is_captured() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn it_reports_its_name() {
     let about = device(0).about();
     assert_eq!((about.name.as_str(), about.ordinal), ("CPU emulator", 0));
 }

@@ -71,8 +71,8 @@ impl Scattered {
 }
 
 /// What is in a tensor now; nothing was written around it.
-fn copy_back(lent: &DeviceView, to: &mut MatMut<'_>) {
-    let laid = lent.home();
+fn copy_back(view: &DeviceView, to: &mut MatMut<'_>) {
+    let laid = view.home();
     assert!(
         laid.canaries_live(),
         "something was written beside a tensor"

@@ -69,9 +69,9 @@ fn deferred() -> Box<dyn Backend> {
     Box::new(Scattered::new(device, Options { deferred: true }, 0))
 }
 
-/// Where nobody waits for a step, those that were refused are counted until somebody asks.
+/// A deferred backend counts refused steps until `sync`.
 pub fn unasked() {
-    next("steps that nobody waits for");
+    next("refused steps of a deferred backend");
     let specs = [adapter(13, 30, 3, DType::F32)];
     let hyper = hyper(Method::Efficient);
     let mut batch = Batch::start(&deferred, &specs, hyper).expect("valid");
@@ -80,7 +80,7 @@ pub fn unasked() {
     let mut broken = good.clone();
     broken[0].0.view_mut().set(1, 2, f64::INFINITY);
     for gradients in [&good, &broken, &broken, &good] {
-        batch.step_with(gradients).expect("nobody waits");
+        batch.step_with(gradients).expect("a deferred step");
     }
     for _ in 0..2 {
         straight.step_with(&good).expect("a step");

@@ -12,7 +12,7 @@ KERNEL no_warp_barrier(const Launch launch) {
     out<double>(launch)[threadIdx.x] = numbers[threadIdx.x ^ 31];
 }
 
-// Adds up in shared memory that nobody has set to zero.
+// Adds up in shared memory that was not set to zero.
 KERNEL no_zero(const Launch launch) {
     SHARED(double, sum);
     for (unsigned t = 0; t < blockDim.x; t++) {
