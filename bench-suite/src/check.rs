@@ -4,11 +4,12 @@
 //! vectors of any width have a rest; the largest adapter is cut into many blocks and shared by
 //! threads. They have the row's method, moments, threads and rank.
 
-use lora_pro_core::{
-    AdapterId, AdapterIo, AdapterSpec, Backend, Config, DType, Error, Hyper, MatMut, MatRef,
-    MomentDType, Optimizer,
-};
+use lora_pro_conformance::run::{AdapterTensors, Run};
+use lora_pro_core::{Backend, DType, Error, Hyper, MatRef, MomentDType};
 use lora_pro_reference::ReferenceBackend;
+use lora_pro_reference::factors::{Factors, factor_gradients};
+use lora_pro_reference::storage::matrix;
+use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
 use crate::fill;
@@ -50,21 +51,27 @@ pub fn check(job: &Job, backend: Box<dyn Backend>, size: Size) -> Result<Check, 
         Size::Full => &WEIGHTS[..],
         Size::Quick => &WEIGHTS[..2],
     };
-    let mut subject = Run::new(backend, hyper, rank, weights)?;
-    let mut expected = Run::new(Box::new(reference), exact, rank, weights)?;
-    let start = expected.factors();
-    for t in 0..STEPS {
-        subject.step(t)?;
-        expected.step(t)?;
-    }
-    let factors = subject.factors().into_iter().zip(expected.factors());
-    let errors = factors
-        .zip(start)
-        .map(|((x, y), start)| distance(&x, &y) / distance(&start, &y));
+    let mut subject = start(backend, hyper, rank, weights)?;
+    let mut expected = start(Box::new(reference), exact, rank, weights)?;
     Ok(Check {
-        error: errors.max_by(f64::total_cmp).unwrap_or(0.0),
+        error: distance(&mut subject, &mut expected)?,
         tolerance,
     })
+}
+
+/// The largest distance of a factor of one run from that of the other after the steps, over the way
+/// that the other's went.
+fn distance(subject: &mut Run, expected: &mut Run) -> Result<f64, Error> {
+    let start = factors(expected);
+    for t in 0..STEPS {
+        step(subject, t)?;
+        step(expected, t)?;
+    }
+    let ends = factors(subject).into_iter().zip(factors(expected));
+    let errors = ends
+        .zip(start)
+        .map(|((x, y), start)| (x - &y).norm() / (start - y).norm());
+    Ok(errors.max_by(f64::total_cmp).unwrap_or(0.0))
 }
 
 /// The reference's moments to compare with, and the tolerance.
@@ -82,96 +89,48 @@ fn comparable(moments: MomentDType, reference_has_8_bit: bool) -> (MomentDType, 
     }
 }
 
-/// One backend's adapters.
-struct Run {
-    optimizer: Optimizer,
-    adapters: Vec<Pair>,
+/// The adapters on one backend.
+fn start(
+    backend: Box<dyn Backend>,
+    hyper: Hyper,
+    rank: usize,
+    weights: &[[usize; 2]],
+) -> Result<Run, Error> {
+    let mut run = Run::new(backend, hyper)?;
+    for (&[m, n], k) in weights.iter().zip(0..) {
+        let spec = spec(format!("check.{k}"), [m, n], rank.min(64));
+        let factors = Factors {
+            a: numbers(spec.r, n, 2 * k)?,
+            b: numbers(m, spec.r, 2 * k + 1)?,
+            s: spec.s(),
+        };
+        run.add_adapter(spec, &factors)?;
+    }
+    Ok(run)
 }
 
-/// One adapter's factors, row-major.
-struct Pair {
-    spec: AdapterSpec,
-    a: Vec<f32>,
-    b: Vec<f32>,
+/// A step along the gradients that autograd would give for the same g, at the run's own factors.
+fn step(run: &mut Run, t: u64) -> Result<(), Error> {
+    let mut gradients = Vec::new();
+    for (adapter, k) in run.adapters.iter().zip(0..) {
+        let factors = adapter.factors();
+        let g = numbers(factors.b.nrows(), factors.a.ncols(), 1000 + 10 * t + k)?;
+        gradients.push(factor_gradients(&factors, &g));
+    }
+    run.step_all(&gradients)?;
+    Ok(())
 }
 
-impl Run {
-    fn new(
-        backend: Box<dyn Backend>,
-        hyper: Hyper,
-        rank: usize,
-        weights: &[[usize; 2]],
-    ) -> Result<Self, Error> {
-        let mut optimizer = Optimizer::new(backend, Config::from(hyper))?;
-        let mut adapters = Vec::new();
-        for (k, [m, n]) in weights.iter().copied().enumerate() {
-            let spec = spec(format!("check.{k}"), [m, n], rank.min(64));
-            optimizer.add_adapter(spec.clone())?;
-            let seed = 2 * k as u64;
-            adapters.push(Pair {
-                a: fill::numbers(spec.r * n, 1.0, seed),
-                b: fill::numbers(m * spec.r, 1.0, seed + 1),
-                spec,
-            });
-        }
-        Ok(Run {
-            optimizer,
-            adapters,
-        })
-    }
-
-    /// A step along the gradients that autograd would give for the same g, at the own factors.
-    fn step(&mut self, t: u64) -> Result<(), Error> {
-        let gradients = self.adapters.iter().enumerate();
-        let gradients: Vec<_> = gradients
-            .map(|(k, pair)| pair.gradients(1000 + 10 * t + k as u64))
-            .collect();
-        let mut io = Vec::new();
-        for (k, (pair, (grad_a, grad_b))) in self.adapters.iter_mut().zip(&gradients).enumerate() {
-            let ([r, n], [m, _]) = (pair.spec.a_shape(), pair.spec.b_shape());
-            io.push(AdapterIo::new(
-                AdapterId::from_index(k),
-                MatMut::new(&mut pair.a, [r, n])?,
-                MatMut::new(&mut pair.b, [m, r])?,
-                MatRef::new(grad_a, [r, n])?,
-                MatRef::new(grad_b, [m, r])?,
-            ));
-        }
-        self.optimizer.step(&mut io)?;
-        Ok(())
-    }
-
-    fn factors(&self) -> Vec<Vec<f32>> {
-        let both = |pair: &Pair| [pair.a.clone(), pair.b.clone()];
-        self.adapters.iter().flat_map(both).collect()
-    }
+/// Numbers of size 1.
+fn numbers(rows: usize, cols: usize, seed: u64) -> Result<DMatrix<f64>, Error> {
+    let numbers = fill::numbers(rows * cols, 1.0, seed);
+    Ok(matrix(&MatRef::new(&numbers, [rows, cols])?))
 }
 
-impl Pair {
-    /// gA = s B'g and gB = s g A' in f64, rounded to f32.
-    fn gradients(&self, seed: u64) -> (Vec<f32>, Vec<f32>) {
-        let AdapterSpec { m, n, r, .. } = self.spec;
-        let s = self.spec.s();
-        let g = fill::numbers(m * n, 1.0, seed);
-        let (mut grad_a, mut grad_b) = (vec![0.0f64; r * n], vec![0.0f64; m * r]);
-        for i in 0..m {
-            for k in 0..r {
-                let b = s * f64::from(self.b[i * r + k]);
-                for j in 0..n {
-                    let g = f64::from(g[i * n + j]);
-                    grad_a[k * n + j] += b * g;
-                    grad_b[i * r + k] += s * g * f64::from(self.a[k * n + j]);
-                }
-            }
-        }
-        let rounded = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect();
-        (rounded(grad_a), rounded(grad_b))
-    }
-}
-
-fn distance(x: &[f32], y: &[f32]) -> f64 {
-    let square = |(x, y): (&f32, &f32)| (f64::from(*x) - f64::from(*y)).powi(2);
-    x.iter().zip(y).map(square).sum::<f64>().sqrt()
+/// A and B of each adapter.
+fn factors(run: &Run) -> Vec<DMatrix<f64>> {
+    let factors = run.adapters.iter().map(AdapterTensors::factors);
+    factors.flat_map(|factors| [factors.a, factors.b]).collect()
 }
 
 #[cfg(test)]
@@ -204,15 +163,9 @@ mod tests {
 
     /// How far one hyper-parameter set is from another after the steps of a check.
     fn error(subject: Hyper, expected: Hyper) -> f64 {
-        let run = |hyper| Run::new(Box::new(ReferenceBackend::new()), hyper, 4, &WEIGHTS[..1]);
+        let run = |hyper| start(Box::new(ReferenceBackend::new()), hyper, 4, &WEIGHTS[..1]);
         let [mut subject, mut expected] = [subject, expected].map(|hyper| run(hyper).unwrap());
-        let start = expected.factors();
-        for t in 0..STEPS {
-            subject.step(t).unwrap();
-            expected.step(t).unwrap();
-        }
-        let [x, y] = [subject.factors(), expected.factors()];
-        distance(&x[0], &y[0]) / distance(&start[0], &y[0])
+        distance(&mut subject, &mut expected).unwrap()
     }
 
     /// What bf16 does to moments is over the tolerance of f32, and far under a wrong formula.

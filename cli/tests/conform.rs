@@ -84,6 +84,15 @@ fn a_bug_fails_is_stored_and_repeated() {
         &["conform", "replay", &file, "--subject", "reference"],
     );
     assert!(right.stdout.contains("now: PASS"), "{right:?}");
+
+    // `lora-pro replay` reads both files of a failure.
+    let same = lora_pro(folder.path(), &["replay", &file]);
+    assert_eq!((same.code, &same.stdout), (again.code, &again.stdout));
+    let right = succeeds(folder.path(), &["replay", &file, "--backend", "reference"]);
+    assert!(right.stdout.contains("now: PASS"), "{right:?}");
+    let case = file.replace(".json", ".safetensors");
+    let said = succeeds(folder.path(), &["replay", &case]);
+    assert!(said.stdout.contains(" steps; "), "{said:?}");
 }
 
 #[test]

@@ -5,15 +5,16 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::laws::Applies;
+use crate::methods::has_moments_of_e;
 use crate::sample::{CaseSpec, Spectrum};
 
 /// Condition numbers kappa up to where u kappa^2 = 1e-4, and up to 1 / u; as powers of 10.
 ///
 /// The full and the factored mode apply the closed form to its own result. In a type shorter than
-/// f64 nothing is left of that past u kappa^2 = 1, whoever computes it.
+/// f64 nothing is left of that past u kappa^2 = 1, in any implementation.
 fn decades(dtype: DType, method: Method) -> [f64; 2] {
     let digits = -dtype.unit_roundoff().log10();
-    let twice = matches!(method, Method::Full | Method::Factored) && dtype != DType::F64;
+    let twice = has_moments_of_e(method) && dtype != DType::F64;
     let most = if twice { digits / 2.0 } else { digits };
     [((digits - 4.0) / 2.0).max(0.5), most]
 }

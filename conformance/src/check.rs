@@ -29,7 +29,7 @@ impl Check {
         let smoke = smoke::SMOKE.iter().map(Check::Smoke);
         let laws = LAWS.iter().map(Check::Law);
         // Where only the program is installed there are no recordings.
-        let vectors = follow::at_hand().then_some(Check::Vectors);
+        let vectors = follow::available().then_some(Check::Vectors);
         let all = smoke.chain(laws).chain(vectors);
         all.chain([Check::Differential]).collect()
     }
@@ -117,7 +117,7 @@ impl Check {
             ..*spec
         };
         let finding = options::compare(subject, &spec, method).ok()?;
-        let config = options::drawn(&spec, method).config;
+        let config = options::sampled(&spec, method).config;
         let options = serde_json::to_string(&config).ok()?;
         Some(format!("{}, with {options}", finding.worst))
     }

@@ -5,33 +5,32 @@
 //! step the subject's state and factors are loaded into a reference of the same storage type, and
 //! what both make of the same gradients is compared: A, B, W0, every state tensor, parameters
 //! without a pair, and the report. The error of each is divided by what rounding explains
-//! ([`crate::explained`]) and by sqrt(m + n + r), and held against
+//! ([`crate::error_bounds`]) and by sqrt(m + n + r), and held against
 //! [`crate::residual::THRESHOLD`].
 //!
 //! Where rounding decides whether an eigenvalue is cut off, two correct backends may differ
 //! altogether; such a step is not compared, and counted.
 
 use std::cell::RefCell;
-use std::path::Path;
 
-use lora_pro_core::backend::{Factor, StateKind, ratio_or_zero};
+use lora_pro_core::backend::ratio_or_zero;
 use lora_pro_core::{
-    Backend, Config, DType, Error, HostTensor, OnNonFinite, Optimizer, ParamId, ParamIo, ParamSpec,
-    StepReport, TensorData, TensorFile,
+    AdapterSpec, Backend, Config, DType, Error, Factor, HostTensor, OnNonFinite, ParamSpec, Scale,
+    StateKind, StepReport, TensorFile,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::clip::gradient_clip;
 use lora_pro_reference::factors::{FactorPair, Factors};
 use lora_pro_reference::moments::{load_moments, load_state};
-use lora_pro_reference::storage::{matrix, read_through_master};
+use lora_pro_reference::storage::{host, matrix, read_through_master};
 use nalgebra::DMatrix;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use crate::explained::{Known, Noise, noise, param_noise};
+use crate::error_bounds::{ErrorBound, StepInput, error_bound, param_error_bound};
 use crate::residual::holds;
+use crate::run::Run;
 use crate::sample::{CaseSpec, uniform};
-use crate::subject::{Member, Subject};
 
 /// An adapter, how it is stepped, and for how long. A few numbers, never raw matrices.
 #[derive(Clone, Debug)]
@@ -76,23 +75,24 @@ impl Finding {
 /// What both refuse ends the case and is no error; what only one of them refuses is a finding of
 /// infinite ratio. Errors are what goes wrong around the steps.
 pub fn compare(make: &dyn Fn() -> Box<dyn Backend>, case: &Case) -> Result<Finding, Error> {
-    let mut subject = Side::start(make(), case)?;
+    let mut subject = start(make(), case)?;
     let mut finding = Finding::default();
     for t in 1..=case.steps {
-        let mut reference = subject.on(Box::new(ReferenceBackend::new()))?;
+        let mut reference = subject.moved_to(Box::new(ReferenceBackend::new()))?;
         if t == 2 {
-            subject = subject.on(make())?;
+            subject = subject.moved_to(make())?;
         }
-        let gradients = subject.gradients(case, t);
-        if !subject.passes_over(case, &gradients)? {
+        let gradients = Handed::of(case, &subject, t);
+        if !rejects_non_finite(&mut subject, case, &gradients)? {
             finding.note(f64::INFINITY, || {
                 format!("a gradient that is not finite before step {t}")
             });
             break;
         }
-        // Where a gradient has overflowed both refuse, and there is nothing to explain.
-        let explained = explain(&reference, case, &gradients, t);
-        let (found, expected) = match (subject.step(&gradients), reference.step(&gradients)) {
+        // Where a gradient has overflowed both refuse, and there is nothing to bound.
+        let bounds = Bounds::of(case, &reference, &gradients, t);
+        let (found, expected) = match (gradients.step(&mut subject), gradients.step(&mut reference))
+        {
             (Ok(found), Ok(expected)) => (found, expected),
             (Err(error @ Error::Unsupported { .. }), _) => return Err(error),
             (Err(_), Err(_)) => break,
@@ -107,28 +107,15 @@ pub fn compare(make: &dyn Fn() -> Box<dyn Backend>, case: &Case) -> Result<Findi
                 break;
             }
         };
-        let Some(explained) = explained? else {
+        let Some(bounds) = bounds? else {
             finding.ill_posed += 1;
             continue;
         };
         finding.compared += 1;
-        let dimension = dimension(&case.adapter);
-        for Compared {
-            name,
-            error,
-            explained,
-        } in values(&mut subject, &mut reference, &explained)?
-            .into_iter()
-            .chain(reports(
-                &subject,
-                &reference,
-                [&found, &expected],
-                &explained,
-            ))
-        {
-            let ratio = ratio_or_zero(error, explained * dimension);
-            finding.note(ratio, || format!("{name} in step {t}"));
-        }
+        let found = StepResults::of(&mut subject, &found)?;
+        let expected = StepResults::of(&mut reference, &expected)?;
+        let (ratio, worst) = found.worst(&expected, &bounds, dimension(&case.adapter));
+        finding.note(ratio, || format!("{worst} in step {t}"));
     }
     Ok(finding)
 }
@@ -172,272 +159,336 @@ fn dimension(spec: &CaseSpec) -> f64 {
     ((spec.m + spec.n + spec.r) as f64).sqrt()
 }
 
-/// One result: how far it is off and how far rounding may put it.
-struct Compared {
-    name: String,
-    error: f64,
-    explained: f64,
-}
-
-/// What rounding explains in one step.
-struct Explained {
-    pair: Noise,
-    param: Option<Noise>,
-}
-
-/// A backend with the tensors that it steps.
-struct Side {
-    optimizer: Optimizer,
-    grad_scale: f64,
-    member: Member,
-    base: HostTensor,
-    param: Option<HostTensor>,
+/// An adapter with its W0 and, where the case has one, an unpaired parameter, at t = 0.
+fn start(backend: Box<dyn Backend>, case: &Case) -> Result<Run, Error> {
+    let spec = &case.adapter;
+    let mut run = Run::new(backend, case.config.clone())?;
+    run.optimizer.set_grad_scale(case.grad_scale)?;
+    let adapter = AdapterSpec::new("adapter", spec.m, spec.n, spec.r)
+        .scale(Scale::Explicit(spec.s))
+        .dtype(spec.dtype);
+    run.add_adapter(adapter, &spec.factors())?;
+    let w0 = uniform(&mut spec.random(101), spec.m, spec.n);
+    run.adapters[0].w0 = Some(host(&w0, spec.dtype));
+    if case.unpaired {
+        let value = uniform(&mut spec.random(100), 1, spec.m);
+        let param = ParamSpec::new("parameter", 1, spec.m).dtype(spec.dtype);
+        run.add_param(param, &value)?;
+    }
+    Ok(run)
 }
 
 /// What is handed in: the loss scale is in it.
 #[derive(Clone)]
-struct Gradients {
-    a: HostTensor,
-    b: HostTensor,
-    param: HostTensor,
+struct Handed {
+    adapter: (HostTensor, HostTensor),
+    param: Option<HostTensor>,
 }
 
-/// The parameter without a pair.
-const PARAM: &str = "parameter";
-
-impl Side {
-    fn start(backend: Box<dyn Backend>, case: &Case) -> Result<Self, Error> {
+impl Handed {
+    fn of(case: &Case, run: &Run, t: u64) -> Self {
         let spec = &case.adapter;
-        let stored = as_stored(spec);
-        let factors = spec.factors();
-        let mut optimizer = Optimizer::new(backend, case.config.clone())?;
-        optimizer.set_grad_scale(case.grad_scale)?;
-        let id = optimizer.add_adapter(stored.spec(&factors))?;
-        if case.unpaired {
-            optimizer.add_param(ParamSpec::new(PARAM, 1, spec.m).dtype(spec.dtype))?;
-        }
-        Ok(Side {
-            optimizer,
-            grad_scale: case.grad_scale,
-            member: Member {
-                id,
-                a: stored.host(&factors.a),
-                b: stored.host(&factors.b),
-                s: spec.s,
-            },
-            base: stored.host(&uniform(&mut spec.random(101), spec.m, spec.n)),
-            param: case
-                .unpaired
-                .then(|| stored.host(&uniform(&mut spec.random(100), 1, spec.m))),
-        })
-    }
-
-    /// The same numbers, to the last bit, on another backend.
-    fn on(&mut self, backend: Box<dyn Backend>) -> Result<Side, Error> {
-        let file = self.saved()?;
-        let mut optimizer = Optimizer::load_from(backend, &file, Path::new("the subject's state"))?;
-        optimizer.set_grad_scale(self.grad_scale)?;
-        Ok(Side {
-            optimizer,
-            grad_scale: self.grad_scale,
-            member: self.member.copy(),
-            base: self.base.clone(),
-            param: self.param.clone(),
-        })
-    }
-
-    fn saved(&mut self) -> Result<TensorFile, Error> {
-        let mut file = TensorFile::new();
-        self.optimizer.save_to(&mut file)?;
-        Ok(file)
-    }
-
-    fn gradients(&self, case: &Case, t: u64) -> Gradients {
-        let spec = &case.adapter;
-        let stored = as_stored(spec);
-        let pair = spec.gradients(&self.member.factors(), t);
+        let pair = spec.gradients(&run.factors(), t);
         let param = uniform(&mut spec.random(1000 + t), 1, spec.m) * spec.size_g;
-        let scaled = |values: &DMatrix<f64>| stored.host(&(values / case.grad_scale));
-        Gradients {
-            a: scaled(&pair.a),
-            b: scaled(&pair.b),
-            param: scaled(&param),
+        let scaled = |values: &DMatrix<f64>| host(&(values / case.grad_scale), spec.dtype);
+        Handed {
+            adapter: (scaled(&pair.a), scaled(&pair.b)),
+            param: case.unpaired.then(|| scaled(&param)),
         }
     }
 
-    fn step(&mut self, gradients: &Gradients) -> Result<StepReport, Error> {
-        let mut io = self.member.io(&gradients.a, &gradients.b);
-        io.w0 = Some(self.base.view_mut());
-        let mut params: Vec<ParamIo<'_>> = self
-            .param
-            .iter_mut()
-            .map(|value| {
-                ParamIo::new(
-                    ParamId::from_index(0),
-                    value.view_mut(),
-                    gradients.param.view(),
-                )
-            })
-            .collect();
-        self.optimizer.step_with_params(&mut [io], &mut params)
-    }
-
-    /// Whether a step with a gradient that is not finite is refused or skipped, as the case has it,
-    /// and changes nothing.
-    fn passes_over(&mut self, case: &Case, gradients: &Gradients) -> Result<bool, Error> {
-        let mut broken = gradients.clone();
-        let last = match case.unpaired {
-            true => &mut broken.param,
-            false => &mut broken.b,
-        };
+    /// With NaN as the last entry of the last tensor.
+    fn broken(&self) -> Self {
+        let mut broken = self.clone();
+        let last = broken.param.as_mut().unwrap_or(&mut broken.adapter.1);
         let [rows, cols] = last.shape();
         last.view_mut().set(rows - 1, cols - 1, f64::NAN);
-        let before = self.tensors()?;
-        let t = self.optimizer.adapters()[0].state.step;
-        let outcome = self.step(&broken);
-        let said = match case.config.on_non_finite {
-            OnNonFinite::Error => outcome.is_err(),
-            OnNonFinite::Skip => outcome?.skipped.is_some(),
-        };
-        let counted = self.optimizer.adapters()[0].state.step - t;
-        Ok(said && counted == 0 && self.tensors()? == before)
+        broken
     }
 
-    /// Everything that a step writes.
-    fn tensors(&mut self) -> Result<Vec<(String, HostTensor)>, Error> {
-        let saved = self.saved()?;
-        let own = [("A", Some(&self.member.a)), ("B", Some(&self.member.b))];
-        let others = [("W0", Some(&self.base)), (PARAM, self.param.as_ref())];
-        let own = own.into_iter().chain(others);
-        let mut all: Vec<_> = own
-            .filter_map(|(name, tensor)| Some((name.to_string(), tensor?.clone())))
-            .collect();
-        for (
-            name,
-            TensorData {
-                dtype,
-                shape,
-                bytes,
+    fn step(&self, run: &mut Run) -> Result<StepReport, Error> {
+        let (adapter, param) = (std::slice::from_ref(&self.adapter), self.param.as_slice());
+        run.step_tensors(adapter, param)
+    }
+}
+
+/// Whether a step with a gradient that is not finite is refused or skipped, as the case has it,
+/// and changes nothing.
+fn rejects_non_finite(run: &mut Run, case: &Case, gradients: &Handed) -> Result<bool, Error> {
+    let (before, t) = (run.tensors()?, run.t());
+    let outcome = gradients.broken().step(run);
+    let rejected = match case.config.on_non_finite {
+        OnNonFinite::Error => outcome.is_err(),
+        OnNonFinite::Skip => outcome?.skipped.is_some(),
+    };
+    Ok(rejected && run.t() == t && run.tensors()? == before)
+}
+
+/// How far rounding may put the results of one step.
+struct Bounds {
+    adapter: ErrorBound,
+    param: Option<ErrorBound>,
+    /// |A| and |B| before the step.
+    norms: [f64; 2],
+}
+
+impl Bounds {
+    /// Of the step that comes; `None` where it is ill-posed.
+    fn of(case: &Case, reference: &Run, handed: &Handed, t: u64) -> Result<Option<Self>, Error> {
+        let scaled = |tensor: &HostTensor| matrix(&tensor.view()) * case.grad_scale;
+        let (a, b) = (scaled(&handed.adapter.0), scaled(&handed.adapter.1));
+        let param = handed.param.as_ref().map(scaled);
+        let of_param = param.as_ref().map_or(0.0, DMatrix::norm_squared);
+        let norm = (a.norm_squared() + b.norm_squared() + of_param).sqrt();
+        let clip = gradient_clip(case.config.max_grad_norm, norm);
+
+        let slot = &reference.optimizer.adapters()[0];
+        let dtype = case.adapter.dtype;
+        let stored = reference.factors();
+        let read = |values, factor| {
+            read_through_master(values, &slot.state, StateKind::Master(factor), dtype)
+        };
+        let factors = Factors {
+            a: read(stored.a, Factor::A)?,
+            b: read(stored.b, Factor::B)?,
+            s: stored.s,
+        };
+        let hyper = case.config.hyper;
+        let hyper = hyper.lr(hyper.lr * case.config.schedule.factor(t));
+        let input = StepInput {
+            hyper: &hyper,
+            storage: dtype,
+            t,
+            factors: &factors,
+            gradients: &FactorPair { a, b }.scaled(clip),
+            memory: &load_state(&slot.hyper, &slot.state)?,
+        };
+        let Some(adapter) = error_bound(&input)? else {
+            return Ok(None);
+        };
+        let param = match (reference.optimizer.params().first(), param) {
+            (Some(slot), Some(gradient)) => {
+                let old = load_moments(&slot.state, StateKind::Param, slot.hyper.amsgrad)?;
+                let value = matrix(&reference.params[0].value.view());
+                Some(param_error_bound(&input, &old, &value, &(gradient * clip)))
+            }
+            _ => None,
+        };
+        let norms = [factors.a.norm(), factors.b.norm()];
+        Ok(Some(Bounds {
+            adapter,
+            param,
+            norms,
+        }))
+    }
+
+    /// Of one result; `None` where no digit is due.
+    fn get(&self, result: Quantity) -> Option<f64> {
+        let state = |bound: &ErrorBound, kind| {
+            let mut known = bound.state.iter();
+            known
+                .find(|(known, _)| *known == kind)
+                .and_then(|(_, bound)| *bound)
+        };
+        let place = |factor| match factor {
+            Factor::A => 0,
+            Factor::B => 1,
+        };
+        match result {
+            Quantity::Factor(factor) | Quantity::State(StateKind::Master(factor)) => {
+                Some(self.adapter.factors[place(factor)])
+            }
+            Quantity::Param | Quantity::State(StateKind::ParamMaster) => {
+                Some(self.param.as_ref()?.factors[0])
+            }
+            Quantity::State(kind @ StateKind::Param(_)) => state(self.param.as_ref()?, kind),
+            Quantity::State(kind) => state(&self.adapter, kind),
+            Quantity::W0 | Quantity::Number => Some(0.0),
+            Quantity::Clip => Some(self.adapter.clip),
+            Quantity::Equivalent => Some(self.adapter.equivalent),
+            Quantity::Update(factor) => Some(self.adapter.update[place(factor)]),
+            // What is measured against a factor that is zero has no scale.
+            Quantity::RelativeUpdate(factor) => match self.norms[place(factor)] {
+                0.0 => None,
+                norm => Some(self.adapter.update[place(factor)] / norm),
             },
-        ) in saved.tensors
-        {
-            let tensor = HostTensor::from_bytes(dtype, [shape[0], shape[1]], bytes);
-            let tensor = tensor.ok_or_else(|| Error::file("the saved state", "a short tensor"))?;
-            all.push((name, tensor));
         }
-        Ok(all)
     }
 }
 
-/// The case's storage type as the subject's helpers want it.
-fn as_stored(spec: &CaseSpec) -> Subject {
-    Subject::new("either", spec.dtype, || Box::new(ReferenceBackend::new()))
+/// What a step leads to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Quantity {
+    Factor(Factor),
+    W0,
+    Param,
+    State(StateKind),
+    /// A number of the report that is computed in f64 from what is handed in.
+    Number,
+    Clip,
+    Equivalent,
+    Update(Factor),
+    RelativeUpdate(Factor),
 }
 
-/// What rounding explains of the step that comes; None where the step is ill-posed.
-fn explain(
-    reference: &Side,
-    case: &Case,
-    gradients: &Gradients,
-    t: u64,
-) -> Result<Option<Explained>, Error> {
-    let scaled = |tensor: &HostTensor| matrix(&tensor.view()) * case.grad_scale;
-    let (a, b) = (scaled(&gradients.a), scaled(&gradients.b));
-    let param = scaled(&gradients.param);
-    let squares = a.norm_squared() + b.norm_squared();
-    let unpaired = if case.unpaired {
-        param.norm_squared()
-    } else {
-        0.0
-    };
-    let clip = gradient_clip(case.config.max_grad_norm, (squares + unpaired).sqrt());
+/// All that a step leads to.
+struct StepResults(Vec<Measured>);
 
-    let slot = &reference.optimizer.adapters()[0];
-    let dtype = case.adapter.dtype;
-    let read = |tensor: &HostTensor, master| {
-        read_through_master(matrix(&tensor.view()), &slot.state, master, dtype)
-    };
-    let factors = Factors {
-        b: read(&reference.member.b, StateKind::Master(Factor::B))?,
-        a: read(&reference.member.a, StateKind::Master(Factor::A))?,
-        s: case.adapter.s,
-    };
-    let hyper = case
-        .config
-        .hyper
-        .lr(case.config.hyper.lr * case.config.schedule.factor(t));
-    let known = Known {
-        hyper: &hyper,
-        storage: dtype,
-        t,
-        factors: &factors,
-        gradients: &FactorPair { a, b }.scaled(clip),
-        memory: &load_state(&slot.hyper, &slot.state)?,
-    };
-    let Some(pair) = noise(&known)? else {
-        return Ok(None);
-    };
-    let param = match (&reference.param, reference.optimizer.params().first()) {
-        (Some(value), Some(slot)) => {
-            let old = load_moments(&slot.state, StateKind::Param, slot.hyper.amsgrad)?;
-            let value = matrix(&value.view());
-            Some(param_noise(&known, &old, &value, &(param * clip)))
+/// One result, with the rounding of the type that it is stored in.
+struct Measured {
+    what: Quantity,
+    name: &'static str,
+    values: DMatrix<f64>,
+    rounding: f64,
+}
+
+impl StepResults {
+    /// Every tensor, and the report.
+    fn of(run: &mut Run, report: &StepReport) -> Result<Self, Error> {
+        let saved = run.saved()?;
+        let mut all = Vec::new();
+        let mut tensor =
+            |what, name, tensor: &HostTensor| all.push(Measured::tensor(what, name, tensor));
+        let adapter = &run.adapters[0];
+        tensor(Quantity::Factor(Factor::A), "A", &adapter.a);
+        tensor(Quantity::Factor(Factor::B), "B", &adapter.b);
+        for w0 in adapter.w0.iter() {
+            tensor(Quantity::W0, "W0", w0);
         }
-        _ => None,
-    };
-    Ok(Some(Explained { pair, param }))
-}
-
-/// Every tensor of both sides. What rounding explains is the noise of its computation, and twice
-/// the rounding of its storage type: near the middle between two numbers the sides round apart.
-fn values(
-    subject: &mut Side,
-    reference: &mut Side,
-    explained: &Explained,
-) -> Result<Vec<Compared>, Error> {
-    let mut all = Vec::new();
-    for ((name, found), (expected_name, expected)) in
-        subject.tensors()?.into_iter().zip(reference.tensors()?)
-    {
-        assert_eq!(name, expected_name, "the saved tensors are core's");
-        let Some(noise) = explained.of(&name) else {
-            continue;
-        };
-        let (x, y) = (matrix(&found.view()), matrix(&expected.view()));
-        let stored = 2.0 * expected.dtype().unit_roundoff() * y.norm();
-        let smallest = smallest(expected.dtype()) * (y.len() as f64).sqrt();
-        all.push(Compared {
-            error: (x - y).norm(),
-            explained: noise + stored + smallest,
-            name,
-        });
+        for param in &run.params {
+            tensor(Quantity::Param, "the unpaired parameter", &param.value);
+        }
+        let adapters = run
+            .optimizer
+            .adapters()
+            .iter()
+            .map(|slot| (&slot.spec.name, &slot.state));
+        let params = run
+            .optimizer
+            .params()
+            .iter()
+            .map(|slot| (&slot.spec.name, &slot.state));
+        for (owner, state) in adapters.chain(params) {
+            for (described, _) in &state.tensors {
+                let kind = described.kind;
+                let found = saved_tensor(&saved, &format!("state.{owner}.{kind}"))?;
+                tensor(Quantity::State(kind), kind.name(), &found);
+            }
+        }
+        let adapter = run.report();
+        // Norms are sums of squares in f64 of what was computed.
+        let u = DType::F32.unit_roundoff();
+        let mut number = |what, name, x, u| all.push(Measured::number(what, name, x, u));
+        number(
+            Quantity::Number,
+            "the report's step",
+            adapter.step as f64,
+            0.0,
+        );
+        number(
+            Quantity::Number,
+            "the report's lr_factor",
+            report.lr_factor,
+            0.0,
+        );
+        number(
+            Quantity::Number,
+            "the report's global grad_norm",
+            report.grad_norm,
+            u,
+        );
+        number(
+            Quantity::Number,
+            "the report's grad_clip",
+            report.grad_clip,
+            u,
+        );
+        number(Quantity::Clip, "the report's clip", adapter.clip, 0.0);
+        number(
+            Quantity::Equivalent,
+            "the report's equivalent_norm",
+            adapter.equivalent_norm,
+            u,
+        );
+        for factor in Factor::ALL {
+            number(
+                Quantity::Number,
+                "the report's grad_norm",
+                adapter.grad_norm.of(factor),
+                u,
+            );
+            let update = Quantity::Update(factor);
+            number(
+                update,
+                "the report's update_norm",
+                adapter.update_norm.of(factor),
+                0.0,
+            );
+            let relative = Quantity::RelativeUpdate(factor);
+            number(
+                relative,
+                "the report's relative_update",
+                adapter.relative_update.of(factor),
+                0.0,
+            );
+        }
+        Ok(StepResults(all))
     }
-    Ok(all)
-}
 
-impl Explained {
-    /// The noise of a tensor by its name; None where no digit is due.
-    fn of(&self, name: &str) -> Option<f64> {
-        let none = || self.param.as_ref().map_or(0.0, |noise| noise.factors[0]);
-        let state = |noise: &Noise, name: &str| {
-            let found = noise.state.iter().find(|(tensor, _)| *tensor == name);
-            found.and_then(|(_, noise)| *noise)
-        };
-        if let Some(tensor) = name.strip_prefix("state.adapter.") {
-            return match tensor {
-                "master_a" => Some(self.pair.factors[0]),
-                "master_b" => Some(self.pair.factors[1]),
-                _ => state(&self.pair, tensor),
+    /// The largest ratio of a result's error and what explains it, and whose it is.
+    fn worst(
+        &self,
+        expected: &StepResults,
+        bounds: &Bounds,
+        dimension: f64,
+    ) -> (f64, &'static str) {
+        let mut worst = (0.0, "");
+        for (found, exact) in self.0.iter().zip(&expected.0) {
+            let Some(bound) = bounds.get(exact.what) else {
+                continue;
             };
+            let error = (&exact.values - &found.values).norm();
+            let ratio = ratio_or_zero(error, (bound + exact.rounding) * dimension);
+            // A NaN is worse than everything.
+            if ratio.total_cmp(&worst.0).is_gt() {
+                worst = (ratio, exact.name);
+            }
         }
-        match (name.strip_prefix("state.parameter."), name) {
-            (Some("master"), _) | (None, PARAM) => Some(none()),
-            (Some(tensor), _) => state(self.param.as_ref()?, tensor),
-            (None, "A") => Some(self.pair.factors[0]),
-            (None, "B") => Some(self.pair.factors[1]),
-            (None, _) => Some(0.0),
+        worst
+    }
+}
+
+impl Measured {
+    /// Twice the rounding of the storage type: near the middle between two numbers two backends
+    /// round apart.
+    fn tensor(what: Quantity, name: &'static str, tensor: &HostTensor) -> Self {
+        let (values, dtype) = (matrix(&tensor.view()), tensor.dtype());
+        let smallest = smallest(dtype) * (values.len() as f64).sqrt();
+        Measured {
+            what,
+            name,
+            rounding: 2.0 * dtype.unit_roundoff() * values.norm() + smallest,
+            values,
         }
     }
+
+    fn number(what: Quantity, name: &'static str, x: f64, u: f64) -> Self {
+        Measured {
+            what,
+            name,
+            rounding: u * x.abs(),
+            values: DMatrix::from_element(1, 1, x),
+        }
+    }
+}
+
+fn saved_tensor(saved: &TensorFile, name: &str) -> Result<HostTensor, Error> {
+    let data = saved.tensors.get(name);
+    let tensor = data.and_then(|data| match data.shape[..] {
+        [rows, cols] => HostTensor::from_bytes(data.dtype, [rows, cols], data.bytes.clone()),
+        _ => None,
+    });
+    tensor.ok_or_else(|| Error::file("the saved state", format!("no tensor `{name}`")))
 }
 
 /// The distance of the smallest numbers, where rounding is not relative any more.
@@ -449,76 +500,4 @@ fn smallest(dtype: DType) -> f64 {
         DType::F16 => f64::from(half::f16::MIN_POSITIVE_SUBNORMAL),
         DType::U8 => 1.0,
     }
-}
-
-/// The reports of both sides. Norms are sums of squares in f64 of what was computed.
-fn reports(
-    subject: &Side,
-    reference: &Side,
-    [found, expected]: [&StepReport; 2],
-    explained: &Explained,
-) -> Vec<Compared> {
-    let [x, y] = [subject, reference].map(|side| side.optimizer.adapters()[0].report);
-    let noise = &explained.pair;
-    let u = DType::F32.unit_roundoff();
-    let compare = |name: &str, found: f64, expected: f64, explained: f64| Compared {
-        name: format!("the report's {name}"),
-        // Both infinite, where a factor that was zero has moved.
-        error: if found == expected {
-            0.0
-        } else {
-            (found - expected).abs()
-        },
-        explained,
-    };
-    let mut all = vec![
-        compare("step", x.step as f64, y.step as f64, 0.0),
-        compare("clip", x.clip, y.clip, noise.clip),
-        compare("equivalent_norm", x.equivalent_norm, y.equivalent_norm, {
-            noise.equivalent + u * y.equivalent_norm
-        }),
-        compare(
-            "grad_norm",
-            found.grad_norm,
-            expected.grad_norm,
-            u * expected.grad_norm,
-        ),
-        compare(
-            "grad_clip",
-            found.grad_clip,
-            expected.grad_clip,
-            u * expected.grad_clip,
-        ),
-        compare("lr_factor", found.lr_factor, expected.lr_factor, 0.0),
-    ];
-    for k in 0..2 {
-        let size = ratio_or_zero(
-            y.update_norm.of(Factor::ALL[k]),
-            y.relative_update.of(Factor::ALL[k]),
-        );
-        all.extend([
-            compare(
-                "grad_norm",
-                x.grad_norm.of(Factor::ALL[k]),
-                y.grad_norm.of(Factor::ALL[k]),
-                u * y.grad_norm.of(Factor::ALL[k]),
-            ),
-            compare(
-                "update_norm",
-                x.update_norm.of(Factor::ALL[k]),
-                y.update_norm.of(Factor::ALL[k]),
-                noise.update[k],
-            ),
-        ]);
-        // What is measured against a factor that is zero has no scale.
-        if size > 0.0 {
-            all.push(compare(
-                "relative_update",
-                x.relative_update.of(Factor::ALL[k]),
-                y.relative_update.of(Factor::ALL[k]),
-                noise.update[k] / size,
-            ));
-        }
-    }
-    all
 }

@@ -6,6 +6,7 @@
 //! | [`sample`], [`cases`] | adapters with prescribed spectra, described by a few numbers, and random ones |
 //! | [`vectors`] | the suite of such trajectories: which, what for, how they are made |
 //! | [`subject`] | what is held against the laws: any backend, seen through core's contract |
+//! | [`methods`] | what checks have to know of a method |
 //! | [`residual`] | scaled errors and their one threshold |
 //! | [`laws`] | the laws, one file each |
 //! | [`planted`] | bugs that the laws must see |
@@ -14,22 +15,20 @@
 //! | [`regression`] | failures, kept |
 //! | [`testing`] | the suite as tests of another crate |
 //! | [`remote`] | implementations in any language, behind a protocol of lines and files |
-//! | [`batch`], [`layout`] | adapters stepped together, as bits; tensors as others might have them in memory |
-//! | [`coded`], [`rounding`] | 8-bit moments; how updates reach 16-bit parameters |
-//! | [`wild`] | random cases of any condition, with any options |
-//! | [`differential`], [`explained`] | a backend against the reference, and how far apart rounding puts them |
+//! | [`run`] | adapters on a backend with the host tensors that each step borrows |
+//! | [`support`] | what tests of backends use beside the suite |
+//! | [`differential`], [`options`] | a backend against the reference, with any options |
+//! | [`error_bounds`] | how far rounding may put the results of a step |
 
-pub mod batch;
 pub mod case;
 pub mod cases;
 pub mod check;
-pub mod coded;
 pub mod differential;
-pub mod explained;
+pub mod error_bounds;
 mod guard;
 pub mod laws;
-pub mod layout;
 pub mod matrix;
+pub mod methods;
 pub mod options;
 pub mod planted;
 mod probe;
@@ -39,13 +38,13 @@ pub mod remote;
 pub mod replay;
 pub mod report;
 pub mod residual;
-pub mod rounding;
+pub mod run;
 pub mod sample;
 mod shrink;
 pub mod smoke;
 pub mod subject;
 pub mod suite;
+pub mod support;
 pub mod testing;
 pub mod vectors;
 pub mod verdict;
-pub mod wild;

@@ -1,4 +1,5 @@
-//! Options of a differential check, drawn from a case's seed: so that a case remains a few numbers.
+//! Options of a comparison with the reference. They follow from the case's seed, so that a case
+//! remains a few numbers.
 
 use lora_pro_core::{
     Config, DType, Damping, Error, Hyper, Method, MomentDType, OnNonFinite, Rounding, Schedule,
@@ -9,6 +10,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::differential::{self, Case, Finding};
+use crate::methods::has_moments;
 use crate::sample::CaseSpec;
 use crate::subject::Subject;
 
@@ -20,7 +22,7 @@ const STEPS: u64 = 8;
 /// # Errors
 /// As [`differential::compare`].
 pub fn compare(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<Finding, Error> {
-    let case = drawn(spec, method);
+    let case = sampled(spec, method);
     supported(subject, &case)?;
     let make = || subject.backend();
     differential::compare(&make, &case)
@@ -57,32 +59,39 @@ const SCHEDULE: Schedule = Schedule::Cosine {
     total: 12,
 };
 
-/// The options that follow from a case's seed.
-pub fn drawn(spec: &CaseSpec, method: Method) -> Case {
-    let mut random = spec.random(500);
-    let hyper = hyper(&mut random, spec.dtype, method);
+/// A law's case with the options that follow from its seed.
+pub fn sampled(spec: &CaseSpec, method: Method) -> Case {
+    // The extreme sizes of the laws' cases would only overflow.
+    let moderate = |size: f64| size.clamp(1e-3, 10.0);
+    let adapter = CaseSpec {
+        size_a: moderate(spec.size_a),
+        size_b: moderate(spec.size_b),
+        size_g: moderate(spec.size_g),
+        steps: spec.steps.min(STEPS),
+        ..*spec
+    };
+    with_options(adapter, method)
+}
+
+/// A case with the options that follow from its seed.
+pub fn with_options(adapter: CaseSpec, method: Method) -> Case {
+    let mut random = adapter.random(500);
+    let hyper = hyper(&mut random, adapter.dtype, method);
     let config = Config::from(hyper)
         .max_grad_norm(pick(&mut random, &[None, Some(1e-2), Some(10.0)]))
         .schedule(pick(&mut random, &[Schedule::Constant, SCHEDULE]))
         .on_non_finite(pick(&mut random, &[OnNonFinite::Error, OnNonFinite::Skip]));
-    // The wild sizes of the laws' cases would only overflow.
-    let tame = |size: f64| size.clamp(1e-3, 10.0);
     Case {
-        adapter: CaseSpec {
-            size_a: tame(spec.size_a),
-            size_b: tame(spec.size_b),
-            size_g: tame(spec.size_g),
-            ..*spec
-        },
+        steps: adapter.steps,
         config,
         grad_scale: pick(&mut random, &[1.0, 1.0 / 256.0, 1e-3]),
-        steps: spec.steps.min(STEPS),
         unpaired: random.random(),
+        adapter,
     }
 }
 
 fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
-    let sgd = method == Method::Sgd;
+    let adaptive = has_moments(method);
     let moments = [
         MomentDType::Auto,
         MomentDType::F32,
@@ -109,15 +118,23 @@ fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
         .beta1(pick(random, &[0.0, 0.5, 0.9]))
         .beta2(pick(random, &[0.0, 0.9, 0.999]))
         .eps(pick(random, &[1e-8, 1e-3, 1.0]))
-        .weight_decay(if sgd { 0.0 } else { pick(random, &[0.0, 0.1]) })
+        .weight_decay(if adaptive {
+            pick(random, &[0.0, 0.1])
+        } else {
+            0.0
+        })
         .decay_base(random.random())
-        .momentum(if sgd { pick(random, &[0.0, 0.9]) } else { 0.0 })
-        .amsgrad(!sgd && random.random())
+        .momentum(if adaptive {
+            0.0
+        } else {
+            pick(random, &[0.0, 0.9])
+        })
+        .amsgrad(adaptive && random.random())
         .maximize(random.random())
         .update_clip(pick(random, &[None, Some(1e-3), Some(0.3)]))
         .moment_dtype(match method {
             Method::Full => pick(random, &moments),
-            _ => MomentDType::Auto,
+            Method::Lora | Method::Sgd | Method::Efficient | Method::Factored => MomentDType::Auto,
         })
         .rounding(match short {
             true => pick(random, &[Rounding::Nearest, Rounding::MasterCopy]),
@@ -161,7 +178,7 @@ pub const FEATURES: [&str; 25] = [
 
 /// The options of a case; all of them are in [`FEATURES`].
 pub fn features(spec: &CaseSpec, method: Method) -> Vec<String> {
-    let case = drawn(spec, method);
+    let case = sampled(spec, method);
     let hyper = &case.config.hyper;
     let damping = match hyper.damping {
         Damping::None => "none",

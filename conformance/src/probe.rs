@@ -39,7 +39,7 @@ fn longest(dtype: DType) -> f64 {
 
 /// Sizes of the right answer, from which those of the step are chosen. The answer itself does not
 /// depend on them but by rounding.
-pub(crate) struct Expected {
+pub(crate) struct ExpectedSizes {
     /// |dA| and |dB|, no smaller than what rounding of their parts leaves of them.
     lengths: [f64; 2],
     /// The largest entry of dA and dB.
@@ -50,7 +50,7 @@ pub(crate) struct Expected {
     rms: f64,
 }
 
-impl Expected {
+impl ExpectedSizes {
     /// Of an adapter, its gradients, X and damping.
     pub(crate) fn of(
         factors: &Factors,
@@ -67,7 +67,7 @@ impl Expected {
         let floor =
             |whole: &DMatrix<f64>, part: &DMatrix<f64>| whole.norm().max(NOTHING * part.norm());
         let unprojected = grams.sa_inverse.apply_right(&gradients.b) / (factors.s * factors.s);
-        Ok(Expected {
+        Ok(ExpectedSizes {
             lengths: [floor(&right.a, &parts.u), floor(&right.b, &unprojected)],
             entry: right.a.amax().max(right.b.amax()),
             e: e.amax(),
@@ -90,7 +90,7 @@ impl Probe {
         method: Method,
         dtype: DType,
         factors: &Factors,
-        expected: &Expected,
+        expected: &ExpectedSizes,
     ) -> Self {
         let or_one = |x: f64| if x > 0.0 { x } else { 1.0 };
         let eps = match method {

@@ -1,17 +1,23 @@
 //! Failures, stored as the numbers that describe the case and as the bits that follow from them:
 //! they are tried first ever after.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lora_pro_core::{
-    DType, Error, HostTensor, Method, TensorData, encode_tensors, read_tensors, write_atomically,
+    Config, DType, Error, HostTensor, Method, TensorData, encode_tensors, read_tensors,
+    write_atomically,
 };
 use lora_pro_reference::storage::{host, matrix};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
+use crate::case::metadata;
+use crate::check::Check;
+use crate::options;
+use crate::replay::data;
 use crate::sample::CaseSpec;
+use crate::subject::exact;
 
 /// One failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +31,7 @@ pub struct Regression {
     pub dtype: DType,
     /// The case, shrunk.
     pub case: CaseSpec,
-    /// Who failed.
+    /// The subject that failed.
     pub subject: String,
     /// What was found, in words.
     pub found: String,
@@ -58,7 +64,7 @@ impl Regression {
         let path = folder.join(self.name() + ".json");
         let text = serde_json::to_string_pretty(self).map_err(|error| Error::file(&path, error))?;
         let bits = path.with_extension("safetensors");
-        let bytes = encode_tensors(&self.bits(), HashMap::new())
+        let bytes = encode_tensors(&self.bits(), self.metadata().into_iter().collect())
             .map_err(|reason| Error::file(&bits, reason))?;
         write_atomically(&bits, &bytes)?;
         write_atomically(&path, (text + "\n").as_bytes())?;
@@ -100,12 +106,40 @@ impl Regression {
         paths.iter().map(|path| Self::load(path)).collect()
     }
 
-    /// The factors and the gradients of all steps, as a subject gets them.
-    fn bits(&self) -> BTreeMap<String, TensorData> {
-        let spec = CaseSpec {
+    /// What makes the bits a case that `lora-pro replay` follows: the hyper-parameters of the check,
+    /// and what it found. Options that a case cannot prescribe stand in `config` alone.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let config = match self.check == Check::Differential.id() {
+            true => options::sampled(&self.case, self.method).config,
+            false => Config::from(exact(self.method)),
+        };
+        let source = format!(
+            "a failure of {}, found by the kit {}",
+            self.subject, self.kit
+        );
+        let mut all = metadata(&self.spec(), &config.hyper, &source);
+        let config = serde_json::to_string(&config).unwrap_or_default();
+        let about = [
+            ("check", self.check.clone()),
+            ("dtype", self.dtype.to_string()),
+            ("found", self.found.clone()),
+            ("config", config),
+        ];
+        all.extend(about.map(|(key, value)| (key.to_string(), value)));
+        all
+    }
+
+    /// The case in the storage type that it failed in.
+    fn spec(&self) -> CaseSpec {
+        CaseSpec {
             dtype: self.dtype,
             ..self.case
-        };
+        }
+    }
+
+    /// The factors and the gradients of all steps, as a subject gets them.
+    fn bits(&self) -> BTreeMap<String, TensorData> {
+        let spec = self.spec();
         let factors = spec.factors();
         let mut all = BTreeMap::from([
             ("A.0".to_string(), tensor(spec.dtype, &factors.a)),
@@ -143,10 +177,5 @@ fn values(data: &TensorData) -> Option<DMatrix<f64>> {
 }
 
 fn tensor(dtype: DType, values: &DMatrix<f64>) -> TensorData {
-    let host = host(values, dtype);
-    TensorData {
-        dtype,
-        shape: host.shape().to_vec(),
-        bytes: host.bytes().to_vec(),
-    }
+    data(&host(values, dtype))
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lora_pro_core::backend::ratio_or_zero;
 use lora_pro_core::{
-    AdapterIo, Backend, Config, DType, Error, HostTensor, MatRef, Optimizer, TensorData,
-    encode_tensors, write_atomically,
+    Backend, DType, Error, HostTensor, MatRef, TensorData, encode_tensors, write_atomically,
 };
 use lora_pro_reference::factors::{Factors, factor_gradients};
-use lora_pro_reference::storage::{host, matrix, read_finite};
+use lora_pro_reference::storage::{matrix, read_finite};
 
-use crate::case::{Case, Pair};
+use crate::case::{Case, StoredFactors};
+use crate::run::Run;
 
 /// The factors of every moment t = 0 to T, in their storage type.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +19,7 @@ pub struct Trajectory {
     /// Storage type of the factors.
     pub dtype: DType,
     /// The factors at t, in the order of t.
-    pub factors: Vec<Pair>,
+    pub factors: Vec<StoredFactors>,
 }
 
 /// Where a trajectory is farthest from the recorded one.
@@ -40,28 +41,28 @@ pub struct Deviation {
 /// # Errors
 /// What the backend refuses, and factors that stop being finite.
 pub fn replay(case: &Case, backend: Box<dyn Backend>, dtype: DType) -> Result<Trajectory, Error> {
-    let mut optimizer = Optimizer::new(backend, Config::from(case.hyper))?;
-    let id = optimizer.add_adapter(case.spec.clone().dtype(dtype))?;
-    let mut now = Pair {
-        a: rounded(&case.start.a, dtype),
-        b: rounded(&case.start.b, dtype),
+    let mut run = Run::new(backend, case.hyper)?;
+    let start = Factors {
+        a: matrix(&case.start.a.view()),
+        b: matrix(&case.start.b.view()),
+        s: case.spec.s(),
     };
-    check(&now, 0)?;
-    let mut factors = vec![now.clone()];
-    for (k, g) in case.gradients.iter().enumerate() {
-        let (grad_a, grad_b) = gradients(&now, g, case.spec.s());
-        let io = AdapterIo::new(
-            id,
-            now.a.view_mut(),
-            now.b.view_mut(),
-            grad_a.view(),
-            grad_b.view(),
-        );
-        optimizer.step(&mut [io])?;
-        check(&now, k + 1)?;
-        factors.push(now.clone());
+    run.add_adapter(case.spec.clone().dtype(dtype), &start)?;
+    let mut factors = vec![now(&run, 0)?];
+    for (g, t) in case.gradients.iter().zip(1..) {
+        run.step(&factor_gradients(&run.factors(), &matrix(&g.view())))?;
+        factors.push(now(&run, t)?);
     }
     Ok(Trajectory { dtype, factors })
+}
+
+/// The factors after step t, all of them finite.
+fn now(run: &Run, t: usize) -> Result<StoredFactors, Error> {
+    let (a, b) = (run.adapters[0].a.clone(), run.adapters[0].b.clone());
+    let subject = format!("after step {t}");
+    read_finite(&a.view(), &subject, "A")?;
+    read_finite(&b.view(), &subject, "B")?;
+    Ok(StoredFactors { a, b })
 }
 
 /// What a replay in `dtype` may stray from the recording: 1e-10 in f64, else u T sqrt(m + n). In
@@ -115,7 +116,7 @@ impl Trajectory {
 
     /// `A.t`, `B.t` for t = 0 to T.
     pub fn tensors(&self) -> BTreeMap<String, TensorData> {
-        let named = |(t, pair): (usize, &Pair)| {
+        let named = |(t, pair): (usize, &StoredFactors)| {
             [
                 (format!("A.{t}"), data(&pair.a)),
                 (format!("B.{t}"), data(&pair.b)),
@@ -134,33 +135,8 @@ pub(crate) fn data(tensor: &HostTensor) -> TensorData {
     }
 }
 
-fn rounded(tensor: &HostTensor, dtype: DType) -> HostTensor {
-    host(&matrix(&tensor.view()), dtype)
-}
-
-/// gA = s B'g and gB = s g A', in f64, rounded to the factors' storage type.
-fn gradients(pair: &Pair, g: &HostTensor, s: f64) -> (HostTensor, HostTensor) {
-    let factors = Factors {
-        b: matrix(&pair.b.view()),
-        a: matrix(&pair.a.view()),
-        s,
-    };
-    let gradients = factor_gradients(&factors, &matrix(&g.view()));
-    (
-        host(&gradients.a, pair.a.dtype()),
-        host(&gradients.b, pair.b.dtype()),
-    )
-}
-
 /// ||x - ref||_F / ||ref||_F, with 0 / 0 = 0.
 fn relative_distance(x: MatRef<'_>, reference: MatRef<'_>) -> f64 {
     let reference = matrix(&reference);
-    lora_pro_core::backend::ratio_or_zero((matrix(&x) - &reference).norm(), reference.norm())
-}
-
-fn check(pair: &Pair, t: usize) -> Result<(), Error> {
-    let subject = format!("after step {t}");
-    read_finite(&pair.a.view(), &subject, "A")?;
-    read_finite(&pair.b.view(), &subject, "B")?;
-    Ok(())
+    ratio_or_zero((matrix(&x) - &reference).norm(), reference.norm())
 }

@@ -4,8 +4,9 @@
 use lora_pro_core::{Error, Method};
 
 use crate::residual::all_or_nothing;
+use crate::run::Run;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// One question.
 pub struct Smoke {
@@ -47,7 +48,7 @@ fn first_step(subject: &Subject, spec: &CaseSpec, method: Method, t: u64) -> Res
     let spec = CaseSpec { rank_b: 0, ..*spec };
     // With a small eps the full mode's first step sees no more than the signs of E.
     let hyper = exact(method).eps(spec.size_g);
-    let mut run = Run::start(subject, &spec.factors(), hyper)?;
+    let mut run = subject.start(&spec.factors(), hyper)?;
     let gradients = spec.gradients(&run.factors(), t);
     run.step(&gradients)?;
     Ok(run)

@@ -50,13 +50,14 @@ fn steps_do_not_allocate() {
                 batch.step(1).expect("a step");
                 let gradients = batch.gradients(2);
                 let mut adapters: Vec<AdapterIo<'_>> = batch
-                    .members
+                    .run
+                    .adapters
                     .iter_mut()
                     .zip(&gradients)
                     .map(|(member, (a, b))| member.io(a, b))
                     .collect();
                 let before = COUNT.load(Ordering::Relaxed);
-                batch.optimizer.step(&mut adapters).expect("a step");
+                batch.run.optimizer.step(&mut adapters).expect("a step");
                 let count = COUNT.load(Ordering::Relaxed) - before;
                 assert_eq!(count, 0, "{method} {dtype} {moment_dtype} {rounding}");
             }

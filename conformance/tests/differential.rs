@@ -3,7 +3,7 @@
 use lora_pro_conformance::differential::{self, Case, compare};
 use lora_pro_conformance::planted::{Equations, Matrix, PlantedBackend};
 use lora_pro_conformance::residual::holds;
-use lora_pro_conformance::wild::cases;
+use lora_pro_conformance::support::stress_cases::cases;
 use lora_pro_core::backend::AdapterSlot;
 use lora_pro_core::{Backend, DType, Damping, Hyper, MomentDType, XChoice};
 use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};

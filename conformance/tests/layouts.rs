@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::layout::{LAYOUTS, Laid, Layout};
+use common::layout::{LAYOUTS, Layout, StridedBuffer};
 use common::{METHODS, Make, adapter, cpu, hyper, reference};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
 use lora_pro_core::{
@@ -19,7 +19,7 @@ const STEPS: u64 = 3;
 /// A, B, W0 and the parameter at the end, for tensors laid out in turn as in `layouts`.
 fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<HostTensor> {
     let mut turn = layouts.iter().cycle();
-    let mut lay = |tensor: &HostTensor| Laid::new(tensor, *turn.next().expect("cycles"));
+    let mut lay = |tensor: &HostTensor| StridedBuffer::new(tensor, *turn.next().expect("cycles"));
     let hyper = hyper(method).decay_base(true);
     let mut optimizer = Optimizer::new(make(), hyper.into()).expect("valid");
     let (id, param_id) = register(&mut optimizer, spec);
@@ -50,8 +50,8 @@ fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<H
         assert_eq!(before, [grad_a, grad_b, grad], "gradients are only read");
     }
     let all = [a, b, base, param];
-    assert!(all.iter().all(Laid::canaries_live), "{layouts:?}");
-    all.iter().map(Laid::tensor).collect()
+    assert!(all.iter().all(StridedBuffer::guards_intact), "{layouts:?}");
+    all.iter().map(StridedBuffer::tensor).collect()
 }
 
 fn register(

@@ -5,8 +5,8 @@ mod common;
 
 use common::coded::{differs, small_numbers, varies};
 use common::{Make, cpu, cuda};
-use lora_pro_conformance::coded::{STEPS, follow, specs};
 use lora_pro_conformance::sample::CaseSpec;
+use lora_pro_conformance::support::quantized_moments::{STEPS, follow, specs};
 
 fn follows(make: Make, spec: CaseSpec, amsgrad: bool) {
     let found = follow(make, spec, amsgrad, STEPS).expect("steps");

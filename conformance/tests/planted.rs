@@ -2,13 +2,11 @@
 
 use lora_pro_conformance::differential::Case;
 use lora_pro_conformance::planted::PlantedBackend;
+use lora_pro_conformance::run::{Bits, Tensors};
 use lora_pro_conformance::sample::uniform;
-use lora_pro_conformance::subject::{Run, Subject};
-use lora_pro_conformance::wild::cases;
-use lora_pro_core::{
-    AdapterReport, Backend, DType, HostTensor, Method, ParamId, ParamIo, ParamSpec, StepReport,
-    TensorFile,
-};
+use lora_pro_conformance::subject::Subject;
+use lora_pro_conformance::support::stress_cases::cases;
+use lora_pro_core::{AdapterReport, Backend, DType, Method, ParamSpec, StepReport};
 use lora_pro_reference::ReferenceBackend;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -25,11 +23,8 @@ const STEPS: u64 = 4;
 struct Outcome {
     report: StepReport,
     adapter: AdapterReport,
-    a: HostTensor,
-    b: HostTensor,
-    base: Option<HostTensor>,
-    bias: HostTensor,
-    saved: TensorFile,
+    tensors: Tensors,
+    bits: Bits,
 }
 
 fn reference() -> Box<dyn Backend> {
@@ -40,38 +35,31 @@ fn unplanted() -> Box<dyn Backend> {
     Box::new(PlantedBackend::new("reference", |_| {}))
 }
 
-/// A trajectory of an adapter, its W0 and a parameter without a pair.
+/// A trajectory of an adapter, its W0 and an unpaired parameter.
 fn trajectory(make: fn() -> Box<dyn Backend>, case: &Case) -> Vec<Outcome> {
     let (spec, config) = (&case.adapter, &case.config);
     let subject = Subject::new("either", spec.dtype, make);
-    let mut run = Run::start(&subject, &spec.factors(), config.clone()).expect("a run");
+    let mut run = subject
+        .start(&spec.factors(), config.clone())
+        .expect("a run");
     let mut random = spec.random(100);
-    let mut bias = subject.host(&uniform(&mut random, 1, spec.m));
-    let mut base = subject.host(&uniform(&mut random, spec.m, spec.n));
-    let optimizer = run.parts().0;
-    optimizer.set_grad_scale(case.grad_scale).expect("a factor");
-    optimizer
-        .add_param(ParamSpec::new("bias", 1, spec.m).dtype(spec.dtype))
+    let bias = ParamSpec::new("bias", 1, spec.m).dtype(spec.dtype);
+    run.add_param(bias, &uniform(&mut random, 1, spec.m))
         .expect("a parameter");
+    run.optimizer
+        .set_grad_scale(case.grad_scale)
+        .expect("a factor");
+    let w0 = subject.host(&uniform(&mut random, spec.m, spec.n));
+    run.adapters[0].w0 = config.hyper.decay_base.then_some(w0);
     let mut step = |t| {
         let gradients = spec.gradients(&run.factors(), t);
-        let (grad_a, grad_b) = (subject.host(&gradients.a), subject.host(&gradients.b));
+        let gradients = [run.adapters[0].in_memory(&gradients)];
         let grad = subject.host(&uniform(&mut random, 1, spec.m));
-        let (optimizer, members) = run.parts();
-        let mut io = members[0].io(&grad_a, &grad_b);
-        io.w0 = config.hyper.decay_base.then(|| base.view_mut());
-        let param = ParamIo::new(ParamId::from_index(0), bias.view_mut(), grad.view());
-        let report = optimizer
-            .step_with_params(&mut [io], &mut [param])
-            .expect("a step");
         Outcome {
-            report,
+            report: run.step_tensors(&gradients, &[grad]).expect("a step"),
             adapter: run.report(),
-            a: run.members()[0].a.clone(),
-            b: run.members()[0].b.clone(),
-            base: config.hyper.decay_base.then(|| base.clone()),
-            bias: bias.clone(),
-            saved: run.saved().expect("its state"),
+            tensors: run.tensors().expect("its state"),
+            bits: run.bits().expect("its state"),
         }
     };
     (1..=STEPS).map(&mut step).collect()

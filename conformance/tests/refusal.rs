@@ -120,15 +120,15 @@ fn broken_entries(make: Make, dtype: DType) {
                     let what = format!("{method} {dtype}, gradient {wild}, {value}");
                     refused(&mut batch, &gradients, wild, &what);
 
-                    let member = &mut batch.members[wild];
-                    let kept = member.copy();
+                    let member = &mut batch.run.adapters[wild];
+                    let kept = member.clone();
                     let factor = if last { &mut member.b } else { &mut member.a };
                     let [rows, cols] = factor.shape();
                     let at = if last { (rows - 1, cols - 1) } else { (0, 0) };
                     factor.view_mut().set(at.0, at.1, value);
                     let what = format!("{method} {dtype}, factor {wild}, {value}");
                     refused(&mut batch, &good, wild, &what);
-                    batch.members[wild] = kept;
+                    batch.run.adapters[wild] = kept;
                 }
             }
         }

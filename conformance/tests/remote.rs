@@ -94,7 +94,7 @@ fn reports_come_along() {
     let run = |make| {
         let mut batch = Batch::start(make, &cases(DType::F64), hyper(Method::Full)).expect("valid");
         let report = batch.step(1).expect("steps");
-        let slot = &batch.optimizer.adapters()[1];
+        let slot = &batch.run.optimizer.adapters()[1];
         (report, slot.report)
     };
     let ((here, adapter_here), (there, adapter_there)) = (run(&reference), run(&remote));
@@ -154,12 +154,13 @@ fn parameters_without_a_pair_are_stepped() {
     let run = |make| {
         let mut batch = Batch::start(make, &cases(DType::F32), hyper(Method::Full)).expect("valid");
         let bias = ParamSpec::new("bias", 1, 4);
-        batch.optimizer.add_param(bias).expect("valid");
+        batch.run.optimizer.add_param(bias).expect("valid");
         let mut value = HostTensor::from_fn(DType::F32, [1, 4], |_, j| j as f64);
         let grad = HostTensor::from_fn(DType::F32, [1, 4], |_, j| 0.5 - j as f64);
         for _ in 0..3 {
             let param = ParamIo::new(ParamId::from_index(0), value.view_mut(), grad.view());
             batch
+                .run
                 .optimizer
                 .step_with_params(&mut [], &mut [param])
                 .expect("steps");
@@ -174,10 +175,10 @@ fn fails(remote: &Remote, config: impl Into<Config>) -> String {
     let make = || remote.backend();
     let mut batch = Batch::start(&make, &cases(DType::F64)[..1], config).expect("valid");
     for t in 1..=4 {
-        let before = batch.members[0].factors();
+        let before = batch.run.adapters[0].factors();
         if let Err(error) = batch.step(t) {
-            assert!(batch.members[0].factors() == before);
-            assert_eq!(batch.optimizer.adapters()[0].state.step, t - 1);
+            assert!(batch.run.adapters[0].factors() == before);
+            assert_eq!(batch.run.optimizer.adapters()[0].state.step, t - 1);
             let again = batch.step(t).map(|_| "steps again".to_string());
             return format!(
                 "{error}\n  then: {}",
@@ -325,7 +326,7 @@ fn what_a_child_leaves_out_is_computed() {
     let mut batch = Batch::start(&make, &cases(DType::F64), config).expect("valid");
     let report = batch.step(1).expect("steps");
     assert!((report.grad_clip * report.grad_norm - 1e-3).abs() < 1e-15);
-    let adapter = batch.optimizer.adapters()[0].report;
+    let adapter = batch.run.optimizer.adapters()[0].report;
     assert_eq!((adapter.step, adapter.clip), (1, 1.0));
     assert_eq!(
         (adapter.update_norm, adapter.relative_update),
@@ -484,7 +485,7 @@ fn python(script: &str, modules: &str, method: Method) {
             there = there.moved_to(&make).expect("loads");
         }
     }
-    for (x, y) in there.members.iter().zip(&here.members) {
+    for (x, y) in there.run.adapters.iter().zip(&here.run.adapters) {
         let (x, y) = (x.factors(), y.factors());
         let off = (&x.a - &y.a).norm() / y.a.norm() + (&x.b - &y.b).norm() / y.b.norm();
         assert!(off < 1e-9, "{off}");

@@ -4,7 +4,7 @@ mod common;
 
 use common::random::differs;
 use common::{Batch, METHODS, Make, adapter, cpu, cuda, hyper, reference};
-use lora_pro_conformance::rounding::{SHORT, STEPS, master, small_lr, specs, stochastic};
+use lora_pro_conformance::support::rounding::{SHORT, STEPS, master, small_lr, specs, stochastic};
 use lora_pro_core::{DType, Method, Rounding};
 
 fn master_copies(make: Make) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use lora_pro_conformance::case::{Case, Quirk};
 use lora_pro_conformance::replay::{replay, tolerance};
-use lora_pro_conformance::vectors::index::{Entry, Expected, Index, Refusal};
+use lora_pro_conformance::vectors::schema::{Expected, Index, IndexEntry, RejectionStage};
 use lora_pro_conformance::vectors::{catalogue, folder, generate};
 use lora_pro_core::{Backend, DType, Damping, Method, XChoice};
 use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
@@ -18,7 +18,7 @@ fn index() -> Index {
     Index::read(&folder()).expect("conformance/vectors is part of the project")
 }
 
-fn path(entry: &Entry) -> PathBuf {
+fn path(entry: &IndexEntry) -> PathBuf {
     folder().join(&entry.file)
 }
 
@@ -38,12 +38,12 @@ fn cpu(simd: SimdLevel) -> impl Fn(&Case) -> Box<dyn Backend> {
     move |_| Box::new(CpuBackend::with(options).expect("available"))
 }
 
-fn quirky(entry: &Entry) -> bool {
+fn quirky(entry: &IndexEntry) -> bool {
     entry.flags.iter().any(|flag| flag == "PublicCode")
 }
 
 /// The worst deviation over time, and what is allowed; `None` for what has to be refused.
-fn worst(entry: &Entry, backend: impl Fn(&Case) -> Box<dyn Backend>) -> Option<(f64, f64)> {
+fn worst(entry: &IndexEntry, backend: impl Fn(&Case) -> Box<dyn Backend>) -> Option<(f64, f64)> {
     let Expected::Valid {
         tolerance: limit, ..
     } = entry.expected
@@ -60,7 +60,7 @@ fn worst(entry: &Entry, backend: impl Fn(&Case) -> Box<dyn Backend>) -> Option<(
 }
 
 /// Says what each vector that is not followed strays, all of them at once.
-fn follows(name: &str, backend: impl Fn(&Case) -> Box<dyn Backend>, whom: fn(&Entry) -> bool) {
+fn follows(name: &str, backend: impl Fn(&Case) -> Box<dyn Backend>, whom: fn(&IndexEntry) -> bool) {
     let mut failures = Vec::new();
     for entry in index().vectors.iter().filter(|entry| whom(entry)) {
         let Some((error, limit)) = worst(entry, &backend) else {
@@ -102,11 +102,11 @@ fn refuses(backend: impl Fn(&Case) -> Box<dyn Backend>) {
             continue;
         };
         let error = match (Case::read(&path(&entry)), by) {
-            (Err(error), Refusal::Read) => error,
-            (Ok(case), Refusal::Step) => replay(&case, backend(&case), DType::F64)
+            (Err(error), RejectionStage::Read) => error,
+            (Ok(case), RejectionStage::Step) => replay(&case, backend(&case), DType::F64)
                 .expect_err(&format!("{} is to be refused", entry.file)),
-            (Ok(_), Refusal::Read) => panic!("{} is read", entry.file),
-            (Err(error), Refusal::Step) => panic!("{} is not read: {error}", entry.file),
+            (Ok(_), RejectionStage::Read) => panic!("{} is read", entry.file),
+            (Err(error), RejectionStage::Step) => panic!("{} is not read: {error}", entry.file),
         };
         let error = error.to_string();
         println!("{error}");
@@ -149,7 +149,7 @@ fn every_generated_vector_is_generated_again() {
 /// Sensitivities are measured and may differ between machines, by less than tenfold.
 #[test]
 fn the_index_says_what_the_catalogue_says() {
-    let (mut found, mut expected) = (index(), Index::expected().expect("generated"));
+    let (mut found, mut expected) = (index(), generate::index().expect("generated"));
     for (x, y) in found.vectors.iter_mut().zip(&mut expected.vectors) {
         let file = x.file.clone();
         let (Some(x), Some(y)) = (sensitivity(x), sensitivity(y)) else {
@@ -164,7 +164,7 @@ fn the_index_says_what_the_catalogue_says() {
     assert_eq!(found, expected);
 }
 
-fn sensitivity(entry: &mut Entry) -> Option<&mut f64> {
+fn sensitivity(entry: &mut IndexEntry) -> Option<&mut f64> {
     match &mut entry.expected {
         Expected::Valid { sensitivity, .. } => sensitivity.as_mut(),
         Expected::Refused { .. } => None,
@@ -177,8 +177,8 @@ fn the_index_and_the_folder_agree() {
     let files = BTreeSet::from_iter(index.vectors.iter().map(|entry| &entry.file));
     let ids = BTreeSet::from_iter(index.vectors.iter().map(|entry| entry.id));
     assert_eq!((files.len(), ids.len()), (index.count, index.count));
-    let strangers = index.strangers(&folder()).expect("a folder");
-    assert_eq!(strangers, [""; 0]);
+    let unlisted_files = index.unlisted_files(&folder()).expect("a folder");
+    assert_eq!(unlisted_files, [""; 0]);
     for entry in &index.vectors {
         assert!(path(entry).is_file(), "{} is missing", entry.file);
     }
@@ -190,14 +190,14 @@ fn every_flag_is_defined_and_used() {
     let defined = BTreeSet::from_iter(index.flags.keys());
     let used = BTreeSet::from_iter(index.vectors.iter().flat_map(|entry| &entry.flags));
     assert_eq!(defined, used);
-    let flagged = |entry: &Entry| !entry.flags.is_empty() && !entry.comment.is_empty();
+    let flagged = |entry: &IndexEntry| !entry.flags.is_empty() && !entry.comment.is_empty();
     assert!(index.vectors.iter().all(flagged));
 }
 
 /// Every method with every X and every damping, and every option somewhere.
 #[test]
 fn every_branch_has_a_generated_vector() {
-    let valid = |vector: &catalogue::Vector| matches!(vector.outcome, catalogue::Outcome::Valid);
+    let valid = |vector: &catalogue::Vector| matches!(vector.outcome, catalogue::VectorKind::Valid);
     let all: Vec<_> = catalogue::all().into_iter().filter(valid).collect();
     let some = |holds: &dyn Fn(&lora_pro_core::Hyper) -> bool| {
         assert!(all.iter().any(|vector| holds(&vector.hyper)));

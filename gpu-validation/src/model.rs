@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytemuck::cast_slice;
 use lora_pro_bench::fill;
-use lora_pro_conformance::batch::Bits;
+use lora_pro_conformance::support::batch::Bits;
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, HostTensor, Location, MatMut, MatRef,
     Optimizer, StepReport, TensorFile,

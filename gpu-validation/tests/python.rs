@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use lora_pro_conformance::batch::adapter;
-use lora_pro_conformance::subject::{Run, Subject};
+use lora_pro_conformance::subject::Subject;
+use lora_pro_conformance::support::batch::adapter;
 use lora_pro_core::{DType, Method, Preset};
 use lora_pro_gpu_validation::suites::side_by_side::SCRIPT;
 use lora_pro_reference::ReferenceBackend;
@@ -85,7 +85,7 @@ fn its_methods_are_the_references() {
             || Box::new(ReferenceBackend::new()),
         );
         let start = spec.factors();
-        let mut run = Run::start(&subject, &start, hyper).unwrap();
+        let mut run = subject.start(&start, hyper).unwrap();
         let mut gradients = Vec::new();
         for t in 1..=5 {
             let pair = spec.gradients(&run.factors(), t);

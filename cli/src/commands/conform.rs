@@ -125,7 +125,11 @@ struct AgainArgs {
 /// Runs the matrix, or repeats a failure.
 pub fn run(args: &ConformArgs) -> Result<(), Failure> {
     if let Some(Again::Replay(again)) = &args.again {
-        return replay(again);
+        return repeat(
+            &again.file,
+            again.subject.as_deref(),
+            again.command.as_deref(),
+        );
     }
     if args.list {
         return list();
@@ -212,9 +216,10 @@ fn list() -> Result<(), Failure> {
     Ok(())
 }
 
-fn replay(args: &AgainArgs) -> Result<(), Failure> {
-    let known = Regression::load(&args.file)?;
-    let entry = match (&args.command, &args.subject) {
+/// Repeats the check of a stored failure on a command, on a built-in subject, or on what failed.
+pub fn repeat(file: &Path, subject: Option<&str>, command: Option<&str>) -> Result<(), Failure> {
+    let known = Regression::load(file)?;
+    let entry = match (command, subject) {
         (Some(command), _) => subjects::command(command, 60)?,
         (None, Some(name)) => subjects::built_in(name)?,
         (None, None) => subjects::built_in(&known.subject)?,
@@ -225,7 +230,7 @@ fn replay(args: &AgainArgs) -> Result<(), Failure> {
     else {
         return Err(Failure::Input(format!(
             "{}: there is no check `{}` in this version",
-            args.file.display(),
+            file.display(),
             known.check
         )));
     };

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lora_pro_conformance::case::{Case, Quirk};
+use lora_pro_conformance::case::Case;
 use lora_pro_conformance::replay::{Deviation, replay, tolerance};
 use lora_pro_core::{Backend, DType};
-use lora_pro_reference::ReferenceBackend;
 
 use crate::backends::Choice;
+use crate::commands::conform;
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -27,6 +27,9 @@ use crate::output::say;
 /// u * T * sqrt(m + n) with the dtype's unit round-off u (2^-24 for f32, 2^-8 for bf16, 2^-11 for
 /// f16). That allows for rounding at every step and not for a case that amplifies it: an
 /// ill-conditioned case may fail in a short dtype, and honestly so.
+///
+/// CASE may also be a failure that `lora-pro conform --report` has stored: its safetensors file is
+/// followed like any other case, and of its JSON file the check is repeated, as by `conform replay`.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,
@@ -37,7 +40,7 @@ Examples:
 )]
 pub struct ReplayArgs {
     /// The recorded trajectory
-    #[arg(value_name = "CASE.safetensors")]
+    #[arg(value_name = "CASE")]
     case: PathBuf,
     /// Which backend steps; `lora-pro info` lists them
     #[arg(long, default_value = "auto", value_name = "NAME")]
@@ -52,6 +55,10 @@ pub struct ReplayArgs {
 
 /// Replays, writes, compares.
 pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
+    if args.case.extension().is_some_and(|kind| kind == "json") {
+        let subject = (args.backend != "auto").then_some(args.backend.as_str());
+        return conform::repeat(&args.case, subject, None);
+    }
     let choice = Choice::of(&args.backend)?;
     let case = Case::read(&args.case)?;
     let trajectory = replay(&case, backend(&choice, &case)?, args.dtype)?;
@@ -77,16 +84,10 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
 
 /// The backend, with the case's quirk where it has one.
 fn backend(choice: &Choice, case: &Case) -> Result<Box<dyn Backend>, Failure> {
-    match case.quirk {
-        None => Ok(choice.make()?),
-        Some(Quirk::Bf16Square) if choice.name() == lora_pro_reference::NAME => {
-            Ok(Box::new(ReferenceBackend::with_bf16_square()))
-        }
-        Some(Quirk::Bf16Square) => Err(Failure::Input(format!(
-            "the case has the quirk `bf16_square`, which the {} backend does not imitate: use \
-             --backend reference",
-            choice.name()
-        ))),
+    match case.backend_for(choice.name()) {
+        Ok(Some(backend)) => Ok(backend),
+        Ok(None) => Ok(choice.make()?),
+        Err(reason) => Err(Failure::Input(format!("{reason}: use --backend reference"))),
     }
 }
 

@@ -1,11 +1,12 @@
-//! A case's string metadata, read key by key.
+//! A case's string metadata, read key by key and written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
 use lora_pro_core::{AdapterSpec, DType, Damping, Error, Hyper, Method, Preset, Scale};
 
 use super::Quirk;
+use crate::sample::CaseSpec;
 
 /// Hyper-parameters that change a trajectory and are not read: better refused than ignored.
 const NOT_RECORDED: [&str; 5] = [
@@ -130,5 +131,47 @@ fn damping(text: &str) -> Result<Damping, String> {
         _ => text
             .parse()
             .map_err(|error| format!("its metadata `damping`: {error}")),
+    }
+}
+
+/// The metadata of a case, as [`Metadata`] reads it. Optional keys are written where they say
+/// something; options that a case cannot prescribe are left out.
+pub fn metadata(adapter: &CaseSpec, hyper: &Hyper, source: &str) -> BTreeMap<String, String> {
+    let real = |x: f64| format!("{x:?}");
+    let mut all = BTreeMap::from([
+        ("source", source.to_string()),
+        ("m", adapter.m.to_string()),
+        ("n", adapter.n.to_string()),
+        ("r", adapter.r.to_string()),
+        ("scale", real(adapter.s)),
+        ("steps", adapter.steps.to_string()),
+        ("method", hyper.method.to_string()),
+        ("x", hyper.x.to_string()),
+        ("damping", written(hyper.damping)),
+        ("lr", real(hyper.lr)),
+        ("beta1", real(hyper.beta1)),
+        ("beta2", real(hyper.beta2)),
+        ("eps", real(hyper.eps)),
+        ("weight_decay", real(hyper.weight_decay)),
+    ]);
+    let options = [
+        ("lr_ratio", hyper.lr_ratio != 1.0, real(hyper.lr_ratio)),
+        ("momentum", hyper.momentum != 0.0, real(hyper.momentum)),
+        ("amsgrad", hyper.amsgrad, "true".to_string()),
+        ("maximize", hyper.maximize, "true".to_string()),
+    ];
+    let chosen = options.into_iter().filter(|option| option.1);
+    all.extend(chosen.map(|(key, _, value)| (key, value)));
+    all.extend(hyper.update_clip.map(|clip| ("update_clip", real(clip))));
+    let owned = all.into_iter().map(|(key, value)| (key.to_string(), value));
+    owned.collect()
+}
+
+fn written(damping: Damping) -> String {
+    match damping {
+        Damping::None => "none".into(),
+        Damping::Absolute(d) => format!("absolute {d:?}"),
+        Damping::Relative(c) => format!("relative {c:?}"),
+        Damping::Cutoff(c) => format!("cutoff {c:?}"),
     }
 }

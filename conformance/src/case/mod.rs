@@ -17,14 +17,17 @@ use std::fs;
 use std::path::Path;
 
 use lora_pro_core::{
-    AdapterSpec, Error, HostTensor, Hyper, TensorData, read_metadata, read_tensors,
+    AdapterSpec, Backend, Error, HostTensor, Hyper, TensorData, read_metadata, read_tensors,
 };
+use lora_pro_reference::ReferenceBackend;
 
 use metadata::Metadata;
 
+pub use metadata::metadata;
+
 /// The factors of one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pair {
+pub struct StoredFactors {
     /// A, r x n.
     pub a: HostTensor,
     /// B, m x r.
@@ -48,11 +51,11 @@ pub struct Case {
     /// What a backend has to imitate to follow the recording.
     pub quirk: Option<Quirk>,
     /// The factors at t = 0.
-    pub start: Pair,
+    pub start: StoredFactors,
     /// g of the steps t = 1 to T, m x n.
     pub gradients: Vec<HostTensor>,
     /// The recorded factors after the steps t = 1 to T; empty where none are recorded.
-    pub expected: Vec<Pair>,
+    pub expected: Vec<StoredFactors>,
     /// The metadata as it stands in the file.
     pub metadata: BTreeMap<String, String>,
 }
@@ -69,7 +72,7 @@ impl Case {
         let metadata = Metadata(read_metadata(bytes).map_err(|error| error.to_string())?);
         let (spec, hyper) = (metadata.spec()?, metadata.hyper()?);
         let (quirk, steps) = (metadata.quirk()?, metadata.steps()?);
-        let mut tensors = Tensors {
+        let mut tensors = RemainingTensors {
             all: read_tensors(bytes).map_err(|error| error.to_string())?,
             spec: &spec,
         };
@@ -97,6 +100,22 @@ impl Case {
         })
     }
 
+    /// The backend that follows the case where it has a quirk; `None` where any backend does.
+    ///
+    /// # Errors
+    /// A quirk that the backend of this name does not imitate, in words.
+    pub fn backend_for(&self, name: &str) -> Result<Option<Box<dyn Backend>>, String> {
+        match self.quirk {
+            None => Ok(None),
+            Some(Quirk::Bf16Square) if name == lora_pro_reference::NAME => {
+                Ok(Some(Box::new(ReferenceBackend::with_bf16_square())))
+            }
+            Some(Quirk::Bf16Square) => Err(format!(
+                "the case has the quirk `bf16_square`, which the {name} backend does not imitate"
+            )),
+        }
+    }
+
     /// Number of steps T.
     pub fn steps(&self) -> usize {
         self.gradients.len()
@@ -104,21 +123,21 @@ impl Case {
 }
 
 /// The tensors that are not yet taken.
-struct Tensors<'s> {
+struct RemainingTensors<'s> {
     all: BTreeMap<String, TensorData>,
     spec: &'s AdapterSpec,
 }
 
-impl Tensors<'_> {
+impl RemainingTensors<'_> {
     fn has_pair(&self, t: usize) -> bool {
         ["A", "B"]
             .iter()
             .any(|factor| self.all.contains_key(&format!("{factor}.{t}")))
     }
 
-    fn pair(&mut self, t: usize) -> Result<Pair, String> {
+    fn pair(&mut self, t: usize) -> Result<StoredFactors, String> {
         let (a, b) = (self.spec.a_shape(), self.spec.b_shape());
-        Ok(Pair {
+        Ok(StoredFactors {
             a: self.take(&format!("A.{t}"), a, "r x n")?,
             b: self.take(&format!("B.{t}"), b, "m x r")?,
         })
@@ -150,8 +169,8 @@ impl Tensors<'_> {
         }
     }
 
-    /// A moment left over means that the file and its metadata do not belong together. Tensors
-    /// of other names are nobody's business.
+    /// A moment left over means that the file and its metadata do not belong together. RemainingTensors
+    /// of other names do not matter.
     fn all_used(&self, steps: usize) -> Result<(), String> {
         let moment = |name: &&String| ["A.", "B.", "g."].iter().any(|kind| name.starts_with(kind));
         match self.all.keys().find(moment) {

@@ -3,6 +3,7 @@
 //! While the second moment rises it changes nothing; where no gradient follows the first it
 //! holds steps back: by the square root of 1/2 in the second step, where beta2 is 1/2.
 
+use lora_pro_core::backend::{Factor, Moment, StateKind};
 use lora_pro_core::{Error, Method};
 use lora_pro_reference::equivalent::equivalent_gradient;
 use lora_pro_reference::factors::FactorPair;
@@ -10,18 +11,22 @@ use lora_pro_reference::factors::FactorPair;
 use super::recurrence::with_condition;
 use super::{Applies, Law, WITH_MOMENTS};
 use crate::residual::{all_or_nothing, worst};
+use crate::run::Run;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
-/// Second moments and their maxima, by method.
-fn names(method: Method) -> &'static [[&'static str; 2]] {
+/// Second moments and their maxima.
+fn second_moments(method: Method) -> Vec<[StateKind; 2]> {
+    let of_factor =
+        |factor| [Moment::Second, Moment::MaxSecond].map(|m| StateKind::Factor(m, factor));
     match method {
-        Method::Full => &[["exp_avg_sq", "max_exp_avg_sq"]],
-        Method::Factored => &[["row_sq", "max_row_sq"], ["col_sq", "max_col_sq"]],
-        _ => &[
-            ["exp_avg_sq_a", "max_exp_avg_sq_a"],
-            ["exp_avg_sq_b", "max_exp_avg_sq_b"],
+        Method::Lora | Method::Efficient => Factor::ALL.map(of_factor).to_vec(),
+        Method::Factored => vec![
+            [StateKind::RowMeans, StateKind::MaxRowMeans],
+            [StateKind::ColMeans, StateKind::MaxColMeans],
         ],
+        Method::Full => vec![[Moment::Second, Moment::MaxSecond].map(StateKind::Weight)],
+        Method::Sgd => vec![],
     }
 }
 
@@ -39,8 +44,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let mut held = Vec::new();
     let hyper = exact(method).amsgrad(true).beta2(0.5).lr(1e-5);
     let plain = hyper.amsgrad(false);
-    let mut run = Run::start(subject, &spec.factors(), hyper)?;
-    let mut without = Run::start(subject, &spec.factors(), plain)?;
+    let mut run = subject.start(&spec.factors(), hyper)?;
+    let mut without = subject.start(&spec.factors(), plain)?;
     let mut largest = Vec::new();
     for t in 1..=4 {
         let size = if t == 1 { 1.0 } else { 0.0 };
@@ -54,8 +59,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
             // By now the two runs are at different places.
             _ => true,
         });
-        for (k, [now, max]) in names(method).iter().enumerate() {
-            let (Some(now), Some(max)) = (run.shown(now)?, run.shown(max)?) else {
+        for (k, [now, max]) in second_moments(method).into_iter().enumerate() {
+            let (Some(now), Some(max)) = (run.state(now)?, run.state(max)?) else {
                 continue;
             };
             let before = if t == 1 {
@@ -87,6 +92,6 @@ fn moves(run: &mut Run, spec: &CaseSpec, method: Method, t: u64, size: f64) -> R
     };
     Ok(match method {
         Method::Factored | Method::Full => equivalent_gradient(&old, &update).norm(),
-        _ => update.b.norm(),
+        Method::Lora | Method::Sgd | Method::Efficient => update.b.norm(),
     })
 }

@@ -2,13 +2,12 @@
 //! of the factor with the larger norm down to the limit; where nothing exceeds the limit it does
 //! nothing. The report says what happened.
 
-use lora_pro_core::backend::Factor;
-use lora_pro_core::{Error, Hyper, Method};
+use lora_pro_core::{Error, Factor, Hyper, Method, PerFactor};
 
 use super::{Applies, Law, METHODS};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// Steps of a trajectory: the second is the large one.
 const STEPS: u64 = 3;
@@ -28,27 +27,28 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let free = exact(method);
     for limit in [1e-4, 1e9] {
         let clipped = free.update_clip(Some(limit));
-        let mut run = Run::start(subject, &spec.factors(), clipped)?;
+        let mut run = subject.start(&spec.factors(), clipped)?;
         for t in 1..=STEPS {
             let old = run.factors();
             let gradients = spec.gradients(&old, t);
             run.step(&gradients)?;
             let new = run.factors();
             let report = run.report();
-            let larger = if old.a.norm() >= old.b.norm() {
+            let sizes = PerFactor::from([old.a.norm(), old.b.norm()]);
+            let moved = PerFactor::from([(new.a - &old.a).norm(), (new.b - &old.b).norm()]);
+            let larger = if sizes.a >= sizes.b {
                 Factor::A
             } else {
                 Factor::B
             };
-            let moved = [(new.a - &old.a).norm(), (new.b - &old.b).norm()];
-            let size = [old.a.norm(), old.b.norm()];
             let over = (report.relative_update.of(larger) - limit).max(0.0);
             ratios.push(ratio(spec, over, limit));
             ratios.push(all_or_nothing(report.clip <= 1.0 && report.clip > 0.0));
             ratios.push(all_or_nothing(report.clip == 1.0 || limit < 1.0));
-            for k in 0..2 {
-                let error = (report.update_norm.of(Factor::ALL[k]) - moved[k]).abs();
-                ratios.push(ratio(spec, error, moved[k] + size[k]));
+            for factor in Factor::ALL {
+                let (moved, size) = (moved.of(factor), sizes.of(factor));
+                let error = (report.update_norm.of(factor) - moved).abs();
+                ratios.push(ratio(spec, error, moved + size));
             }
         }
     }
@@ -60,7 +60,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
 fn same_direction(subject: &Subject, spec: &CaseSpec, free: Hyper) -> Result<f64, Error> {
     let start = spec.factors();
     let one_step = |hyper: Hyper| {
-        let mut run = Run::start(subject, &start, hyper)?;
+        let mut run = subject.start(&start, hyper)?;
         run.step(&spec.gradients(&start, 1))?;
         Ok::<_, Error>((run.factors(), run.report()))
     };

@@ -9,9 +9,10 @@ use lora_pro_core::{Error, Hyper, Method};
 use lora_pro_reference::storage::matrix;
 
 use super::{Applies, Law, METHODS};
+use crate::methods::has_moments;
 use crate::residual::{ratio, worst};
 use crate::sample::{CaseSpec, rounded};
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 20,
@@ -25,17 +26,19 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let mut ratios = Vec::new();
-    if method != Method::Sgd {
+    if has_moments(method) {
         let plain = exact(method).lr(0.01);
         let decayed = plain.weight_decay(5.0).lr_ratio(4.0);
         let whole = 1.0 - decayed.lr * decayed.weight_decay;
         let (decay_a, decay_b) = match method {
             Method::Factored | Method::Full => (whole.sqrt(), whole.sqrt()),
-            _ => (whole, 1.0 - 4.0 * decayed.lr * decayed.weight_decay),
+            Method::Lora | Method::Sgd | Method::Efficient => {
+                (whole, 1.0 - 4.0 * decayed.lr * decayed.weight_decay)
+            }
         };
         let start = spec.factors();
         let one_step = |hyper: Hyper| {
-            let mut run = Run::start(subject, &start, hyper)?;
+            let mut run = subject.start(&start, hyper)?;
             run.step(&spec.gradients(&start, 1))?;
             Ok::<_, Error>(run.factors())
         };
@@ -51,8 +54,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
 
 /// W0 after one step, with and without the option.
 fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let sgd = method == Method::Sgd;
-    let weight_decay = if sgd { 0.0 } else { 5.0 };
+    let weight_decay = if has_moments(method) { 5.0 } else { 0.0 };
     let w0 = rounded(subject.dtype, &spec.full_gradient(2));
     let mut ratios = Vec::new();
     for decay_base in [true, false] {
@@ -62,20 +64,18 @@ fn base(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error
             .decay_base(decay_base);
         let start = spec.factors();
         let gradients = spec.gradients(&start, 1);
-        let mut run = Run::start(subject, &start, hyper)?;
-        let (grad_a, grad_b) = (subject.host(&gradients.a), subject.host(&gradients.b));
-        let mut stored = subject.host(&w0);
-        let (optimizer, members) = run.parts();
-        let mut io = members[0].io(&grad_a, &grad_b);
-        io.w0 = Some(stored.view_mut());
-        optimizer.step(&mut [io])?;
+        let mut run = subject.start(&start, hyper)?;
+        run.adapters[0].w0 = Some(subject.host(&w0));
+        run.step(&gradients)?;
         let shrink = if decay_base {
             1.0 - hyper.lr * weight_decay
         } else {
             1.0
         };
-        let error = (matrix(&stored.view()) - &w0 * shrink).norm();
-        ratios.push(ratio(spec, error, w0.norm()));
+        if let Some(stored) = &run.adapters[0].w0 {
+            let error = (matrix(&stored.view()) - &w0 * shrink).norm();
+            ratios.push(ratio(spec, error, w0.norm()));
+        }
     }
     Ok(worst(ratios))
 }

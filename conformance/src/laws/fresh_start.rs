@@ -12,7 +12,7 @@ use lora_pro_reference::storage::host;
 use super::{Applies, CLOSED_FORM, Law};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 28,
@@ -27,7 +27,7 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     // Without memory the past is in the factors alone.
     let hyper = exact(method).beta1(0.0).beta2(0.0);
-    let mut old = Run::start(subject, &spec.factors(), hyper)?;
+    let mut old = subject.start(&spec.factors(), hyper)?;
     for t in 1..=3 {
         old.step(&spec.gradients(&old.factors(), t))?;
     }
@@ -35,9 +35,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         b: old.factors().b * 0.0,
         ..old.factors()
     };
-    let (_, members) = old.parts();
-    members[0].b = host(&zero.b, subject.dtype);
-    let mut new = Run::start(subject, &zero, hyper)?;
+    old.adapters[0].b = host(&zero.b, subject.dtype);
+    let mut new = subject.start(&zero, hyper)?;
     let gradients = spec.gradients(&zero, 4);
     old.step(&gradients)?;
     new.step(&gradients)?;

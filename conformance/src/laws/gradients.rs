@@ -1,13 +1,13 @@
 //! Law 22: what acts on the raw gradients acts before everything else. A global-norm clip, a factor
 //! for loss scaling and `maximize` do what scaling the gradients by hand does.
 
-use lora_pro_core::{Config, Error, Method};
+use lora_pro_core::{Config, Error, Method, PerFactor};
 use lora_pro_reference::factors::Factors;
 
 use super::{Applies, Law, METHODS};
 use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// Loss scale: no power of two.
 const LOSS_SCALE: f64 = 1000.0;
@@ -57,19 +57,19 @@ fn run(
     grad_scale: f64,
     factor: impl Fn(f64) -> f64,
 ) -> Result<End, Error> {
-    let mut run = Run::start(subject, &spec.factors(), config)?;
-    run.parts().0.set_grad_scale(grad_scale)?;
+    let mut run = subject.start(&spec.factors(), config)?;
+    run.optimizer.set_grad_scale(grad_scale)?;
     let gradients = spec.gradients(&run.factors(), 1);
     let norm = gradients.a.norm().hypot(gradients.b.norm());
     run.step(&gradients.scaled(factor(norm)))?;
-    Ok((run.factors(), run.path()))
+    Ok((run.factors(), run.path))
 }
 
-type End = (Factors, [f64; 2]);
+type End = (Factors, PerFactor);
 
 fn differ(spec: &CaseSpec, (found, _): &End, (expected, path): &End) -> [f64; 2] {
     [
-        ratio(spec, (&found.a - &expected.a).norm(), path[0]),
-        ratio(spec, (&found.b - &expected.b).norm(), path[1]),
+        ratio(spec, (&found.a - &expected.a).norm(), path.a),
+        ratio(spec, (&found.b - &expected.b).norm(), path.b),
     ]
 }

@@ -8,7 +8,7 @@ use lora_pro_reference::factors::{FactorPair, Factors};
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// Steps of a trajectory.
 const STEPS: u64 = 3;
@@ -68,17 +68,17 @@ fn finish(
     let group = |spec: &CaseSpec| (spec.seed & 1 == 1).then(|| "faster".to_string());
     let groups: Vec<_> = specs.iter().map(group).collect();
     let start: Vec<Factors> = specs.iter().map(CaseSpec::factors).collect();
-    let mut run = Run::start_grouped(subject, &start, &groups, config)?;
+    let mut run = subject.start_all(&start, &groups, config)?;
     for t in 1..=STEPS {
-        let members = run.members().iter().zip(specs);
-        let gradients: Vec<FactorPair> = members
-            .map(|(member, spec)| spec.gradients(&member.factors(), t))
+        let adapters = run.adapters.iter().zip(specs);
+        let gradients: Vec<FactorPair> = adapters
+            .map(|(adapter, spec)| spec.gradients(&adapter.factors(), t))
             .collect();
         run.step_all(&gradients)?;
     }
     Ok(run
-        .members()
+        .adapters
         .iter()
-        .map(|member| member.factors())
+        .map(|adapter| adapter.factors())
         .collect())
 }

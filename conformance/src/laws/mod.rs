@@ -11,8 +11,11 @@ use lora_pro_reference::equivalent::equivalent_gradient;
 use lora_pro_reference::factors::{FactorPair, Factors, factor_gradients};
 use nalgebra::DMatrix;
 
+use crate::methods::{CLOSED_FORM, WITH_MOMENTS};
 use crate::sample::{CaseSpec, rounded_pair};
 use crate::subject::{Subject, exact};
+
+pub use crate::methods::METHODS;
 
 mod amsgrad;
 mod balance;
@@ -133,31 +136,6 @@ pub const LAWS: [Law; 32] = [
 
 /// All choices of X.
 const XS: [XChoice; 3] = [XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero];
-
-/// All methods.
-pub const METHODS: [Method; 5] = [
-    Method::Lora,
-    Method::Sgd,
-    Method::Efficient,
-    Method::Factored,
-    Method::Full,
-];
-
-/// Methods that follow the closed form.
-const CLOSED_FORM: [Method; 4] = [
-    Method::Sgd,
-    Method::Efficient,
-    Method::Factored,
-    Method::Full,
-];
-
-/// Methods with first and second moments.
-const WITH_MOMENTS: [Method; 4] = [
-    Method::Lora,
-    Method::Efficient,
-    Method::Factored,
-    Method::Full,
-];
 
 /// What a subject answers for one case.
 struct Answer {

@@ -6,7 +6,7 @@ use lora_pro_core::{Error, Method, XChoice};
 use super::{Applies, Law};
 use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 19,
@@ -22,7 +22,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let mut ratios = Vec::new();
     for mu in [0.0, 0.9] {
         let hyper = exact(method).momentum(mu).lr(1e-6);
-        let mut run = Run::start(subject, &spec.factors(), hyper)?;
+        let mut run = subject.start(&spec.factors(), hyper)?;
         let mut momentum = None;
         for t in 1..=spec.steps {
             let old = run.factors();

@@ -8,8 +8,9 @@ use lora_pro_core::{Config, Error, Hyper, Method};
 
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
+use crate::run::Run;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 29,
@@ -43,17 +44,17 @@ fn both(subject: &Subject, specs: &[CaseSpec; 2], hypers: [Hyper; 2]) -> Result<
     config.groups.insert("other".into(), hypers[1]);
     let apart = hypers[0] != hypers[1];
     let groups = [None, apart.then(|| "other".to_string())];
-    let mut both = Run::start_grouped(subject, &specs.map(|spec| spec.factors()), &groups, config)?;
+    let mut both = subject.start_all(&specs.map(|spec| spec.factors()), &groups, config)?;
     for (t, listed) in (1..).zip(LISTED) {
-        step(subject, &mut both, specs, t, listed)?;
+        step(&mut both, specs, t, listed)?;
     }
     let mut held = true;
     for k in 0..2 {
-        let mut alone = Run::start(subject, &specs[k].factors(), hypers[k])?;
+        let mut alone = subject.start(&specs[k].factors(), hypers[k])?;
         for (t, _) in (1..).zip(LISTED).filter(|(_, listed)| listed.contains(&k)) {
             alone.step(&specs[k].gradients(&alone.factors(), t))?;
         }
-        held &= alone.factors() == both.members()[k].factors();
+        held &= alone.factors() == both.adapters[k].factors();
     }
     Ok(held)
 }
@@ -64,31 +65,24 @@ fn other(method: Method) -> Hyper {
 }
 
 /// One step of the listed adapters, in their order.
-fn step(
-    subject: &Subject,
-    run: &mut Run,
-    specs: &[CaseSpec; 2],
-    t: u64,
-    listed: &[usize],
-) -> Result<(), Error> {
+fn step(run: &mut Run, specs: &[CaseSpec; 2], t: u64, listed: &[usize]) -> Result<(), Error> {
     let gradients: Vec<_> = run
-        .members()
+        .adapters
         .iter()
         .zip(specs)
-        .map(|(member, spec)| spec.gradients(&member.factors(), t))
-        .map(|pair| (subject.host(&pair.a), subject.host(&pair.b)))
+        .map(|(adapter, spec)| adapter.in_memory(&spec.gradients(&adapter.factors(), t)))
         .collect();
-    let (optimizer, members) = run.parts();
-    let mut adapters: Vec<_> = members
+    let mut adapters: Vec<_> = run
+        .adapters
         .iter_mut()
         .zip(&gradients)
         .enumerate()
         .filter(|(k, _)| listed.contains(k))
-        .map(|(_, (member, (a, b)))| member.io(a, b))
+        .map(|(_, (adapter, (a, b)))| adapter.io(a, b))
         .collect();
     if listed.first() > listed.last() {
         adapters.reverse();
     }
-    optimizer.step(&mut adapters)?;
+    run.optimizer.step(&mut adapters)?;
     Ok(())
 }

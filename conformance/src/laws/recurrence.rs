@@ -11,6 +11,7 @@
 //! Sees time: bias correction, stale or shared moments, the order of averaging and transport.
 //! Cannot see X in the full and factored mode.
 
+use lora_pro_core::backend::{Factor, Moment, StateKind};
 use lora_pro_core::{Damping, Error, Hyper, Method, XChoice};
 use lora_pro_reference::damping::Grams;
 use lora_pro_reference::equivalent::{equivalent_gradient, tangent_projection};
@@ -19,8 +20,9 @@ use nalgebra::DMatrix;
 
 use super::{Answer, Applies, Law, WITH_MOMENTS};
 use crate::residual::{all_or_nothing, ratio, worst};
+use crate::run::Run;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// Steps that a run without memory forgets.
 const FORGOTTEN: u64 = 4;
@@ -54,22 +56,24 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
             in_weight_space(subject, &square, exact(method))?,
             in_weight_space(subject, spec, damped)?,
         ]),
-        _ => worst([forgets, on_factors(subject, spec, method)?]),
+        Method::Lora | Method::Sgd | Method::Efficient => {
+            worst([forgets, on_factors(subject, spec, method)?])
+        }
     })
 }
 
-/// Running means of X and of a measure of X.X, kept apart from the subject's.
-struct Means {
+/// Running means of X and of a measure of X.X, independent of the subject's.
+struct RunningMeans {
     first: DMatrix<f64>,
     second: DMatrix<f64>,
     /// Running mean of |X|: what rounding of M is relative to, since X and the past may cancel.
     size: f64,
 }
 
-impl Means {
+impl RunningMeans {
     fn zero(rows: usize, cols: usize) -> Self {
         let zero = DMatrix::zeros(rows, cols);
-        Means {
+        RunningMeans {
             first: zero.clone(),
             second: zero,
             size: 0.0,
@@ -93,8 +97,8 @@ impl Means {
 
 fn in_weight_space(subject: &Subject, spec: &CaseSpec, hyper: Hyper) -> Result<f64, Error> {
     let method = hyper.method;
-    let mut run = Run::start(subject, &spec.factors(), hyper)?;
-    let mut means = Means::zero(spec.m, spec.n);
+    let mut run = subject.start(&spec.factors(), hyper)?;
+    let mut means = RunningMeans::zero(spec.m, spec.n);
     let mut ratios = Vec::new();
     let mut spec = *spec;
     for t in 1..=spec.steps {
@@ -117,30 +121,34 @@ fn in_weight_space(subject: &Subject, spec: &CaseSpec, hyper: Hyper) -> Result<f
     Ok(worst(ratios))
 }
 
-/// The subject's moments against ours.
+/// The subject's moments against the means.
 fn moments(
     run: &mut Run,
     hyper: &Hyper,
     spec: &CaseSpec,
-    means: &Means,
+    means: &RunningMeans,
     new: &Factors,
 ) -> Result<Vec<f64>, Error> {
     let (m, v) = (&means.first, &means.second);
     if hyper.method == Method::Full {
-        let (first, second) = (run.shown("exp_avg")?, run.shown("exp_avg_sq")?);
+        let first = run.state(StateKind::Weight(Moment::First))?;
+        let second = run.state(StateKind::Weight(Moment::Second))?;
         let first = first.map(|first| ratio(spec, (first - m).norm(), means.size));
         let second = second.map(|second| of_squares(spec, &second, v));
         return Ok(first.into_iter().chain(second).collect());
     }
     let carried = tangent_projection(new, &Grams::of(new, hyper.damping)?, m);
     let (row, col) = factored_means(v);
-    let means_shown = [("row_sq", row), ("col_sq", col)].map(|(name, expected)| {
-        let found = run.shown(name)?;
-        Ok(found.map(|found| of_squares(spec, &found, &expected)))
-    });
-    let means_shown = means_shown.into_iter().collect::<Result<Vec<_>, Error>>()?;
-    let mut ratios: Vec<f64> = means_shown.into_iter().flatten().collect();
-    let (Some(y), Some(z)) = (run.shown("exp_avg_y")?, run.shown("exp_avg_z")?) else {
+    let mut ratios = Vec::new();
+    for (kind, expected) in [(StateKind::RowMeans, row), (StateKind::ColMeans, col)] {
+        let found = run.state(kind)?;
+        ratios.extend(found.map(|found| of_squares(spec, &found, &expected)));
+    }
+    let (y, z) = (
+        run.state(StateKind::TangentY)?,
+        run.state(StateKind::TangentZ)?,
+    );
+    let (Some(y), Some(z)) = (y, z) else {
         return Ok(ratios);
     };
     // Where r = m, Z is nothing but rounding.
@@ -171,7 +179,7 @@ fn of_squares(spec: &CaseSpec, found: &DMatrix<f64>, expected: &DMatrix<f64>) ->
     squares.min(ratio(spec, roots, root(expected).norm()))
 }
 
-/// Means of the rows (m x 1) and of the columns (1 x n). Averaging over time and over rows
+/// RunningMeans of the rows (m x 1) and of the columns (1 x n). Averaging over time and over rows
 /// commute, so those of the running mean are the running means of those.
 fn factored_means(v: &DMatrix<f64>) -> (DMatrix<f64>, DMatrix<f64>) {
     let (m, n) = v.shape();
@@ -188,13 +196,15 @@ fn update(
     spec: &CaseSpec,
     hyper: &Hyper,
     t: u64,
-    means: &Means,
+    means: &RunningMeans,
     old: &Factors,
     new: &Factors,
 ) -> Result<f64, Error> {
     let (n, root) = match hyper.method {
         Method::Full => means.normalized(hyper, t),
-        _ => factored_normalized(means, hyper, t),
+        Method::Lora | Method::Sgd | Method::Efficient | Method::Factored => {
+            factored_normalized(means, hyper, t)
+        }
     };
     let moved = FactorPair {
         a: &old.a - &new.a,
@@ -214,7 +224,11 @@ fn update(
 
 /// N with the second moment replaced by (row mean) (column mean) / (mean), and eps added to the
 /// root of each of the two.
-fn factored_normalized(means: &Means, hyper: &Hyper, t: u64) -> (DMatrix<f64>, DMatrix<f64>) {
+fn factored_normalized(
+    means: &RunningMeans,
+    hyper: &Hyper,
+    t: u64,
+) -> (DMatrix<f64>, DMatrix<f64>) {
     let c1 = 1.0 - hyper.beta1.powf(t as f64);
     let c2 = 1.0 - hyper.beta2.powf(t as f64);
     let (row, col) = factored_means(&means.second);
@@ -226,12 +240,15 @@ fn factored_normalized(means: &Means, hyper: &Hyper, t: u64) -> (DMatrix<f64>, D
     ((&means.first / c1).component_div(&root), root)
 }
 
-/// In the efficient mode we are fed what one step from scratch shows. U and X A may cancel in it, so that its
+/// The efficient mode's means take what one step from scratch shows. U and X A may cancel in it, so that its
 /// rounding is relative to their sizes; from there it goes into the moments as it does.
 fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = exact(method);
-    let mut run = Run::start(subject, &spec.factors(), hyper)?;
-    let (mut a, mut b) = (Means::zero(spec.r, spec.n), Means::zero(spec.m, spec.r));
+    let mut run = subject.start(&spec.factors(), hyper)?;
+    let (mut a, mut b) = (
+        RunningMeans::zero(spec.r, spec.n),
+        RunningMeans::zero(spec.m, spec.r),
+    );
     let mut sizes = [[0.0; 3]; 2];
     let mut ratios = Vec::new();
     let mut spec = *spec;
@@ -240,7 +257,7 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
         let gradients = spec.gradients(&old, t);
         let (fed, of_parts) = match method {
             Method::Lora => (gradients.clone(), [0.0; 2]),
-            _ => {
+            Method::Sgd | Method::Efficient | Method::Factored | Method::Full => {
                 spec = with_condition(&spec, &[&old]);
                 let answer = Answer::to(
                     subject,
@@ -258,9 +275,9 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
         let old = run.factors();
         run.step(&gradients)?;
         let new = run.factors();
-        for (k, means, fed, old, new, names) in [
-            (0, &a, &fed.a, &old.a, &new.a, ["exp_avg_a", "exp_avg_sq_a"]),
-            (1, &b, &fed.b, &old.b, &new.b, ["exp_avg_b", "exp_avg_sq_b"]),
+        for (k, factor, means, fed, old, new) in [
+            (0, Factor::A, &a, &fed.a, &old.a, &new.a),
+            (1, Factor::B, &b, &fed.b, &old.b, &new.b),
         ] {
             let [first, second, second_root] = &mut sizes[k];
             *first = *first * hyper.beta1 + of_parts[k] * (1.0 - hyper.beta1);
@@ -277,11 +294,11 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
             ratios.push(ratio(&spec, (new - &expected).norm(), size));
             let of_first = means.size + *first;
             let of_second = means.second.norm() + *second;
-            for (name, mean, size) in [
-                (names[0], &means.first, of_first),
-                (names[1], &means.second, of_second),
+            for (moment, mean, size) in [
+                (Moment::First, &means.first, of_first),
+                (Moment::Second, &means.second, of_second),
             ] {
-                let found = run.shown(name)?;
+                let found = run.state(StateKind::Factor(moment, factor))?;
                 ratios.extend(found.map(|found| ratio(&spec, (found - mean).norm(), size)));
             }
         }
@@ -292,11 +309,11 @@ fn on_factors(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64,
 /// Without memory, a run that has a past steps like one that has none.
 fn forgets(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = exact(method).beta1(0.0).beta2(0.0);
-    let mut old = Run::start(subject, &spec.factors(), hyper)?;
+    let mut old = subject.start(&spec.factors(), hyper)?;
     for t in 1..=FORGOTTEN {
         old.step(&spec.gradients(&old.factors(), t))?;
     }
-    let mut new = Run::start(subject, &old.factors(), hyper)?;
+    let mut new = subject.start(&old.factors(), hyper)?;
     let gradients = spec.gradients(&old.factors(), FORGOTTEN + 1);
     old.step(&gradients)?;
     new.step(&gradients)?;

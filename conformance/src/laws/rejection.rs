@@ -9,8 +9,9 @@ use lora_pro_reference::factors::FactorPair;
 
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
+use crate::run::Run;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 18,
@@ -83,7 +84,7 @@ fn configurations_are_refused(subject: &Subject) -> bool {
 }
 
 /// The tensors of one step, to be spoiled.
-struct Tensors {
+struct StepTensors {
     a: HostTensor,
     b: HostTensor,
     grad_a: HostTensor,
@@ -91,7 +92,7 @@ struct Tensors {
 }
 
 fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Result<bool, Error> {
-    let mut run = Run::start(subject, &case.factors(), exact(method))?;
+    let mut run = subject.start(&case.factors(), exact(method))?;
     run.step(&case.gradients(&run.factors(), 1))?;
     let gradients = case.gradients(&run.factors(), 2);
     let before = run.snapshot()?;
@@ -110,9 +111,9 @@ fn steps_are_refused(subject: &Subject, case: &CaseSpec, method: Method) -> Resu
     Ok(held && step(&mut run, &mut good, AdapterId::from_index(0), 1).is_ok())
 }
 
-fn tensors(subject: &Subject, run: &Run, gradients: &FactorPair) -> Tensors {
+fn tensors(subject: &Subject, run: &Run, gradients: &FactorPair) -> StepTensors {
     let factors = run.factors();
-    Tensors {
+    StepTensors {
         a: subject.host(&factors.a),
         b: subject.host(&factors.b),
         grad_a: subject.host(&gradients.a),
@@ -121,7 +122,7 @@ fn tensors(subject: &Subject, run: &Run, gradients: &FactorPair) -> Tensors {
 }
 
 /// Ways in which a step's tensors can be wrong.
-const SPOILS: [fn(&mut Tensors); 10] = [
+const SPOILS: [fn(&mut StepTensors); 10] = [
     |tensors| last(&mut tensors.a, f64::NAN),
     |tensors| last(&mut tensors.b, f64::INFINITY),
     |tensors| last(&mut tensors.grad_a, f64::NEG_INFINITY),
@@ -149,7 +150,12 @@ fn bits(tensor: &HostTensor) -> &[u8] {
 }
 
 /// A step with the adapter listed once or twice.
-fn step(run: &mut Run, tensors: &mut Tensors, id: AdapterId, times: usize) -> Result<(), Error> {
+fn step(
+    run: &mut Run,
+    tensors: &mut StepTensors,
+    id: AdapterId,
+    times: usize,
+) -> Result<(), Error> {
     let (mut a, mut b) = (tensors.a.clone(), tensors.b.clone());
     let io = AdapterIo::new(
         id,
@@ -166,7 +172,6 @@ fn step(run: &mut Run, tensors: &mut Tensors, id: AdapterId, times: usize) -> Re
         tensors.grad_b.view(),
     );
     let mut adapters = [io, again];
-    let (optimizer, _) = run.parts();
-    optimizer.step(&mut adapters[..times])?;
+    run.optimizer.step(&mut adapters[..times])?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::recurrence::with_condition;
 use super::{Applies, Law, METHODS, grams};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 32,
@@ -28,7 +28,7 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     // Clips some steps and not others.
     let limit = spec.full_gradient(1).norm() * spec.s;
     let config = Config::from(exact(method)).max_grad_norm(Some(limit));
-    let mut run = Run::start(subject, &spec.factors(), config)?;
+    let mut run = subject.start(&spec.factors(), config)?;
     let mut ratios = Vec::new();
     for t in 1..=spec.steps.min(4) {
         let old = run.factors();
@@ -52,7 +52,9 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         let spec = with_condition(spec, &[&old]);
         let e = match method {
             Method::Lora => equivalent_gradient(&old, &gradients),
-            _ => tangent_projection(&old, &grams(&old, method)?, &spec.full_gradient(t)),
+            Method::Sgd | Method::Efficient | Method::Factored | Method::Full => {
+                tangent_projection(&old, &grams(&old, method)?, &spec.full_gradient(t))
+            }
         } * clip;
         let size = e.norm() + spec.full_gradient(t).norm();
         ratios.push(ratio(
@@ -63,26 +65,23 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         ratios.push(all_or_nothing(report.step == t));
         let moved = [(new.a - &old.a).norm(), (new.b - &old.b).norm()];
         let given = [gradients.a.norm(), gradients.b.norm()];
-        for (k, size) in [old.a.norm(), old.b.norm()].into_iter().enumerate() {
-            let whole = moved[k] + size;
-            ratios.push(ratio(
-                &spec,
-                (report.update_norm.of(Factor::ALL[k]) - moved[k]).abs(),
-                whole,
-            ));
-            ratios.push(ratio(
-                &spec,
-                (report.grad_norm.of(Factor::ALL[k]) - given[k]).abs(),
-                given[k],
-            ));
-            let share = ratio_or_zero(report.update_norm.of(Factor::ALL[k]), size);
-            let same = share == report.relative_update.of(Factor::ALL[k]);
-            let error = if same {
+        let sizes = [old.a.norm(), old.b.norm()];
+        for (factor, k) in Factor::ALL.into_iter().zip(0..) {
+            let update = report.update_norm.of(factor);
+            let relative = report.relative_update.of(factor);
+            let share = ratio_or_zero(update, sizes[k]);
+            // Both are infinite where a factor that was zero has moved.
+            let off_share = if share == relative {
                 0.0
             } else {
-                (share - report.relative_update.of(Factor::ALL[k])).abs()
+                (share - relative).abs()
             };
-            ratios.push(ratio(&spec, error, share));
+            let off_given = (report.grad_norm.of(factor) - given[k]).abs();
+            ratios.extend([
+                ratio(&spec, (update - moved[k]).abs(), moved[k] + sizes[k]),
+                ratio(&spec, off_given, given[k]),
+                ratio(&spec, off_share, share),
+            ]);
         }
     }
     Ok(worst(ratios))

@@ -5,9 +5,10 @@
 use lora_pro_core::{Error, Method};
 
 use super::{Applies, Law, METHODS};
+use crate::methods::has_moments;
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 14,
@@ -20,17 +21,17 @@ pub(super) const LAW: Law = Law {
 };
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let sgd = method == Method::Sgd;
-    let momentum = if sgd { 0.9 } else { 0.0 };
+    let adaptive = has_moments(method);
+    let momentum = if adaptive { 0.0 } else { 0.9 };
     let hyper = exact(method)
         .momentum(momentum)
-        .amsgrad(!sgd)
-        .weight_decay(if sgd { 0.0 } else { 0.1 });
-    let mut straight = Run::start(subject, &spec.factors(), hyper)?;
-    let mut interrupted = Run::start(subject, &spec.factors(), hyper)?;
+        .amsgrad(adaptive)
+        .weight_decay(if adaptive { 0.1 } else { 0.0 });
+    let mut straight = subject.start(&spec.factors(), hyper)?;
+    let mut interrupted = subject.start(&spec.factors(), hyper)?;
     for t in 1..=spec.steps {
         straight.step(&spec.gradients(&straight.factors(), t))?;
-        interrupted = interrupted.reloaded(subject)?;
+        interrupted = interrupted.moved_to(subject.backend())?;
         interrupted.step(&spec.gradients(&interrupted.factors(), t))?;
     }
     let same =

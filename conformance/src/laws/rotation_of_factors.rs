@@ -14,7 +14,7 @@ use super::recurrence::with_condition;
 use super::{Answer, Applies, Law, METHODS};
 use crate::residual::{ratio, worst};
 use crate::sample::{CaseSpec, orthonormal, uniform};
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// Steps of a trajectory: more would magnify rounding.
 const STEPS: u64 = 4;
@@ -32,12 +32,16 @@ pub(super) const LAW: Law = Law {
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let turned = match method {
         Method::Lora | Method::Efficient => signed_permutation(spec),
-        _ => orthonormal(&mut spec.random(100), spec.r, spec.r),
+        Method::Sgd | Method::Factored | Method::Full => {
+            orthonormal(&mut spec.random(100), spec.r, spec.r)
+        }
     };
     let trajectory = trajectory(subject, spec, method, &turned)?;
     Ok(match method {
         Method::Lora => trajectory,
-        _ => worst([trajectory, general(subject, spec, method)?]),
+        Method::Sgd | Method::Efficient | Method::Factored | Method::Full => {
+            worst([trajectory, general(subject, spec, method)?])
+        }
     })
 }
 
@@ -51,8 +55,8 @@ fn trajectory(
 ) -> Result<f64, Error> {
     let start = spec.factors();
     let hyper = exact(method).eps(spec.size_g).lr(spec.gentle_lr());
-    let mut here = Run::start(subject, &start, hyper)?;
-    let mut there = Run::start(subject, &rotated(&start, q), hyper)?;
+    let mut here = subject.start(&start, hyper)?;
+    let mut there = subject.start(&rotated(&start, q), hyper)?;
     let mut ratios = Vec::new();
     let mut spec = *spec;
     for t in 1..=spec.steps.min(STEPS) {
@@ -60,9 +64,9 @@ fn trajectory(
         there.step(&spec.gradients(&there.factors(), t))?;
         let (expected, found) = (rotated(&here.factors(), q), there.factors());
         spec = with_condition(&spec, &[&here.factors()]);
-        let [size_a, size_b] = here.path();
-        ratios.push(ratio(&spec, (found.a - expected.a).norm(), size_a));
-        ratios.push(ratio(&spec, (found.b - expected.b).norm(), size_b));
+        let path = here.path;
+        ratios.push(ratio(&spec, (found.a - expected.a).norm(), path.a));
+        ratios.push(ratio(&spec, (found.b - expected.b).norm(), path.b));
     }
     Ok(worst(ratios))
 }

@@ -7,7 +7,7 @@ use lora_pro_core::{Config, Error, Method, Schedule};
 use super::{Applies, Law, METHODS};
 use crate::residual::{all_or_nothing, ratio, worst};
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 30,
@@ -25,8 +25,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     for (warmup, halved) in [(2, 1), (1, 2)] {
         let schedule = Schedule::Linear { warmup, total: 3 };
         let scheduled = Config::from(exact(method)).schedule(schedule);
-        let mut slow = Run::start(subject, &spec.factors(), scheduled)?;
-        let mut constant = Run::start(subject, &spec.factors(), exact(method))?;
+        let mut slow = subject.start(&spec.factors(), scheduled)?;
+        let mut constant = subject.start(&spec.factors(), exact(method))?;
         for t in 1..=halved {
             let old = constant.factors();
             ratios.push(all_or_nothing(slow.factors() == old));

@@ -6,7 +6,7 @@ use lora_pro_core::{Config, Error, Method, OnNonFinite};
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 23,
@@ -22,8 +22,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let mut held = true;
     let skip = OnNonFinite::Skip;
     let config = Config::from(exact(method)).on_non_finite(skip);
-    let mut disturbed = Run::start(subject, &spec.factors(), config.clone())?;
-    let mut straight = Run::start(subject, &spec.factors(), config)?;
+    let mut disturbed = subject.start(&spec.factors(), config.clone())?;
+    let mut straight = subject.start(&spec.factors(), config)?;
     for t in 1..=3 {
         let gradients = spec.gradients(&disturbed.factors(), t);
         let mut overflowed = gradients.clone();

@@ -10,7 +10,7 @@ use super::recurrence::with_condition;
 use super::{Applies, Law, METHODS};
 use crate::residual::{ratio, worst};
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// The factor c: no power of two.
 const C: f64 = 37.0;
@@ -32,10 +32,12 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
     let hyper = exact(method).eps(spec.size_g).lr(spec.gentle_lr());
     let longer = match method {
         Method::Sgd => hyper.lr(hyper.lr / C),
-        _ => hyper.eps(hyper.eps * C),
+        Method::Lora | Method::Efficient | Method::Factored | Method::Full => {
+            hyper.eps(hyper.eps * C)
+        }
     };
-    let mut here = Run::start(subject, &spec.factors(), hyper)?;
-    let mut there = Run::start(subject, &spec.factors(), longer)?;
+    let mut here = subject.start(&spec.factors(), hyper)?;
+    let mut there = subject.start(&spec.factors(), longer)?;
     let mut ratios = Vec::new();
     let mut spec = *spec;
     for t in 1..=spec.steps.min(STEPS) {
@@ -43,9 +45,9 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         there.step(&spec.gradients(&there.factors(), t).scaled(C))?;
         let (x, y) = (here.factors(), there.factors());
         spec = with_condition(&spec, &[&x]);
-        let [size_a, size_b] = here.path();
-        ratios.push(ratio(&spec, (x.a - y.a).norm(), size_a));
-        ratios.push(ratio(&spec, (x.b - y.b).norm(), size_b));
+        let path = here.path;
+        ratios.push(ratio(&spec, (x.a - y.a).norm(), path.a));
+        ratios.push(ratio(&spec, (x.b - y.b).norm(), path.b));
     }
     Ok(worst(ratios))
 }

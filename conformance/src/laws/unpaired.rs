@@ -1,17 +1,17 @@
 //! Law 25: parameters without a pair take ordinary AdamW steps; the global-norm clip counts their
 //! gradients with the adapters', and a gradient of theirs that is not finite stops the whole step.
 
-use lora_pro_core::{
-    Config, Error, HostTensor, Method, Optimizer, ParamId, ParamIo, ParamSpec, Schedule,
-};
+use lora_pro_core::{Config, Error, Method, ParamSpec, Schedule};
 use lora_pro_reference::factors::FactorPair;
 use lora_pro_reference::storage::matrix;
 use nalgebra::DMatrix;
 
 use super::{Applies, Law, METHODS};
+use crate::methods::has_moments;
 use crate::residual::{all_or_nothing, ratio, worst};
+use crate::run::Run;
 use crate::sample::{CaseSpec, rounded, uniform};
-use crate::subject::{Member, Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 /// What a loss scale is undone by.
 const GRAD_SCALE: f64 = 0.1;
@@ -34,20 +34,20 @@ pub(super) const LAW: Law = Law {
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
     let hyper = exact(method)
-        .weight_decay(if method == Method::Sgd { 0.0 } else { 0.1 })
-        .amsgrad(method != Method::Sgd && spec.seed.is_multiple_of(2))
+        .weight_decay(if has_moments(method) { 0.1 } else { 0.0 })
+        .amsgrad(has_moments(method) && spec.seed.is_multiple_of(2))
         .maximize(spec.seed.is_multiple_of(3))
         .lr(0.01);
     let limit = spec.size_g;
     let config = Config::from(hyper)
         .max_grad_norm(Some(limit))
         .schedule(SCHEDULE);
-    let mut run = Run::start(subject, &spec.factors(), config)?;
-    run.parts().0.set_grad_scale(GRAD_SCALE)?;
+    let mut run = subject.start(&spec.factors(), config)?;
+    run.optimizer.set_grad_scale(GRAD_SCALE)?;
     let mut random = spec.random(100);
     let start = rounded(subject.dtype, &uniform(&mut random, spec.m, spec.n));
-    let mut value = subject.host(&start);
-    run.parts().0.add_param(bias(spec))?;
+    let bias = ParamSpec::new("bias", spec.m, spec.n).dtype(spec.dtype);
+    run.add_param(bias, &start)?;
 
     let zero = DMatrix::zeros(spec.m, spec.n);
     let (mut expected, mut first, mut second) = (start, zero.clone(), zero.clone());
@@ -62,14 +62,14 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         );
         let mut broken = gradient.clone();
         broken[0] = f64::NAN;
-        let before = (run.snapshot()?, value.clone());
+        let before = (run.snapshot()?, run.params[0].value.clone());
         ratios.push(all_or_nothing(
-            step(subject, &mut run, &mut value, &pair, &broken).is_err(),
+            step(subject, &mut run, &pair, &broken).is_err(),
         ));
-        let after = (run.snapshot()?, value.clone());
+        let after = (run.snapshot()?, run.params[0].value.clone());
         ratios.push(all_or_nothing(before == after));
 
-        step(subject, &mut run, &mut value, &pair, &gradient)?;
+        step(subject, &mut run, &pair, &gradient)?;
         let (pair, gradient) = (pair.scaled(GRAD_SCALE), gradient * GRAD_SCALE);
         let lr = hyper.lr * SCHEDULE.factor(t);
         let squares = pair.a.norm_squared() + pair.b.norm_squared() + gradient.norm_squared();
@@ -87,28 +87,20 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         let root = largest.map(|v| (v / c2).sqrt() + hyper.eps);
         let n = (&first / c1).component_div(&root);
         expected = expected * (1.0 - lr * hyper.weight_decay) - n * lr;
-        let error = (matrix(&value.view()) - &expected).norm();
+        let error = (matrix(&run.params[0].value.view()) - &expected).norm();
         ratios.push(ratio(spec, error, expected.norm() + hyper.lr));
     }
     Ok(worst(ratios))
-}
-
-fn bias(spec: &CaseSpec) -> ParamSpec {
-    ParamSpec::new("bias", spec.m, spec.n).dtype(spec.dtype)
 }
 
 /// One step of the adapter and of the parameter.
 fn step(
     subject: &Subject,
     run: &mut Run,
-    value: &mut HostTensor,
     pair: &FactorPair,
     gradient: &DMatrix<f64>,
 ) -> Result<(), Error> {
-    let (grad_a, grad_b) = (subject.host(&pair.a), subject.host(&pair.b));
-    let grad = subject.host(gradient);
-    let (optimizer, members): (&mut Optimizer, &mut [Member]) = run.parts();
-    let param = ParamIo::new(ParamId::from_index(0), value.view_mut(), grad.view());
-    optimizer.step_with_params(&mut [members[0].io(&grad_a, &grad_b)], &mut [param])?;
+    let gradients = [(subject.host(&pair.a), subject.host(&pair.b))];
+    run.step_tensors(&gradients, &[subject.host(gradient)])?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use lora_pro_core::{Error, Method};
 use super::{Applies, Law, METHODS};
 use crate::residual::all_or_nothing;
 use crate::sample::CaseSpec;
-use crate::subject::{Run, Subject, exact};
+use crate::subject::{Subject, exact};
 
 pub(super) const LAW: Law = Law {
     number: 26,
@@ -22,7 +22,7 @@ pub(super) const LAW: Law = Law {
 };
 
 pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Result<f64, Error> {
-    let mut run = Run::start(subject, &spec.factors(), exact(method))?;
+    let mut run = subject.start(&spec.factors(), exact(method))?;
     let start = run.factors();
     let mut held = true;
     for t in 1..=4 {

@@ -81,7 +81,7 @@ impl Session {
             let id = self.pair(backend, adapter)?;
             let state = &mut self.adapters[id].state;
             prepare(backend, state, adapter.t, adapter.load, &mut take)?;
-            adapters.push(Pair::read(id, adapter, &mut take)?);
+            adapters.push(FactorPair::read(id, adapter, &mut take)?);
         }
         let mut params = Vec::new();
         for (k, param) in run.params.iter().enumerate() {
@@ -93,7 +93,7 @@ impl Session {
             params.push(Single { id, value, grad });
         }
         let io = StepIo {
-            adapters: &mut adapters.iter_mut().map(Pair::io).collect::<Vec<_>>(),
+            adapters: &mut adapters.iter_mut().map(FactorPair::io).collect::<Vec<_>>(),
             params: &mut params.iter_mut().map(Single::io).collect::<Vec<_>>(),
         };
         let report = backend.step(self.slots(), io, &control(run))?;
@@ -150,7 +150,7 @@ impl Session {
     fn after(
         &self,
         backend: &dyn Backend,
-        adapters: &[Pair],
+        adapters: &[FactorPair],
         params: &[Single],
     ) -> Result<Tensors, Error> {
         let mut after = Tensors::default();
@@ -173,7 +173,7 @@ impl Session {
 }
 
 /// The tensors of one adapter.
-struct Pair {
+struct FactorPair {
     id: usize,
     a: HostTensor,
     b: HostTensor,
@@ -182,10 +182,10 @@ struct Pair {
     base: Option<HostTensor>,
 }
 
-impl Pair {
+impl FactorPair {
     fn read(id: usize, adapter: &Adapter, take: &mut Take<'_>) -> Result<Self, Error> {
         let base = adapter.hyper.decay_base.then(|| take("W0"));
-        Ok(Pair {
+        Ok(FactorPair {
             id,
             a: take("A")?,
             b: take("B")?,

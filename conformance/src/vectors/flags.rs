@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::index::Flag;
+use super::schema::Flag;
 
 /// The bug classes by name.
 pub fn table() -> BTreeMap<String, Flag> {

@@ -6,38 +6,38 @@ use std::sync::OnceLock;
 use lora_pro_core::{DType, Error, Method};
 
 use super::folder;
-use super::index::{Entry, Expected, Index, Refusal};
+use super::schema::{Expected, Index, IndexEntry, RejectionStage};
 use crate::case::Case;
 use crate::replay::replay;
 use crate::residual::THRESHOLD;
 use crate::subject::Subject;
 
 /// A vector that a subject can be held against, read once.
-struct Known {
-    entry: Entry,
+struct LoadedVector {
+    entry: IndexEntry,
     case: Case,
 }
 
 /// All of them; none where the folder is not at hand. What must be refused on reading is about
 /// readers, and what has the public code's rounding in it is not what the formulas give.
-fn known() -> &'static [Known] {
-    static KNOWN: OnceLock<Vec<Known>> = OnceLock::new();
-    KNOWN.get_or_init(|| {
+fn loaded() -> &'static [LoadedVector] {
+    static LOADED: OnceLock<Vec<LoadedVector>> = OnceLock::new();
+    LOADED.get_or_init(|| {
         let Ok(index) = Index::read(&folder()) else {
             return vec![];
         };
         let entries = index.vectors.into_iter();
         let read = entries.filter_map(|entry| {
             let case = Case::read(&folder().join(&entry.file)).ok()?;
-            Some(Known { entry, case })
+            Some(LoadedVector { entry, case })
         });
-        read.filter(|known| known.case.quirk.is_none()).collect()
+        read.filter(|loaded| loaded.case.quirk.is_none()).collect()
     })
 }
 
-/// Whether there is anything to follow.
-pub fn at_hand() -> bool {
-    !known().is_empty()
+/// Whether the vectors are there to be followed.
+pub fn available() -> bool {
+    !loaded().is_empty()
 }
 
 /// The largest ratio over all vectors of a method, and which vector has it.
@@ -47,13 +47,13 @@ pub fn at_hand() -> bool {
 /// are.
 pub fn worst(subject: &Subject, method: Method) -> Result<(f64, String), Error> {
     let (mut worst, mut unsupported) = (None::<(f64, String)>, None);
-    for known in known()
+    for loaded in loaded()
         .iter()
-        .filter(|known| known.case.hyper.method == method)
+        .filter(|loaded| loaded.case.hyper.method == method)
     {
-        match ratio(subject, known) {
+        match ratio(subject, loaded) {
             Ok(ratio) => {
-                let file = || known.entry.file.clone();
+                let file = || loaded.entry.file.clone();
                 if worst
                     .as_ref()
                     .is_none_or(|(most, _)| ratio.total_cmp(most).is_gt())
@@ -62,7 +62,7 @@ pub fn worst(subject: &Subject, method: Method) -> Result<(f64, String), Error> 
                 }
             }
             Err(error @ Error::Unsupported { .. }) => unsupported = Some(error),
-            Err(error) => return Err(Error::file(&known.entry.file, error)),
+            Err(error) => return Err(Error::file(&loaded.entry.file, error)),
         }
     }
     match (worst, unsupported) {
@@ -72,15 +72,16 @@ pub fn worst(subject: &Subject, method: Method) -> Result<(f64, String), Error> 
     }
 }
 
-fn ratio(subject: &Subject, known: &Known) -> Result<f64, Error> {
-    let trajectory = replay(&known.case, subject.backend(), DType::F64);
-    match &known.entry.expected {
+fn ratio(subject: &Subject, loaded: &LoadedVector) -> Result<f64, Error> {
+    let trajectory = replay(&loaded.case, subject.backend(), DType::F64);
+    match &loaded.entry.expected {
         Expected::Valid { tolerance, .. } => {
-            let deviation = trajectory?.deviation(&known.case);
+            let deviation = trajectory?.deviation(&loaded.case);
             Ok(deviation.map_or(0.0, |found| found.error / tolerance * THRESHOLD))
         }
         Expected::Refused {
-            by: Refusal::Step, ..
+            by: RejectionStage::Step,
+            ..
         } => match trajectory {
             Err(error @ Error::Unsupported { .. }) => Err(error),
             Err(_) => Ok(0.0),

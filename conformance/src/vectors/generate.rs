@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use lora_pro_core::{
-    DType, Damping, Error, HostTensor, Hyper, TensorData, encode_tensors, read_metadata,
-    read_tensors, write_atomically,
+    DType, Error, HostTensor, TensorData, encode_tensors, read_metadata, read_tensors,
+    write_atomically,
 };
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_reference::storage::host;
@@ -14,12 +14,12 @@ use nalgebra::DMatrix;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::catalogue::{Damage, Outcome, Vector};
-use super::index::{Entry, Expected, TOLERANCE};
-use crate::case::Case;
+use super::catalogue::{Corruption, Vector, VectorKind};
+use super::schema::{Expected, FORMAT, Index, IndexEntry, TOLERANCE};
+use super::{VERSION, catalogue, flags, recorded};
+use crate::case::{Case, metadata};
 use crate::replay::{Trajectory, data, replay};
 use crate::residual::THRESHOLD;
-use crate::sample::CaseSpec;
 
 /// A file's content.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,8 +75,10 @@ impl Parts {
 pub fn parts(vector: &Vector) -> Result<Parts, String> {
     let mut parts = inputs(vector);
     match &vector.outcome {
-        Outcome::Valid => parts.tensors.extend(follow(&parts)?.tensors()),
-        Outcome::Refused { damage, .. } => damage.iter().for_each(|x| apply(&mut parts, x)),
+        VectorKind::Valid => parts.tensors.extend(follow(&parts)?.tensors()),
+        VectorKind::Refused { corruptions, .. } => {
+            corruptions.iter().for_each(|x| apply(&mut parts, x))
+        }
     }
     Ok(parts)
 }
@@ -85,25 +87,43 @@ pub fn parts(vector: &Vector) -> Result<Parts, String> {
 ///
 /// # Errors
 /// As [`parts`].
-pub fn entry(vector: &Vector) -> Result<Entry, String> {
+pub fn entry(vector: &Vector) -> Result<IndexEntry, String> {
     let expected = match vector.outcome {
-        Outcome::Valid => Expected::Valid {
+        VectorKind::Valid => Expected::Valid {
             tolerance: TOLERANCE,
             sensitivity: Some(rounded_up(sensitivity(vector)?)),
             reason: None,
         },
-        Outcome::Refused { by, names, .. } => Expected::Refused {
+        VectorKind::Refused { by, names, .. } => Expected::Refused {
             by,
             names: names.into(),
         },
     };
-    Ok(Entry {
+    Ok(IndexEntry {
         id: vector.id,
         file: vector.file(),
         comment: vector.comment.clone(),
         flags: vector.flags.iter().map(|flag| flag.to_string()).collect(),
         source: "generated: the reference, f64".into(),
         expected,
+    })
+}
+
+/// The index as it has to be: the recorded and the generated vectors.
+///
+/// # Errors
+/// As [`entry`].
+pub fn index() -> Result<Index, String> {
+    let mut vectors = recorded::entries();
+    for vector in catalogue::all() {
+        vectors.push(entry(&vector)?);
+    }
+    Ok(Index {
+        format: FORMAT,
+        vectors_version: VERSION.into(),
+        count: vectors.len(),
+        flags: flags::table(),
+        vectors,
     })
 }
 
@@ -182,73 +202,32 @@ fn inputs(vector: &Vector) -> Parts {
             .chain(steps)
             .map(|(name, values)| (name, data(&host(&values, DType::F64))))
             .collect(),
-        metadata: metadata(&adapter, &vector.hyper),
+        metadata: metadata(&adapter, &vector.hyper, "lora-pro reference, f64"),
     }
 }
 
-/// Optional keys are written where they say something.
-fn metadata(adapter: &CaseSpec, hyper: &Hyper) -> BTreeMap<String, String> {
-    let real = |x: f64| format!("{x:?}");
-    let mut all = BTreeMap::from([
-        ("source", "lora-pro reference, f64".to_string()),
-        ("m", adapter.m.to_string()),
-        ("n", adapter.n.to_string()),
-        ("r", adapter.r.to_string()),
-        ("scale", real(adapter.s)),
-        ("steps", adapter.steps.to_string()),
-        ("method", hyper.method.to_string()),
-        ("x", hyper.x.to_string()),
-        ("damping", damping(hyper.damping)),
-        ("lr", real(hyper.lr)),
-        ("beta1", real(hyper.beta1)),
-        ("beta2", real(hyper.beta2)),
-        ("eps", real(hyper.eps)),
-        ("weight_decay", real(hyper.weight_decay)),
-    ]);
-    let options = [
-        ("lr_ratio", hyper.lr_ratio != 1.0, real(hyper.lr_ratio)),
-        ("momentum", hyper.momentum != 0.0, real(hyper.momentum)),
-        ("amsgrad", hyper.amsgrad, "true".to_string()),
-        ("maximize", hyper.maximize, "true".to_string()),
-    ];
-    let chosen = options.into_iter().filter(|option| option.1);
-    all.extend(chosen.map(|(key, _, value)| (key, value)));
-    all.extend(hyper.update_clip.map(|clip| ("update_clip", real(clip))));
-    let owned = all.into_iter().map(|(key, value)| (key.to_string(), value));
-    owned.collect()
-}
-
-fn damping(damping: Damping) -> String {
-    match damping {
-        Damping::None => "none".into(),
-        Damping::Absolute(d) => format!("absolute {d:?}"),
-        Damping::Relative(c) => format!("relative {c:?}"),
-        Damping::Cutoff(c) => format!("cutoff {c:?}"),
-    }
-}
-
-fn apply(parts: &mut Parts, damage: &Damage) {
-    match *damage {
-        Damage::Metadata(key, value) => {
+fn apply(parts: &mut Parts, corruptions: &Corruption) {
+    match *corruptions {
+        Corruption::Metadata(key, value) => {
             parts.metadata.insert(key.into(), value.into());
         }
-        Damage::NoMetadata(key) => {
+        Corruption::NoMetadata(key) => {
             parts.metadata.remove(key);
         }
-        Damage::Missing(tensor) => {
+        Corruption::Missing(tensor) => {
             parts.tensors.remove(tensor);
         }
-        Damage::Transposed(tensor) => {
+        Corruption::Transposed(tensor) => {
             if let Some(found) = parts.tensors.get_mut(tensor) {
                 found.shape.reverse();
             }
         }
-        Damage::LastEntry(tensor, value) => {
+        Corruption::LastEntry(tensor, value) => {
             if let Some(found) = parts.tensors.get_mut(tensor) {
                 put(found, value);
             }
         }
-        Damage::Shaped(tensor, shape) => {
+        Corruption::Shaped(tensor, shape) => {
             let zeros = data(&HostTensor::zeros(DType::F64, shape));
             parts.tensors.insert(tensor.into(), zeros);
         }
@@ -279,8 +258,8 @@ const OUTPUTS: f64 = 1e-12;
 /// What differs.
 pub fn same(vector: &Vector, file: &Parts) -> Result<(), String> {
     let mut inputs = inputs(vector);
-    if let Outcome::Refused { damage, .. } = vector.outcome {
-        damage.iter().for_each(|x| apply(&mut inputs, x));
+    if let VectorKind::Refused { corruptions, .. } = vector.outcome {
+        corruptions.iter().for_each(|x| apply(&mut inputs, x));
     }
     if file.metadata != inputs.metadata {
         return Err("the metadata differ".into());
@@ -293,11 +272,11 @@ pub fn same(vector: &Vector, file: &Parts) -> Result<(), String> {
         }
     }
     match vector.outcome {
-        Outcome::Valid => same_outputs(vector, file),
-        Outcome::Refused { .. } if file.tensors.len() > inputs.tensors.len() => {
+        VectorKind::Valid => same_outputs(vector, file),
+        VectorKind::Refused { .. } if file.tensors.len() > inputs.tensors.len() => {
             Err("it has more tensors".into())
         }
-        Outcome::Refused { .. } => Ok(()),
+        VectorKind::Refused { .. } => Ok(()),
     }
 }
 

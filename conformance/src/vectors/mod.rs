@@ -6,8 +6,9 @@
 //! | [`catalogue`] | the generated vectors, as data |
 //! | [`recorded`] | the recorded ones |
 //! | [`flags`] | the bug classes |
-//! | [`generate`] | files from the catalogue |
-//! | [`index`] | `index.json` |
+//! | [`generate`] | files from the catalogue, and the index |
+//! | [`schema`] | `index.json`: its types, read and written |
+//! | [`follow`] | the vectors as one check |
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,8 @@ pub mod catalogue;
 pub mod flags;
 pub mod follow;
 pub mod generate;
-pub mod index;
 pub mod recorded;
+pub mod schema;
 
 /// Version of the suite: raised whenever a vector is added, withdrawn or changed.
 pub const VERSION: &str = "1";

@@ -1,6 +1,6 @@
 //! The vectors that were recorded from other programs.
 
-use super::index::{Entry, Expected, RECORDED_TOLERANCE, TOLERANCE};
+use super::schema::{Expected, IndexEntry, RECORDED_TOLERANCE, TOLERANCE};
 
 /// What the cases 00 to 07 are about, and their bug classes beside the program's own.
 const CASES: [(&str, &[&str]); 8] = [
@@ -54,7 +54,7 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
 const LAST_PUBLIC: usize = 4;
 
 /// Their entries in the index, numbered from 1.
-pub fn entries() -> Vec<Entry> {
+pub fn entries() -> Vec<IndexEntry> {
     let cases = CASES.iter().enumerate();
     let files = cases.flat_map(|(case, about)| {
         let programs = PROGRAMS.iter();
@@ -64,14 +64,16 @@ pub fn entries() -> Vec<Entry> {
     });
     files
         .zip(1..)
-        .map(|((case, (about, flags), (name, what, flag)), id)| Entry {
-            id,
-            file: format!("{case:02}-{name}.safetensors"),
-            comment: format!("{what}: {about}"),
-            flags: flags.iter().chain([flag]).map(|x| x.to_string()).collect(),
-            source: source(name).into(),
-            expected: expected(name),
-        })
+        .map(
+            |((case, (about, flags), (name, what, flag)), id)| IndexEntry {
+                id,
+                file: format!("{case:02}-{name}.safetensors"),
+                comment: format!("{what}: {about}"),
+                flags: flags.iter().chain([flag]).map(|x| x.to_string()).collect(),
+                source: source(name).into(),
+                expected: expected(name),
+            },
+        )
         .collect()
 }
 

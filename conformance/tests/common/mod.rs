@@ -12,12 +12,12 @@ use lora_pro_cuda::HostTensors;
 use lora_pro_cuda_emulator::{Checks, ORDER, test_device};
 use lora_pro_reference::ReferenceBackend;
 
-pub use lora_pro_conformance::batch::{
-    Batch, Bits, Gradients, Make, adapter, all_variants, differing, hyper, in_memory, mixed, name,
-    variants,
-};
 pub use lora_pro_conformance::laws::METHODS;
-pub use lora_pro_conformance::layout;
+pub use lora_pro_conformance::support::batch::{
+    Batch, Bits, Gradients, Make, adapter, all_variants, differing, hyper, in_memory, mixed, name,
+    state_key, variants,
+};
+pub use lora_pro_conformance::support::layout;
 
 pub fn reference() -> Box<dyn Backend> {
     Box::new(ReferenceBackend::new())

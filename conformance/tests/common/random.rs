@@ -7,7 +7,7 @@ use super::{Batch, Make, adapter, hyper};
 
 /// Which entries of A and of B' moved in a step, for constant factors and gradients.
 fn moved(batch: &mut Batch, member: usize) -> [Vec<bool>; 2] {
-    for member in &mut batch.members {
+    for member in &mut batch.run.adapters {
         for factor in [&mut member.a, &mut member.b] {
             *factor = HostTensor::from_fn(DType::Bf16, factor.shape(), |_, _| CONSTANT);
         }
@@ -19,7 +19,7 @@ fn moved(batch: &mut Batch, member: usize) -> [Vec<bool>; 2] {
         .map(|spec| (ones(spec.r, spec.n), ones(spec.m, spec.r)))
         .collect();
     batch.step_with(&gradients).expect("a step");
-    let factors = batch.members[member].factors();
+    let factors = batch.run.adapters[member].factors();
     let [a, b] = [factors.a, factors.b.transpose()];
     [a, b].map(|after| after.iter().map(|x| *x != CONSTANT).collect())
 }

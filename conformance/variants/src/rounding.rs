@@ -138,7 +138,7 @@ fn normwise(size: f64, x: &Matrix) -> Matrix {
 }
 
 /// Coefficients of thin matrices.
-fn coefficients(x: &Matrix) -> Matrix {
+pub(crate) fn coefficients(x: &Matrix) -> Matrix {
     normwise(TRIAL.get().u * x.norm(), x)
 }
 

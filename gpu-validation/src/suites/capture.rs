@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use lora_pro_bench::work::spec;
-use lora_pro_conformance::batch::{Bits, differing, hyper};
 use lora_pro_conformance::laws::METHODS;
+use lora_pro_conformance::support::batch::{Bits, differing, hyper};
 use lora_pro_core::{AdapterSpec, DType, Error, Method};
 use lora_pro_cuda::device::Device;
 

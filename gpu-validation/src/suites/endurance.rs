@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use lora_pro_bench::work::spec;
-use lora_pro_conformance::batch::{adapter, hyper};
 use lora_pro_conformance::differential::{Case, compare};
 use lora_pro_conformance::laws::METHODS;
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
+use lora_pro_conformance::support::batch::{adapter, hyper};
 use lora_pro_core::{AdapterSpec, Config, DType, Error, Hyper, Method, Preset};
 use lora_pro_cuda::device::Device;
 use lora_pro_reference::storage::{host, matrix};

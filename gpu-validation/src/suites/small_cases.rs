@@ -1,11 +1,11 @@
 //! Every kernel at least once, on small cases, against the reference: what the sanitizer runs.
 
-use lora_pro_conformance::batch::{Batch, adapter, hyper};
-use lora_pro_conformance::coded;
 use lora_pro_conformance::differential::{Case, compare};
 use lora_pro_conformance::laws::METHODS;
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
+use lora_pro_conformance::support::batch::{Batch, adapter, hyper};
+use lora_pro_conformance::support::quantized_moments;
 use lora_pro_core::{Config, DType, Error, Method, Rounding};
 
 use crate::ctx::Ctx;
@@ -35,7 +35,12 @@ pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(
         progress.set(k, methods.len(), &format!("{method} {dtype}"));
         with_everything(ctx, *dtype, *method, found)?;
     }
-    let off = coded::follow(&|| ctx.backend(), coded::specs()[0], true, coded::STEPS)?;
+    let off = quantized_moments::follow(
+        &|| ctx.backend(),
+        quantized_moments::specs()[0],
+        true,
+        quantized_moments::STEPS,
+    )?;
     found.check("8-bit moments", off.factors < 1e-4, format!("{off:?}"));
     for method in METHODS {
         let wrong = at_the_edge(ctx, method)?;
@@ -111,7 +116,7 @@ fn at_the_edge(ctx: &Ctx, method: Method) -> Result<Vec<String>, Error> {
         let gradients = batch.gradients(1);
         let before = batch.bits()?;
         let refused = batch.step_with(&gradients).is_err();
-        let finite = batch.members.iter().all(|member| {
+        let finite = batch.run.adapters.iter().all(|member| {
             let factors = member.factors();
             let mut numbers = factors.a.iter().chain(factors.b.iter());
             numbers.all(|x| x.is_finite())

@@ -2,7 +2,7 @@
 //! around those where the kernels go about things in another way.
 
 use lora_pro_conformance::differential::{Finding, compare};
-use lora_pro_conformance::options::drawn;
+use lora_pro_conformance::options::sampled;
 use lora_pro_conformance::residual::holds;
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::testing::{CASES, wanted_cases};
@@ -37,7 +37,7 @@ fn holds_at(dtype: DType, method: Method, shapes: &[(usize, usize, usize)]) {
             seed: k as u64,
             ..adapter(*m, *n, *r, dtype)
         };
-        let case = drawn(&spec, method);
+        let case = sampled(&spec, method);
         let finding = compare(&cuda, &case).expect("a comparison");
         assert!(
             holds(finding.ratio),

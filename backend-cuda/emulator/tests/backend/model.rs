@@ -196,7 +196,7 @@ impl Model {
             let owner = name(&member.part.spec);
             for tensor in WRITTEN {
                 let laid = member.tensors[tensor].home();
-                assert!(laid.canaries_live(), "{owner}: around {tensor}");
+                assert!(laid.guards_intact(), "{owner}: around {tensor}");
                 all.insert(format!("{owner}.{tensor}"), laid.tensor().bytes().to_vec());
             }
             for tensor in READ {

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use lora_pro_core::{HostTensor, Location, MatMut, MatRef};
 use lora_pro_cuda::device::Device;
 
-use super::layout::{Laid, Layout};
+use super::layout::{Layout, StridedBuffer};
 
 /// One tensor that a step borrows.
 pub struct DeviceView {
     device: Arc<dyn Device>,
     at: u64,
     /// As it was put there.
-    laid: Laid,
+    laid: StridedBuffer,
 }
 
 impl DeviceView {
     pub fn new(device: Arc<dyn Device>, tensor: &HostTensor, layout: Layout) -> Self {
-        let laid = Laid::new(tensor, layout);
+        let laid = StridedBuffer::new(tensor, layout);
         let at = device.allocate(laid.bytes.len()).expect("memory");
         let view = DeviceView { device, at, laid };
         view.write();
@@ -67,7 +67,7 @@ impl DeviceView {
     }
 
     /// What is there now.
-    pub fn home(&self) -> Laid {
+    pub fn home(&self) -> StridedBuffer {
         let mut laid = self.laid.clone();
         // SAFETY: as many bytes were allocated.
         unsafe { self.device.read(0, self.at, &mut laid.bytes) }.expect("a copy");

@@ -32,9 +32,9 @@ pub fn check() {
         let mut batch = Batch::start(&cuda, &[adapter(5, 7, 2, dtype)], hyper).expect("valid");
         let mut base = HostTensor::from_fn(dtype, [5, 7], |_, _| before);
         let gradients = batch.gradients(1);
-        let mut io = batch.members[0].io(&gradients[0].0, &gradients[0].1);
+        let mut io = batch.run.adapters[0].io(&gradients[0].0, &gradients[0].1);
         io.w0 = Some(base.view_mut());
-        batch.optimizer.step(&mut [io]).expect("a step");
+        batch.run.optimizer.step(&mut [io]).expect("a step");
         assert_eq!(base, HostTensor::from_fn(dtype, [5, 7], |_, _| after));
     }
 }

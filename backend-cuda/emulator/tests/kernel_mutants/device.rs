@@ -74,7 +74,7 @@ impl Scattered {
 fn copy_back(view: &DeviceView, to: &mut MatMut<'_>) {
     let laid = view.home();
     assert!(
-        laid.canaries_live(),
+        laid.guards_intact(),
         "something was written beside a tensor"
     );
     for i in 0..to.rows() {

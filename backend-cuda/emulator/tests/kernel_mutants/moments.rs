@@ -1,6 +1,6 @@
 //! 8-bit moments, and bf16 ones.
 
-use lora_pro_conformance::coded::follow;
+use lora_pro_conformance::support::quantized_moments::follow;
 use lora_pro_core::{DType, Method, MomentDType};
 
 use crate::battery::{cuda, next};

@@ -37,18 +37,18 @@ fn refusal(make: Make, of_gradient: bool) -> String {
     let specs = [adapter(13, 30, 3, DType::F32)];
     let mut batch = Batch::start(make, &specs, hyper(Method::Lora)).expect("valid");
     let good = batch.gradients(1);
-    let (kept, mut gradients) = (batch.members[0].copy(), good.clone());
+    let (kept, mut gradients) = (batch.run.adapters[0].clone(), good.clone());
     let broken = if of_gradient {
         &mut gradients[0].1
     } else {
-        &mut batch.members[0].b
+        &mut batch.run.adapters[0].b
     };
     broken.view_mut().set(12, 2, f64::INFINITY);
     let before = batch.bits().expect("saves");
     let error = batch.step_with(&gradients).expect_err("it is broken");
     let differ = differing(&before, &batch.bits().expect("saves"));
     assert!(differ.is_empty(), "{differ:?} changed");
-    batch.members[0] = kept;
+    batch.run.adapters[0] = kept;
     batch.step_with(&good).expect("nothing is left of it");
     error.to_string()
 }
@@ -86,12 +86,17 @@ pub fn unasked() {
         straight.step_with(&good).expect("a step");
     }
     let error = batch
+        .run
         .optimizer
         .sync()
         .expect_err("two are lost")
         .to_string();
     assert!(error.contains("2 step(s)"), "{error}");
-    batch.optimizer.sync().expect("nothing is lost any more");
+    batch
+        .run
+        .optimizer
+        .sync()
+        .expect("nothing is lost any more");
     let differ = differing(
         &batch.bits().expect("saves"),
         &straight.bits().expect("saves"),

@@ -1,7 +1,7 @@
 //! Master copies and stochastic rounding.
 
-use lora_pro_conformance::rounding::{master, small_lr, stochastic};
 use lora_pro_conformance::sample::CaseSpec;
+use lora_pro_conformance::support::rounding::{master, small_lr, stochastic};
 use lora_pro_core::{DType, HostTensor, Method, Optimizer, ParamIo, ParamSpec, Rounding};
 
 use crate::battery::{cuda, next};

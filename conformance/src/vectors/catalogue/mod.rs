@@ -14,7 +14,7 @@
 
 use lora_pro_core::{Damping, Hyper, Method, Preset};
 
-use super::index::Refusal;
+use super::schema::RejectionStage;
 use crate::sample::{CaseSpec, Spectrum};
 
 pub mod grid;
@@ -42,20 +42,20 @@ pub struct Vector {
     /// The steps whose gradient is zero.
     pub zero_gradients: &'static [u64],
     /// What has to become of it.
-    pub outcome: Outcome,
+    pub outcome: VectorKind,
 }
 
 /// What has to become of a vector.
 #[derive(Clone, Copy, Debug)]
-pub enum Outcome {
+pub enum VectorKind {
     /// It is followed, to the usual tolerance.
     Valid,
     /// It is refused.
     Refused {
         /// What is wrong with it, done to a good file in this order.
-        damage: &'static [Damage],
+        corruptions: &'static [Corruption],
         /// When it is to be refused at the latest.
-        by: Refusal,
+        by: RejectionStage,
         /// What the error names.
         names: &'static str,
     },
@@ -63,7 +63,7 @@ pub enum Outcome {
 
 /// What makes a good file a bad one.
 #[derive(Clone, Copy, Debug)]
-pub enum Damage {
+pub enum Corruption {
     /// A key has this value.
     Metadata(&'static str, &'static str),
     /// A key is missing.
@@ -89,7 +89,7 @@ impl Vector {
             adapter: PLAIN,
             hyper: hyper(Method::Full),
             zero_gradients: &[],
-            outcome: Outcome::Valid,
+            outcome: VectorKind::Valid,
         }
     }
 
@@ -105,8 +105,8 @@ impl Vector {
     /// that a program can be given all the others.
     pub fn file(&self) -> String {
         let folder = match self.outcome {
-            Outcome::Valid => "",
-            Outcome::Refused { .. } => "refused/",
+            VectorKind::Valid => "",
+            VectorKind::Refused { .. } => "refused/",
         };
         format!("{folder}{}-{}.safetensors", self.id, self.name)
     }

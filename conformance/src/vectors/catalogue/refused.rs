@@ -2,10 +2,10 @@
 
 use lora_pro_core::Method;
 
-use super::Damage::{LastEntry, Metadata, Missing, NoMetadata, Shaped, Transposed};
-use super::{Damage, Outcome, PLAIN, Vector, hyper};
+use super::Corruption::{LastEntry, Metadata, Missing, NoMetadata, Shaped, Transposed};
+use super::{Corruption, PLAIN, Vector, VectorKind, hyper};
 use crate::sample::CaseSpec;
-use crate::vectors::index::Refusal;
+use crate::vectors::schema::RejectionStage;
 
 /// From 501.
 pub fn vectors() -> Vec<Vector> {
@@ -20,7 +20,7 @@ struct Bad {
     name: &'static str,
     comment: &'static str,
     flag: &'static str,
-    damage: &'static [Damage],
+    corruptions: &'static [Corruption],
     names: &'static str,
 }
 
@@ -35,9 +35,9 @@ impl Bad {
     fn vector(&self) -> Vector {
         Vector {
             adapter: ADAPTER,
-            outcome: Outcome::Refused {
-                damage: self.damage,
-                by: Refusal::Read,
+            outcome: VectorKind::Refused {
+                corruptions: self.corruptions,
+                by: RejectionStage::Read,
                 names: self.names,
             },
             ..Vector::new(self.id, self.name, self.comment, &[self.flag])
@@ -50,7 +50,7 @@ const fn bad(
     name: &'static str,
     comment: &'static str,
     flag: &'static str,
-    damage: &'static [Damage],
+    corruptions: &'static [Corruption],
     names: &'static str,
 ) -> Bad {
     Bad {
@@ -58,7 +58,7 @@ const fn bad(
         name,
         comment,
         flag,
-        damage,
+        corruptions,
         names,
     }
 }
@@ -108,9 +108,9 @@ const BAD: [Bad; 37] = [
 fn overflows() -> [Vector; 3] {
     let overflow = |id, name, comment| Vector {
         adapter: ADAPTER,
-        outcome: Outcome::Refused {
-            damage: &[],
-            by: Refusal::Step,
+        outcome: VectorKind::Refused {
+            corruptions: &[],
+            by: RejectionStage::Step,
             names: "adapter `case`",
         },
         ..Vector::new(id, name, comment, &["Overflow"])

@@ -2,7 +2,7 @@
 
 use lora_pro_core::{DType, HostTensor, Location, MatMut, MatRef};
 
-/// What stands where no element is: NaN in every float type, for who reads it.
+/// What stands where no element is: NaN in every float type, if it is read.
 const CANARY: u8 = 0xFF;
 
 /// How a matrix lies in memory.
@@ -53,7 +53,7 @@ impl Layout {
 
 /// Bytes that hold a matrix and canaries.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Laid {
+pub struct StridedBuffer {
     /// All of them: also for copies in memory of another kind.
     pub bytes: Vec<u8>,
     /// Byte of element (0, 0).
@@ -72,7 +72,7 @@ fn longer(len: usize) -> isize {
     (len.next_multiple_of(8) + 16) as isize
 }
 
-impl Laid {
+impl StridedBuffer {
     /// Room for a tensor, with its elements in it.
     pub fn new(tensor: &HostTensor, layout: Layout) -> Self {
         let ([rows, cols], size) = (tensor.shape(), tensor.dtype().size());
@@ -93,7 +93,7 @@ impl Laid {
             _ => margin + usize::from(layout.is_misaligned()),
         };
         let back = (r - 1) * strides[0].min(0) + (c - 1) * strides[1].min(0);
-        let mut laid = Laid {
+        let mut laid = StridedBuffer {
             bytes: vec![CANARY; start + (span as usize + 1) * size + margin],
             origin: start + back.unsigned_abs() * size,
             strides,
@@ -152,7 +152,7 @@ impl Laid {
     }
 
     /// Whether every byte that is no element's is as it was.
-    pub fn canaries_live(&self) -> bool {
+    pub fn guards_intact(&self) -> bool {
         let mut rest = self.bytes.clone();
         for k in 0..self.shape[0] * self.shape[1] {
             let at = self.at(k / self.shape[1], k % self.shape[1]);

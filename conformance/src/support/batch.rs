@@ -1,32 +1,34 @@
-//! Batches of adapters on any backend, and everything they consist of as bits.
+//! Several adapters, each described by a few numbers, that are stepped together.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use lora_pro_core::{
-    AdapterIo, AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method,
-    MomentDType, Optimizer, Preset, Rounding, Scale, StepReport, TensorFile,
+    AdapterSpec, Backend, Config, DType, Damping, Error, HostTensor, Hyper, Method, MomentDType,
+    Preset, Rounding, Scale, StateKind, StepReport, TensorFile,
 };
 use lora_pro_reference::factors::FactorPair;
 use lora_pro_reference::storage::host;
 
+use crate::methods::has_moments;
+use crate::run::Run;
 use crate::sample::CaseSpec;
-use crate::subject::Member;
+
+pub use crate::run::{Bits, Gradients};
 
 /// Makes a backend.
 pub type Make<'m> = &'m dyn Fn() -> Box<dyn Backend>;
 
 /// A method with all that it can remember.
 pub fn hyper(method: Method) -> Hyper {
-    let sgd = method == Method::Sgd;
+    let adaptive = has_moments(method);
     Preset::Paper
         .hyper()
         .method(method)
         .damping(Damping::Relative(1e-4))
         .lr(1e-2)
-        .weight_decay(if sgd { 0.0 } else { 0.1 })
-        .momentum(if sgd { 0.9 } else { 0.0 })
-        .amsgrad(!sgd)
+        .weight_decay(if adaptive { 0.1 } else { 0.0 })
+        .momentum(if adaptive { 0.0 } else { 0.9 })
+        .amsgrad(adaptive)
 }
 
 /// An ordinary adapter after some training.
@@ -60,21 +62,13 @@ pub fn mixed(dtype: DType) -> Vec<CaseSpec> {
     ]
 }
 
-/// Everything by name, as bits.
-pub type Bits = BTreeMap<String, Vec<u8>>;
-
-/// Adapters that are stepped together.
+/// A run of adapters with what describes them.
 pub struct Batch {
-    /// What steps them.
-    pub optimizer: Optimizer,
-    /// What they are.
+    /// The adapters, in the order of `specs`.
+    pub run: Run,
+    /// What describes them.
     pub specs: Vec<CaseSpec>,
-    /// Where they are.
-    pub members: Vec<Member>,
 }
-
-/// (gA, gB) in memory.
-pub type Gradients = Vec<(HostTensor, HostTensor)>;
 
 impl Batch {
     /// At t = 0.
@@ -89,48 +83,29 @@ impl Batch {
         config: impl Into<Config>,
         group: impl Fn(usize) -> Option<String>,
     ) -> Result<Self, Error> {
-        let mut optimizer = Optimizer::new(make(), config.into())?;
-        let mut members = Vec::new();
+        let mut run = Run::new(make(), config)?;
         for (k, spec) in specs.iter().enumerate() {
-            let factors = spec.factors();
-            let id = optimizer.add_adapter({
-                let mut spec = AdapterSpec::new(name(spec), spec.m, spec.n, spec.r)
-                    .scale(Scale::Explicit(spec.s))
-                    .dtype(spec.dtype);
-                spec.group = group(k);
-                spec
-            })?;
-            members.push(Member {
-                id,
-                a: host(&factors.a, spec.dtype),
-                b: host(&factors.b, spec.dtype),
-                s: spec.s,
-            });
+            let mut adapter = AdapterSpec::new(name(spec), spec.m, spec.n, spec.r)
+                .scale(Scale::Explicit(spec.s))
+                .dtype(spec.dtype);
+            adapter.group = group(k);
+            run.add_adapter(adapter, &spec.factors())?;
         }
-        Ok(Batch {
-            optimizer,
-            specs: specs.to_vec(),
-            members,
-        })
+        let specs = specs.to_vec();
+        Ok(Batch { run, specs })
     }
 
     /// The gradients of step t at the factors as they are.
     pub fn gradients(&self, t: u64) -> Gradients {
-        let adapters = self.members.iter().zip(&self.specs);
+        let adapters = self.run.adapters.iter().zip(&self.specs);
         adapters
-            .map(|(member, spec)| in_memory(&spec.gradients(&member.factors(), t), spec.dtype))
+            .map(|(adapter, spec)| adapter.in_memory(&spec.gradients(&adapter.factors(), t)))
             .collect()
     }
 
     /// A step with these gradients.
     pub fn step_with(&mut self, gradients: &Gradients) -> Result<StepReport, Error> {
-        let mut adapters: Vec<AdapterIo<'_>> = self
-            .members
-            .iter_mut()
-            .zip(gradients)
-            .map(|(member, (a, b))| member.io(a, b))
-            .collect();
-        self.optimizer.step(&mut adapters)
+        self.run.step_tensors(gradients, &[])
     }
 
     /// Step t, with the gradients that belong to it.
@@ -139,7 +114,7 @@ impl Batch {
         self.step_with(&gradients)
     }
 
-    /// Steps 1 to `steps`, and what is there then.
+    /// Steps 1 to `steps`, and everything that is there then.
     pub fn finish(mut self, steps: u64) -> Result<Bits, Error> {
         for t in 1..=steps {
             self.step(t)?;
@@ -147,46 +122,32 @@ impl Batch {
         self.bits()
     }
 
-    /// What a checkpoint would hold.
+    /// As [`Run::saved`].
     pub fn saved(&mut self) -> Result<TensorFile, Error> {
-        let mut file = TensorFile::new();
-        self.optimizer.save_to(&mut file)?;
-        Ok(file)
+        self.run.saved()
     }
 
-    /// Factors, state and step counters.
+    /// As [`Run::bits`].
     pub fn bits(&mut self) -> Result<Bits, Error> {
-        let saved = self.saved()?;
-        let mut all: Bits = saved
-            .tensors
-            .into_iter()
-            .map(|(name, data)| (name, data.bytes))
-            .collect();
-        for (member, spec) in self.members.iter().zip(&self.specs) {
-            all.insert(format!("{}.A", name(spec)), member.a.bytes().to_vec());
-            all.insert(format!("{}.B", name(spec)), member.b.bytes().to_vec());
-        }
-        for slot in self.optimizer.adapters() {
-            let step = slot.state.step.to_le_bytes();
-            all.insert(format!("{}.step", slot.spec.name), step.to_vec());
-        }
-        Ok(all)
+        self.run.bits()
     }
 
-    /// The same batch with its optimizer loaded from what it saved, on another backend.
+    /// As [`Run::moved_to`].
     pub fn moved_to(&mut self, make: Make) -> Result<Batch, Error> {
-        let file = self.saved()?;
-        Ok(Batch {
-            optimizer: Optimizer::load_from(make(), &file, Path::new("checkpoint"))?,
-            specs: self.specs.clone(),
-            members: self.members.iter().map(Member::copy).collect(),
-        })
+        let specs = self.specs.clone();
+        let run = self.run.moved_to(make())?;
+        Ok(Batch { run, specs })
     }
 }
 
 /// A name that does not depend on the place in a batch.
 pub fn name(spec: &CaseSpec) -> String {
     format!("adapter of {}", spec.seed)
+}
+
+/// The name of a state tensor in what [`Batch::saved`] gives.
+pub fn state_key(spec: &CaseSpec, kind: StateKind) -> String {
+    format!("state.{}.{kind}", name(spec))
 }
 
 /// Gradients in memory of their storage type.
@@ -196,7 +157,7 @@ pub fn in_memory(pair: &FactorPair, dtype: DType) -> (HostTensor, HostTensor) {
 
 /// Names of what differs: short enough to read where a comparison of bits fails.
 pub fn differing(x: &Bits, y: &Bits) -> Vec<String> {
-    let keys: std::collections::BTreeSet<_> = x.keys().chain(y.keys()).collect();
+    let keys: BTreeSet<_> = x.keys().chain(y.keys()).collect();
     let differ = |key: &&String| x.get(*key) != y.get(*key);
     keys.into_iter().filter(differ).cloned().collect()
 }

@@ -7,8 +7,6 @@ use std::path::Path;
 use lora_pro_core::{Error, write_atomically};
 use serde::{Deserialize, Serialize};
 
-use super::{VERSION, catalogue, flags, generate, recorded};
-
 /// Version of the index's own layout.
 pub const FORMAT: u32 = 1;
 
@@ -27,14 +25,14 @@ pub const RECORDED_TOLERANCE: f64 = 1e-8;
 pub struct Index {
     /// [`FORMAT`].
     pub format: u32,
-    /// [`VERSION`] of the vectors.
+    /// [`super::VERSION`] of the vectors.
     pub vectors_version: String,
     /// Number of vectors.
     pub count: usize,
     /// The bug classes by name.
     pub flags: BTreeMap<String, Flag>,
     /// The vectors by number.
-    pub vectors: Vec<Entry>,
+    pub vectors: Vec<IndexEntry>,
 }
 
 /// A class of bugs that a vector looks for.
@@ -51,7 +49,7 @@ pub struct Flag {
 
 /// One vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct IndexEntry {
     /// Its number, never used again for something else.
     pub id: u32,
     /// Its file, from the folder of the index.
@@ -85,7 +83,7 @@ pub enum Expected {
     /// Refuse it with an error, and change nothing.
     Refused {
         /// When it can be known at the earliest.
-        by: Refusal,
+        by: RejectionStage,
         /// What a good error names.
         names: String,
     },
@@ -94,7 +92,7 @@ pub enum Expected {
 /// When a case has to be refused at the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refusal {
+pub enum RejectionStage {
     /// On reading: shapes, hyper-parameters and entries are all there to be checked.
     Read,
     /// In a step: the numbers overflow on the way.
@@ -102,24 +100,6 @@ pub enum Refusal {
 }
 
 impl Index {
-    /// As it has to be: the recorded and the generated vectors.
-    ///
-    /// # Errors
-    /// What the generator says.
-    pub fn expected() -> Result<Self, String> {
-        let mut vectors = recorded::entries();
-        for vector in catalogue::all() {
-            vectors.push(generate::entry(&vector)?);
-        }
-        Ok(Index {
-            format: FORMAT,
-            vectors_version: VERSION.into(),
-            count: vectors.len(),
-            flags: flags::table(),
-            vectors,
-        })
-    }
-
     /// Reads the index of a folder.
     ///
     /// # Errors
@@ -144,7 +124,7 @@ impl Index {
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub fn strangers(&self, folder: &Path) -> Result<Vec<String>, Error> {
+    pub fn unlisted_files(&self, folder: &Path) -> Result<Vec<String>, Error> {
         let mut found = vectors_in(folder, "")?;
         found.extend(vectors_in(folder, "refused/")?);
         found.retain(|file| self.vectors.iter().all(|entry| entry.file != *file));

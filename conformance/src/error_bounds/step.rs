@@ -1,7 +1,7 @@
-//! Noise of everything that one step leaves behind.
+//! ErrorBound of everything that one step leaves behind.
 
 use lora_pro_core::backend::ratio_or_zero;
-use lora_pro_core::{DType, Error, Hyper, Method, MomentDType};
+use lora_pro_core::{DType, Error, Factor, Hyper, Method, Moment, MomentDType, StateKind};
 use lora_pro_reference::factors::{FactorPair, Factors, factor_gradients};
 use lora_pro_reference::quirk::SecondMomentQuirk;
 use lora_pro_reference::sgd::with_momentum;
@@ -10,12 +10,12 @@ use lora_pro_reference::step::step;
 use lora_pro_reference::update::{StepParams, Update};
 use nalgebra::DMatrix;
 
-use super::closed_form::{Place, Solved, Thin};
+use super::closed_form::{ConditionedAdapter, PerColumn, Solved};
 use super::norms::{across, columns, down, outer, rows};
 use super::{adam, factored};
 
 /// What a step starts from.
-pub struct Known<'k> {
+pub struct StepInput<'k> {
     /// The hyper-parameters.
     pub hyper: &'k Hyper,
     /// Storage type of A and B.
@@ -31,11 +31,11 @@ pub struct Known<'k> {
 }
 
 /// How far each result may be off, as a Frobenius norm, before it is stored.
-pub struct Noise {
+pub struct ErrorBound {
     /// A and B.
     pub factors: [f64; 2],
     /// State tensors by name. None: no digit is due.
-    pub state: Vec<(&'static str, Option<f64>)>,
+    pub state: Vec<(StateKind, Option<f64>)>,
     /// |lr dA| and |lr dB|.
     pub update: [f64; 2],
     /// The update clip.
@@ -48,13 +48,13 @@ pub struct Noise {
 struct Direction {
     pair: FactorPair,
     noise: [f64; 2],
-    state: Vec<(&'static str, Option<f64>)>,
+    state: Vec<(StateKind, Option<f64>)>,
     equivalent: f64,
     /// What has to be carried to the new tangent space.
     carry: Option<factored::Averaged>,
 }
 
-impl Known<'_> {
+impl StepInput<'_> {
     /// The unit round-off of thin matrices: f64 where anything is stored in it, else f32.
     pub fn unit_roundoff(&self) -> f64 {
         let wide = self.storage == DType::F64 || self.hyper.moment_dtype == MomentDType::F64;
@@ -68,10 +68,10 @@ impl Known<'_> {
 ///
 /// # Errors
 /// What the reference refuses.
-pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
-    let Known { hyper, factors, .. } = *known;
+pub fn error_bound(known: &StepInput<'_>) -> Result<Option<ErrorBound>, Error> {
+    let StepInput { hyper, factors, .. } = *known;
     let u = known.unit_roundoff();
-    let place = Place::of(factors, hyper.damping, u)?;
+    let place = ConditionedAdapter::of(factors, hyper.damping, u)?;
     if hyper.method != Method::Lora && place.at_the_cut(hyper.damping)? {
         return Ok(None);
     }
@@ -94,10 +94,16 @@ pub fn noise(known: &Known<'_>) -> Result<Option<Noise>, Error> {
     let mut state = direction.state;
     if let Some(average) = &direction.carry {
         let carried = factored::carried(&place, hyper, average, &stepped.factors, new)?;
-        state.push(("exp_avg_y", carried.as_ref().map(|noise| noise.a.norm())));
-        state.push(("exp_avg_z", carried.as_ref().map(|noise| noise.b.norm())));
+        state.push((
+            StateKind::TangentY,
+            carried.as_ref().map(|noise| noise.a.norm()),
+        ));
+        state.push((
+            StateKind::TangentZ,
+            carried.as_ref().map(|noise| noise.b.norm()),
+        ));
     }
-    Ok(Some(Noise {
+    Ok(Some(ErrorBound {
         factors: new,
         state,
         update: update.0,
@@ -141,8 +147,8 @@ fn update_noise(
     (noise, stepped.clip * (share + 4.0 * u))
 }
 
-fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
-    let Known { hyper, t, .. } = *known;
+fn direction(known: &StepInput<'_>, place: &ConditionedAdapter<'_>) -> Result<Direction, Error> {
+    let StepInput { hyper, t, .. } = *known;
     let u = place.u;
     let sign = if hyper.maximize { -1.0 } else { 1.0 };
     let gradients = known.gradients.scaled(sign);
@@ -172,8 +178,8 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
                 solved.noise.b.norm() + u * (pair.b.norm() + old.b.norm()),
             ];
             let state = vec![
-                ("momentum_a", Some(noise[0])),
-                ("momentum_b", Some(noise[1])),
+                (StateKind::Momentum(Factor::A), Some(noise[0])),
+                (StateKind::Momentum(Factor::B), Some(noise[1])),
             ];
             Ok(Direction {
                 pair,
@@ -194,7 +200,7 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
             let new = adam::averaged(hyper, old, &e, &e_noise, t, u);
             let norms = (columns(&new.n), rows(&new.n));
             let scale = u * place.factors.s;
-            let direct = Thin {
+            let direct = PerColumn {
                 a: norms.0 * (place.b * scale),
                 b: norms.1 * (place.a * scale),
             };
@@ -202,7 +208,7 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
             Ok(Direction {
                 noise: [toward.noise.a.norm(), toward.noise.b.norm()],
                 pair: toward.adjusted,
-                state: moments(["exp_avg", "exp_avg_sq", "max_exp_avg_sq"], old, &new),
+                state: moments(StateKind::Weight, old, &new),
                 equivalent,
                 carry: None,
             })
@@ -223,9 +229,9 @@ fn direction(known: &Known<'_>, place: &Place<'_>) -> Result<Direction, Error> {
 
 fn toward(
     hyper: &Hyper,
-    place: &Place<'_>,
+    place: &ConditionedAdapter<'_>,
     n: &DMatrix<f64>,
-    direct: &Thin,
+    direct: &PerColumn,
     n_noise: &DMatrix<f64>,
 ) -> Result<Solved, Error> {
     let gradients = factor_gradients(place.factors, n);
@@ -234,7 +240,7 @@ fn toward(
 
 /// Adam on each factor by itself.
 fn on_factors(
-    known: &Known<'_>,
+    known: &StepInput<'_>,
     pair: &FactorPair,
     noise: &FactorPair,
     equivalent: f64,
@@ -246,9 +252,9 @@ fn on_factors(
     let hyper = known.hyper;
     let new_a = adam::averaged(hyper, a, &pair.a, &noise.a, known.t, u);
     let new_b = adam::averaged(hyper, b, &pair.b, &noise.b, known.t, u);
-    let mut state = moments(["exp_avg_a", "exp_avg_sq_a", "max_exp_avg_sq_a"], a, &new_a);
+    let mut state = moments(|moment| StateKind::Factor(moment, Factor::A), a, &new_a);
     state.extend(moments(
-        ["exp_avg_b", "exp_avg_sq_b", "max_exp_avg_sq_b"],
+        |moment| StateKind::Factor(moment, Factor::B),
         b,
         &new_b,
     ));
@@ -265,29 +271,29 @@ fn on_factors(
 }
 
 fn moments(
-    names: [&'static str; 3],
+    kind: impl Fn(Moment) -> StateKind,
     old: &Moments,
     new: &adam::Averaged,
-) -> Vec<(&'static str, Option<f64>)> {
+) -> Vec<(StateKind, Option<f64>)> {
     let (first, second) = (Some(new.first_noise.norm()), Some(new.second_noise.norm()));
-    let mut all = vec![(names[0], first), (names[1], second)];
+    let mut all = vec![(kind(Moment::First), first), (kind(Moment::Second), second)];
     if old.largest.is_some() {
-        all.push((names[2], second));
+        all.push((kind(Moment::MaxSecond), second));
     }
     all
 }
 
-fn means(old: &FactoredMoments, new: &factored::Averaged) -> Vec<(&'static str, Option<f64>)> {
+fn means(old: &FactoredMoments, new: &factored::Averaged) -> Vec<(StateKind, Option<f64>)> {
     let (row, col) = (Some(new.means.b.norm()), Some(new.means.a.norm()));
-    let mut all = vec![("row_sq", row), ("col_sq", col)];
+    let mut all = vec![(StateKind::RowMeans, row), (StateKind::ColMeans, col)];
     if old.largest.is_some() {
-        all.extend([("max_row_sq", row), ("max_col_sq", col)]);
+        all.extend([(StateKind::MaxRowMeans, row), (StateKind::MaxColMeans, col)]);
     }
     all
 }
 
 /// Plain LoRA's E = s (B gA + gB A), from its factors as they are.
-fn of_lora(place: &Place<'_>, gradients: &FactorPair) -> f64 {
+fn of_lora(place: &ConditionedAdapter<'_>, gradients: &FactorPair) -> f64 {
     let rounding = place.rounding_of(gradients);
     let noise = outer(&place.b_rows, &rounding.a, &rounding.b, &place.a_columns);
     let s = place.factors.s;
@@ -296,7 +302,7 @@ fn of_lora(place: &Place<'_>, gradients: &FactorPair) -> f64 {
 }
 
 /// ||E|| as the root of a sum of r x r products, whose terms may cancel.
-fn of_length(place: &Place<'_>, solved: &Solved, length: f64) -> f64 {
+fn of_length(place: &ConditionedAdapter<'_>, solved: &Solved, length: f64) -> f64 {
     let split = &solved.split;
     let parts = place.factors.s * (place.b * split.u.norm() + split.v.norm() * place.a);
     of_square_root(parts, length)
@@ -312,19 +318,19 @@ fn of_square_root(parts: f64, x: f64) -> f64 {
     }
 }
 
-/// Noise of a parameter without a pair after a step of AdamW, and of its moments.
-pub fn param_noise(
-    known: &Known<'_>,
+/// ErrorBound of a parameter without a pair after a step of AdamW, and of its moments.
+pub fn param_error_bound(
+    known: &StepInput<'_>,
     old: &Moments,
     value: &DMatrix<f64>,
     gradient: &DMatrix<f64>,
-) -> Noise {
+) -> ErrorBound {
     let (hyper, u) = (known.hyper, known.unit_roundoff());
     let new = adam::averaged(hyper, old, gradient, &(gradient.abs() * u), known.t, u);
     let update = hyper.lr * (new.n_noise.norm() + 4.0 * u * new.n.norm());
-    Noise {
+    ErrorBound {
         factors: [update + 2.0 * u * value.norm(), 0.0],
-        state: moments(["exp_avg", "exp_avg_sq", "max_exp_avg_sq"], old, &new),
+        state: moments(StateKind::Param, old, &new),
         update: [update, 0.0],
         clip: 0.0,
         equivalent: 0.0,

@@ -4,11 +4,14 @@
 use std::path::Path;
 
 use lora_pro_core::backend::MOMENT_BLOCK;
-use lora_pro_core::{DType, Error, Hyper, Method, MomentDType, Optimizer, TensorData, TensorFile};
+use lora_pro_core::{
+    DType, Error, Hyper, Method, Moment, MomentDType, Optimizer, StateKind, TensorData, TensorFile,
+};
 use lora_pro_reference::storage::matrix;
 
-use crate::batch::{Batch, Make, adapter, hyper, name};
+use crate::run::Run;
 use crate::sample::CaseSpec;
+use crate::support::batch::{Batch, Make, adapter, hyper, state_key};
 
 /// Steps of an ordinary trajectory.
 pub const STEPS: u64 = 12;
@@ -37,25 +40,25 @@ fn decoded(code: u8, signed: bool, scale: f32) -> f32 {
 }
 
 /// A moment as f32 numbers, from its codes and scales.
-pub fn moment(file: &TensorFile, spec: &CaseSpec, tensor: &str) -> Vec<f32> {
-    read(file, spec, tensor, |code| code)
+pub fn decoded_moment(file: &TensorFile, spec: &CaseSpec, moment: Moment) -> Vec<f32> {
+    read(file, spec, moment, |code| code)
 }
 
 /// For each entry of a moment, the smallest number that is not 0 in its block.
-pub fn smallest(file: &TensorFile, spec: &CaseSpec, tensor: &str) -> Vec<f32> {
-    read(file, spec, tensor, |_| 1)
+pub fn smallest(file: &TensorFile, spec: &CaseSpec, moment: Moment) -> Vec<f32> {
+    read(file, spec, moment, |_| 1)
 }
 
 /// Numbers from a moment's scales and the codes that `code` has in the place of the codes there.
-fn read(file: &TensorFile, spec: &CaseSpec, tensor: &str, code: impl Fn(u8) -> u8) -> Vec<f32> {
-    let data = |tensor: &str| &file.tensors[&format!("state.{}.{tensor}", name(spec))];
-    let scales: Vec<f32> = floats(data(&format!("{tensor}_scale")));
+fn read(file: &TensorFile, spec: &CaseSpec, moment: Moment, code: impl Fn(u8) -> u8) -> Vec<f32> {
+    let data = |kind| &file.tensors[&state_key(spec, kind)];
+    let scales: Vec<f32> = floats(data(StateKind::WeightScale(moment)));
     let across = spec.n.div_ceil(MOMENT_BLOCK[1]);
-    let codes = data(tensor).bytes.iter().enumerate();
+    let codes = data(StateKind::Weight(moment)).bytes.iter().enumerate();
     let decoded = codes.map(|(at, found)| {
         let (i, j) = (at / spec.n, at % spec.n);
         let block = i / MOMENT_BLOCK[0] * across + j / MOMENT_BLOCK[1];
-        decoded(code(*found), tensor == "exp_avg", scales[block])
+        decoded(code(*found), moment == Moment::First, scales[block])
     });
     decoded.collect()
 }
@@ -69,30 +72,27 @@ pub fn floats(data: &TensorData) -> Vec<f32> {
 }
 
 /// A run in f32 moments that continues from the 8-bit run's codes.
-fn in_f32(make: Make, coded: &mut Batch, names: &[&str], amsgrad: bool) -> Result<Batch, Error> {
+fn in_f32(make: Make, coded: &mut Batch, moments: &[Moment]) -> Result<Batch, Error> {
     let spec = coded.specs[0];
-    let mut long = Batch::start(make, &[spec], with(MomentDType::F32, amsgrad))?;
     let mut file = coded.saved()?;
-    let decoded: Vec<Vec<f32>> = names
-        .iter()
-        .map(|name| moment(&file, &spec, name))
-        .collect();
-    file.tensors.clear();
-    for (tensor, values) in names.iter().zip(decoded) {
+    let decoded = moments.iter().map(|moment| {
+        let values = decoded_moment(&file, &spec, *moment);
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let data = TensorData {
-            dtype: DType::F32,
-            shape: vec![spec.m, spec.n],
-            bytes,
-        };
-        file.tensors
-            .insert(format!("state.{}.{tensor}", name(&spec)), data);
-    }
+        let data = TensorData::new(DType::F32, [spec.m, spec.n], bytes);
+        (state_key(&spec, StateKind::Weight(*moment)), data)
+    });
+    file.tensors = decoded.collect();
     let text = file.document.to_string().replace("\"8bit\"", "\"f32\"");
     file.document = serde_json::from_str(&text).map_err(|error| Error::file("the state", error))?;
-    long.optimizer = Optimizer::load_from(make(), &file, Path::new("checkpoint"))?;
-    long.members = coded.members.iter().map(|member| member.copy()).collect();
-    Ok(long)
+    Ok(Batch {
+        run: Run {
+            optimizer: Optimizer::load_from(make(), &file, Path::new("checkpoint"))?,
+            adapters: coded.run.adapters.clone(),
+            params: vec![],
+            path: coded.run.path,
+        },
+        specs: vec![spec],
+    })
 }
 
 /// The smaller one has blocks that are cut off; the larger one several tasks on a GPU besides.
@@ -121,30 +121,30 @@ pub struct Found {
 /// # Errors
 /// Those of the backend.
 pub fn follow(make: Make, spec: CaseSpec, amsgrad: bool, steps: u64) -> Result<Found, Error> {
-    let names: &[&str] = match amsgrad {
-        true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
-        false => &["exp_avg", "exp_avg_sq"],
+    let moments = match amsgrad {
+        true => &Moment::ALL[..],
+        false => &Moment::ALL[..2],
     };
     let mut coded = Batch::start(make, &[spec], with(MomentDType::EightBit, amsgrad))?;
     let mut found = Found::default();
     let (mut sum, mut count) = (0.0, 0.0);
     for t in 1..=steps {
-        let mut long = in_f32(make, &mut coded, names, amsgrad)?;
+        let mut long = in_f32(make, &mut coded, moments)?;
         let gradients = coded.gradients(t);
         coded.step_with(&gradients)?;
         long.step_with(&gradients)?;
-        let (x, y) = (&coded.members[0], &long.members[0]);
+        let (x, y) = (&coded.run.adapters[0], &long.run.adapters[0]);
         for (x, y) in [(&x.a, &y.a), (&x.b, &y.b)] {
             let (x, y) = (matrix(&x.view()), matrix(&y.view()));
             found.factors = worse(found.factors, (x - &y).norm() / y.norm());
         }
         let (codes, exact) = (coded.saved()?, long.saved()?);
-        for tensor in names {
-            let stored = moment(&codes, &spec, tensor);
-            let exact = floats(&exact.tensors[&format!("state.{}.{tensor}", name(&spec))]);
+        for moment in moments.iter().copied() {
+            let stored = decoded_moment(&codes, &spec, moment);
+            let exact = floats(&exact.tensors[&state_key(&spec, StateKind::Weight(moment))]);
             for off in offsets(&stored, &exact) {
                 found.codes = worse(found.codes, off.abs());
-                if *tensor == "exp_avg" {
+                if moment == Moment::First {
                     sum += off;
                     count += 1.0;
                 }

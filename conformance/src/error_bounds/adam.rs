@@ -1,4 +1,4 @@
-//! Noise of Adam's moments and of N = M / (root + eps).
+//! ErrorBound of Adam's moments and of N = M / (root + eps).
 
 use lora_pro_core::Hyper;
 use lora_pro_reference::adamw::{adam, bias_correction};

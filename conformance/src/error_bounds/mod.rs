@@ -4,7 +4,7 @@
 //! A backend computes thin matrices with unit round-off u and everything r x r (Gram matrices,
 //! inverses, X) with w = 2^-53. Its errors are those of an exact computation on slightly wrong
 //! operands; each is followed to the result by norms that the reference computes for the case.
-//! Noise on a matrix is carried as one number per column (of what belongs to A) or per row (of
+//! ErrorBound on a matrix is carried as one number per column (of what belongs to A) or per row (of
 //! what belongs to B), or per entry where something element-wise follows:
 //!
 //! | from | to | by |
@@ -26,4 +26,4 @@ mod factored;
 mod norms;
 mod step;
 
-pub use step::{Known, Noise, noise, param_noise};
+pub use step::{ErrorBound, StepInput, error_bound, param_error_bound};

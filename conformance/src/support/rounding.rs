@@ -1,10 +1,10 @@
 //! How updates reach 16-bit parameters: master copies and stochastic rounding.
 
-use lora_pro_core::{DType, Error, HostTensor, Hyper, Method, Rounding};
+use lora_pro_core::{DType, Error, Factor, HostTensor, Hyper, Method, Rounding, StateKind};
 use lora_pro_reference::storage::{host, matrix};
 
-use crate::batch::{Batch, Gradients, Make, adapter, hyper, in_memory};
 use crate::sample::{CaseSpec, rounded_pair};
+use crate::support::batch::{Batch, Gradients, Make, adapter, hyper, in_memory, state_key};
 
 /// Steps of an ordinary trajectory.
 pub const STEPS: u64 = 5;
@@ -18,13 +18,13 @@ pub fn specs(dtype: DType) -> [CaseSpec; 2] {
 pub const SHORT: [DType; 2] = [DType::Bf16, DType::F16];
 
 /// The same numbers in f32, where the start and all gradients are representable in `short`.
-struct Twins {
+struct PrecisionPair {
     short: Batch,
     long: Batch,
     spec: CaseSpec,
 }
 
-impl Twins {
+impl PrecisionPair {
     fn start(make: Make, spec: CaseSpec, hyper: Hyper) -> Result<Self, Error> {
         let short = Batch::start(make, &[spec], hyper)?;
         let long = CaseSpec {
@@ -32,10 +32,10 @@ impl Twins {
             ..spec
         };
         let mut long = Batch::start(make, &[long], hyper)?;
-        let (to, from) = (&mut long.members[0], &short.members[0]);
+        let (to, from) = (&mut long.run.adapters[0], &short.run.adapters[0]);
         to.a = host(&matrix(&from.a.view()), DType::F32);
         to.b = host(&matrix(&from.b.view()), DType::F32);
-        Ok(Twins { short, long, spec })
+        Ok(PrecisionPair { short, long, spec })
     }
 
     /// Gradients that do not depend on where the factors have come to.
@@ -56,7 +56,7 @@ impl Twins {
 
     /// Short and long A, then B.
     fn factors(&self) -> [[&HostTensor; 2]; 2] {
-        let (x, y) = (&self.short.members[0], &self.long.members[0]);
+        let (x, y) = (&self.short.run.adapters[0], &self.long.run.adapters[0]);
         [[&x.a, &y.a], [&x.b, &y.b]]
     }
 }
@@ -74,24 +74,21 @@ pub fn master(
 ) -> Result<Option<String>, Error> {
     let dtype = spec.dtype;
     let hyper = hyper(method).rounding(Rounding::MasterCopy);
-    let mut twins = Twins::start(make, spec, hyper)?;
+    let mut pair = PrecisionPair::start(make, spec, hyper)?;
     for t in 1..=steps {
         if t == 3 {
-            // Somebody else changes one entry of A; in f32 to the same value.
-            twins.short.members[0].a.view_mut().set(1, 2, 0.75);
-            twins.long.members[0].a.view_mut().set(1, 2, 0.75);
+            // The caller changes one entry of A; in f32 to the same value.
+            pair.short.run.adapters[0].a.view_mut().set(1, 2, 0.75);
+            pair.long.run.adapters[0].a.view_mut().set(1, 2, 0.75);
         }
-        twins.step(t)?;
-        let saved = twins.short.saved()?;
-        for ([short, long], copy) in twins.factors().into_iter().zip(["a", "b"]) {
-            let ending = format!("master_{copy}");
-            let kept = saved
-                .tensors
-                .iter()
-                .find(|(name, _)| name.ends_with(&ending));
+        pair.step(t)?;
+        let saved = pair.short.saved()?;
+        for ([short, long], factor) in pair.factors().into_iter().zip(Factor::ALL) {
+            let kind = StateKind::Master(factor);
+            let copy = saved.tensors.get(&state_key(&spec, kind));
             let follows = *short == host(&matrix(&long.view()), dtype);
-            if !follows || kept.is_none_or(|(_, data)| data.bytes != long.bytes()) {
-                return Ok(Some(format!("{ending} in step {t}")));
+            if !follows || copy.is_none_or(|data| data.bytes != long.bytes()) {
+                return Ok(Some(format!("{kind} in step {t}")));
             }
         }
     }
@@ -129,11 +126,11 @@ pub fn stochastic(make: Make, spec: CaseSpec, method: Method, lr: f64) -> Result
         .rounding(Rounding::Stochastic)
         .lr(lr)
         .weight_decay(0.0);
-    let mut twins = Twins::start(make, spec, stochastic)?;
-    let old = twins.factors().map(|[_, long]| matrix(&long.view()));
-    twins.step(1)?;
+    let mut pair = PrecisionPair::start(make, spec, stochastic)?;
+    let old = pair.factors().map(|[_, long]| matrix(&long.view()));
+    pair.step(1)?;
     let (mut worst, mut rounded) = (0.0f64, 0);
-    for ([short, long], old) in twins.factors().into_iter().zip(&old) {
+    for ([short, long], old) in pair.factors().into_iter().zip(&old) {
         let (found, exact) = (matrix(&short.view()), matrix(&long.view()));
         let (mut sums, mut variance) = ([0.0; 3], 0.0);
         for ((found, exact), old) in found.iter().zip(&exact).zip(old) {

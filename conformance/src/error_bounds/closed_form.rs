@@ -1,4 +1,4 @@
-//! Noise of U, V, X and (dA, dB).
+//! ErrorBound of U, V, X and (dA, dB).
 
 use lora_pro_core::{Damping, Error, Hyper, XChoice};
 use lora_pro_reference::closed_form::{Split, adjusted, split};
@@ -14,7 +14,7 @@ use super::norms::{columns, outer, rows};
 const W: f64 = f64::EPSILON / 2.0;
 
 /// An adapter, its inverses and the norms that noise is multiplied by.
-pub(super) struct Place<'f> {
+pub(super) struct ConditionedAdapter<'f> {
     pub(super) factors: &'f Factors,
     pub(super) grams: Grams,
     /// Unit round-off of thin matrices.
@@ -32,9 +32,9 @@ pub(super) struct Place<'f> {
     pub(super) b_rows: DVector<f64>,
 }
 
-/// Noise on each column of a matrix of A's shape and each row of one of B's.
+/// ErrorBound on each column of a matrix of A's shape and each row of one of B's.
 #[derive(Clone)]
-pub(super) struct Thin {
+pub(super) struct PerColumn {
     pub(super) a: DVector<f64>,
     pub(super) b: DVector<f64>,
 }
@@ -44,12 +44,12 @@ pub(super) struct Solved {
     pub(super) split: Split,
     pub(super) adjusted: FactorPair,
     /// Of U and V.
-    pub(super) split_noise: Thin,
+    pub(super) split_noise: PerColumn,
     /// Of dA and dB.
-    pub(super) noise: Thin,
+    pub(super) noise: PerColumn,
 }
 
-impl<'f> Place<'f> {
+impl<'f> ConditionedAdapter<'f> {
     pub(super) fn of(factors: &'f Factors, damping: Damping, u: f64) -> Result<Self, Error> {
         let grams = Grams::of(factors, damping)?;
         // R's columns are eigenvectors times the roots of the inverted eigenvalues.
@@ -58,7 +58,7 @@ impl<'f> Place<'f> {
             largest(&grams.sb_inverse.root),
             largest(&grams.sa_inverse.root),
         );
-        Ok(Place {
+        Ok(ConditionedAdapter {
             u,
             p,
             q,
@@ -95,9 +95,9 @@ impl<'f> Place<'f> {
             || near(&self.grams.sa, self.factors.a.ncols())?)
     }
 
-    /// Noise of gradients that come as they are: their rounding.
-    pub(super) fn rounding_of(&self, gradients: &FactorPair) -> Thin {
-        Thin {
+    /// ErrorBound of gradients that come as they are: their rounding.
+    pub(super) fn rounding_of(&self, gradients: &FactorPair) -> PerColumn {
+        PerColumn {
             a: columns(&gradients.a) * self.u,
             b: rows(&gradients.b) * self.u,
         }
@@ -109,10 +109,10 @@ impl<'f> Place<'f> {
         &self,
         hyper: &Hyper,
         gradients: &FactorPair,
-        direct: &Thin,
+        direct: &PerColumn,
         of_n: Option<&DMatrix<f64>>,
     ) -> Result<Solved, Error> {
-        let Place { factors, grams, .. } = self;
+        let ConditionedAdapter { factors, grams, .. } = self;
         let split = split(factors, grams, gradients);
         let x = x::choose(hyper.x, factors, grams, gradients, &split)?;
         let split_noise = self.of_split(gradients, &split, direct, of_n);
@@ -125,7 +125,7 @@ impl<'f> Place<'f> {
         let own = (self.u + self.wp + self.wq) * x.norm();
         let near =
             |(whole, per_norm): (f64, f64), norm: f64| whole.min(per_norm * norm) + own * norm;
-        let noise = Thin {
+        let noise = PerColumn {
             a: &split_noise.a + self.a_columns.map(|norm| near(x_a, norm)),
             b: &split_noise.b + self.b_rows.map(|norm| near(b_x, norm)),
         };
@@ -145,10 +145,10 @@ impl<'f> Place<'f> {
         &self,
         gradients: &FactorPair,
         split: &Split,
-        direct: &Thin,
+        direct: &PerColumn,
         of_n: Option<&DMatrix<f64>>,
-    ) -> Thin {
-        let Place {
+    ) -> PerColumn {
+        let ConditionedAdapter {
             p, q, wp, wq, u, ..
         } = *self;
         let s = self.factors.s;
@@ -169,11 +169,11 @@ impl<'f> Place<'f> {
             rows_b += rows(of_n) * (q.sqrt() / s);
             rows_b += &self.b_rows * ((p * q).sqrt() * of_n.norm() / s);
         }
-        Thin { a, b: rows_b }
+        PerColumn { a, b: rows_b }
     }
 
-    /// Noise of X A and B X: in all, and per norm of a column of A or row of B.
-    fn of_sylvester(&self, split_noise: &Thin) -> Result<[(f64, f64); 2], Error> {
+    /// ErrorBound of X A and B X: in all, and per norm of a column of A or row of B.
+    fn of_sylvester(&self, split_noise: &PerColumn) -> Result<[(f64, f64); 2], Error> {
         let d = split_noise.a.norm();
         let steepest = self
             .sums()?
@@ -186,11 +186,11 @@ impl<'f> Place<'f> {
     /// Rounding of r x r matrices in the Sylvester equation, which the smallest sum magnifies.
     fn with_solver(
         &self,
-        noise: Thin,
+        noise: PerColumn,
         gradients: &FactorPair,
         split: &Split,
         x: &DMatrix<f64>,
-    ) -> Result<Thin, Error> {
+    ) -> Result<PerColumn, Error> {
         let smallest = self
             .sums()?
             .into_iter()
@@ -200,7 +200,7 @@ impl<'f> Place<'f> {
         let right = (self.p * gradients.a.norm() / (s * s) + split.u.norm()) * self.a;
         let left = (self.grams.sb.norm() + self.grams.sa.norm()) * x.norm();
         let of_x = W * (left + right) / smallest;
-        Ok(Thin {
+        Ok(PerColumn {
             a: noise.a + &self.a_columns * of_x,
             b: noise.b + &self.b_rows * of_x,
         })
@@ -220,14 +220,14 @@ impl<'f> Place<'f> {
             .collect())
     }
 
-    /// As [`Place::of_sylvester`], for `X = -(1 / 2 s^2) SB^+ B' gB SA^+`.
+    /// As [`ConditionedAdapter::of_sylvester`], for `X = -(1 / 2 s^2) SB^+ B' gB SA^+`.
     fn of_symmetric(
         &self,
         gradients: &FactorPair,
-        direct: &Thin,
+        direct: &PerColumn,
         of_n: Option<&DMatrix<f64>>,
     ) -> [(f64, f64); 2] {
-        let Place { p, q, b, .. } = *self;
+        let ConditionedAdapter { p, q, b, .. } = *self;
         let s = self.factors.s;
         let (root_p, root_q) = (p.sqrt(), q.sqrt());
         let d = direct.b.norm() / (2.0 * s * s);

@@ -1,4 +1,4 @@
-//! Noise of the factored mode: its moments, N, and what is carried to the new tangent space.
+//! ErrorBound of the factored mode: its moments, N, and what is carried to the new tangent space.
 
 use lora_pro_core::backend::ratio_or_zero;
 use lora_pro_core::{Error, Hyper};
@@ -8,7 +8,7 @@ use lora_pro_reference::factors::Factors;
 use lora_pro_reference::state::FactoredMoments;
 use nalgebra::{DMatrix, DVector};
 
-use super::closed_form::{Place, Solved, Thin};
+use super::closed_form::{ConditionedAdapter, PerColumn, Solved};
 use super::norms::{columns, outer, rows};
 
 /// The moments after averaging, N, and their noise.
@@ -18,15 +18,15 @@ pub(super) struct Averaged {
     /// Of N's entries.
     pub(super) n_noise: DMatrix<f64>,
     /// Of s B'N and s N A', from sums in which Y's and Z's parts may cancel.
-    pub(super) direct: Thin,
+    pub(super) direct: PerColumn,
     /// Of Y and Z.
-    pub(super) yz: Thin,
+    pub(super) yz: PerColumn,
     /// Of the means of columns (a) and rows (b).
-    pub(super) means: Thin,
+    pub(super) means: PerColumn,
 }
 
 pub(super) fn averaged(
-    place: &Place<'_>,
+    place: &ConditionedAdapter<'_>,
     hyper: &Hyper,
     old: &FactoredMoments,
     solved: &Solved,
@@ -69,15 +69,15 @@ pub(super) fn averaged(
 }
 
 fn yz_noise(
-    place: &Place<'_>,
+    place: &ConditionedAdapter<'_>,
     hyper: &Hyper,
     old: &FactoredMoments,
     new: &FactoredMoments,
     solved: &Solved,
-) -> Thin {
+) -> PerColumn {
     let (u, fresh) = (place.u, (1.0 - hyper.beta1) * place.factors.s);
     let (noise, split) = (&solved.split_noise, &solved.split);
-    Thin {
+    PerColumn {
         a: (&noise.a + columns(&split.u) * u) * fresh + (columns(&new.y) + columns(&old.y)) * u,
         b: (&noise.b + rows(&split.v) * u) * fresh + (rows(&new.z) + rows(&old.z)) * u,
     }
@@ -85,7 +85,12 @@ fn yz_noise(
 
 /// The mean of a row of E.E is a quadratic form in that row of `[B  sV]`. Rounding in it is
 /// relative to what its parts B U and V A contribute by themselves, which may cancel.
-fn means_noise(place: &Place<'_>, hyper: &Hyper, new: &FactoredMoments, solved: &Solved) -> Thin {
+fn means_noise(
+    place: &ConditionedAdapter<'_>,
+    hyper: &Hyper,
+    new: &FactoredMoments,
+    solved: &Solved,
+) -> PerColumn {
     let (u, s, fresh) = (place.u, place.factors.s, 1.0 - hyper.beta2);
     let (e, e_noise) = place.equivalent(solved);
     let (m, n) = (e.nrows() as f64, e.ncols() as f64);
@@ -98,7 +103,7 @@ fn means_noise(place: &Place<'_>, hyper: &Hyper, new: &FactoredMoments, solved: 
         })
     };
     let used = new.largest.as_ref().unwrap_or(&new.means);
-    Thin {
+    PerColumn {
         a: noise(columns(&e), columns(&e_noise), parts_col, fresh / m)
             + used.col.transpose() * (4.0 * u),
         b: noise(rows(&e), rows(&e_noise), parts_row, fresh / n) + &used.row * (4.0 * u),
@@ -127,12 +132,12 @@ impl Root {
 }
 
 fn direct_noise(
-    place: &Place<'_>,
+    place: &ConditionedAdapter<'_>,
     state: &FactoredMoments,
     row: &DVector<f64>,
     col: &DVector<f64>,
     weight: f64,
-) -> Thin {
+) -> PerColumn {
     let Factors { b, a, s } = place.factors;
     let by_row =
         |x: &DMatrix<f64>| DMatrix::from_fn(x.nrows(), x.ncols(), |i, k| x[(i, k)] / row[i]);
@@ -143,25 +148,25 @@ fn direct_noise(
     let of_a = columns(&state.y) * b_left + &place.a_columns * z_left;
     let of_b = &place.b_rows * y_right + rows(&state.z) * a_right;
     let scale = place.u * s * weight;
-    Thin {
+    PerColumn {
         a: of_a.component_div(col) * (place.b * scale),
         b: of_b.component_div(row) * (place.a * scale),
     }
 }
 
-/// Noise of Y and Z after they are carried to the new factors, which have noise of their own.
+/// ErrorBound of Y and Z after they are carried to the new factors, which have noise of their own.
 ///
 /// The change of `SB^+ B'M` with B is `SB^+ dB'(M - B Y) - SB^+ B'dB Y`. None where the new factors
 /// are not known well enough for a first order: no digit of a tangent space is then due.
 pub(super) fn carried(
-    place: &Place<'_>,
+    place: &ConditionedAdapter<'_>,
     hyper: &Hyper,
     average: &Averaged,
     new: &Factors,
     new_noise: [f64; 2],
-) -> Result<Option<Thin>, Error> {
-    let there = Place::of(new, hyper.damping, place.u)?;
-    let Place {
+) -> Result<Option<PerColumn>, Error> {
+    let there = ConditionedAdapter::of(new, hyper.damping, place.u)?;
+    let ConditionedAdapter {
         p, q, wp, wq, u, ..
     } = there;
     let [of_a, of_b] = new_noise;
@@ -196,5 +201,5 @@ pub(super) fn carried(
                 + p * of_b * unprojected.norm()
                 + p.sqrt() * of_a * (q * moment.norm() + 2.0 * q.sqrt() * unprojected.norm()))
         + DVector::from_element(new.b.nrows(), of_b * coefficient);
-    Ok(Some(Thin { a, b }))
+    Ok(Some(PerColumn { a, b }))
 }

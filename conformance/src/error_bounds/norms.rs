@@ -12,12 +12,12 @@ pub(super) fn rows(x: &DMatrix<f64>) -> DVector<f64> {
     DVector::from_iterator(x.nrows(), x.row_iter().map(|row| row.norm()))
 }
 
-/// Noise on each column, as entries of a matrix of `count` rows.
+/// ErrorBound on each column, as entries of a matrix of `count` rows.
 pub(super) fn down(count: usize, noise: &DVector<f64>) -> DMatrix<f64> {
     DMatrix::from_fn(count, noise.len(), |_, j| noise[j])
 }
 
-/// Noise on each row, as entries of a matrix of `count` columns.
+/// ErrorBound on each row, as entries of a matrix of `count` columns.
 pub(super) fn across(count: usize, noise: &DVector<f64>) -> DMatrix<f64> {
     DMatrix::from_fn(noise.len(), count, |i, _| noise[i])
 }
