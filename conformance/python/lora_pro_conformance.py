@@ -21,7 +21,7 @@ class NonFinite(Exception):
 
 def talk(new_session, description):
     """Answers messages; `new_session()` gives a function of one `run` message."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # nobody else's print is taken for an answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # what others print is no answer
     sessions = {}
     for line in sys.stdin:
         message = json.loads(line)
@@ -66,12 +66,15 @@ def clip(norm, control):
 
 def serve(step, description):
     """`step(adapter, tensors, state, lr)` changes `tensors["A"]`, `tensors["B"]` (and `"W0"`) and
-    the dict `state`, which starts empty; the names in it are those of `description["state"]`.
+    the dict `state`, which starts empty; what `description["state"]` names of it, if anything, is
+    shown to the kit.
 
     What concerns the whole step is done here: finite numbers, `grad_scale`, the global clip.
     """
     import numpy as np
     from safetensors.numpy import load, save_file
+
+    shown_state = description.get("state", [])
 
     def new_session():
         memory = {}
@@ -98,13 +101,13 @@ def serve(step, description):
             for k, (adapter, tensors) in enumerate(zip(message["adapters"], adapters)):
                 state = copy.deepcopy(memory.get(adapter["name"], {}))
                 if adapter["load"]:
-                    state = {name: tensors[name] for name in description["state"] if name in tensors}
+                    state = {name: tensors[name] for name in shown_state if name in tensors}
                 for grad in ("grad_A", "grad_B"):
                     tensors[grad] = tensors[grad] * clip(norm, control)
                 step(adapter, tensors, state, adapter["hyper"]["lr"] * control["lr_factor"])
                 shown = [n for n in ("A", "B", "W0") if n in tensors]
                 after.update({f"{k}.{n}": tensors[n] for n in shown})
-                after.update({f"{k}.{n}": state[n] for n in description["state"] if n in state})
+                after.update({f"{k}.{n}": state[n] for n in shown_state if n in state})
                 new[adapter["name"]] = state
             save_file({k: np.ascontiguousarray(v) for k, v in after.items()}, message["output"])
             memory.update(new)  # only now: a step that fails leaves no trace
@@ -119,11 +122,13 @@ def serve_torch(make_optimizer, description):
     pairs `(name, A, B, s)` and parameters `(name, value)` that first appear together and have equal
     hyper-parameters. Learning rates are set through its `param_groups`.
 
-    Where `description["state"]` is not empty it has `read_state(name)`, a dict of tensors, and
+    Where `description["state"]` is there and not empty it has `read_state(name)`, a dict of tensors, and
     `write_state(name, tensors, t)`, which replaces what it keeps before step t.
     """
     import torch
     from safetensors.torch import load, save_file
+
+    shown_state = description.get("state", [])
 
     def new_session():
         members = {}  # name: (its Parameters by name, its optimizer)
@@ -154,7 +159,7 @@ def serve_torch(make_optimizer, description):
                     tensors[name].data.copy_(file[prefix + name])
                     tensors[name].grad = next(grads) * scale
                 if item["load"]:
-                    state = {n: file[prefix + n] for n in description["state"] if prefix + n in file}
+                    state = {n: file[prefix + n] for n in shown_state if prefix + n in file}
                     optimizer.write_state(item["name"], state, item["t"])
                 for group in optimizer.param_groups:
                     group["lr"] = item["hyper"]["lr"] * control["lr_factor"]
@@ -166,7 +171,7 @@ def serve_torch(make_optimizer, description):
             for prefix, item, names in listed:
                 tensors, optimizer = members[item["name"]]
                 after.update({prefix + n: tensors[n].detach() for n in names})
-                if description["state"]:
+                if shown_state:
                     state = optimizer.read_state(item["name"])
                     after.update({prefix + n: value for n, value in state.items()})
             save_file({k: v.clone().contiguous() for k, v in after.items()}, message["output"])

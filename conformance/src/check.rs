@@ -13,7 +13,7 @@ use crate::{cases, options, sample, smoke};
 /// One check.
 #[derive(Clone, Copy)]
 pub enum Check {
-    /// Is anybody there at all? Tells a broken harness from a wrong implementation.
+    /// Whether there is an optimizer at all: tells a broken harness from a wrong implementation.
     Smoke(&'static smoke::Smoke),
     /// A law of LoRA-Pro.
     Law(&'static Law),

@@ -6,9 +6,9 @@ use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
 use lora_pro_core::{Backend, Error, Manifest, StepReport};
 
 /// Any backend.
-pub(crate) struct Guarded(pub Box<dyn Backend>);
+pub(crate) struct CatchPanic(pub Box<dyn Backend>);
 
-impl Guarded {
+impl CatchPanic {
     fn call<T>(
         &mut self,
         what: &str,
@@ -27,7 +27,7 @@ fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> Error {
     Error::backend("subject's", format!("{what} panicked: {text}"))
 }
 
-impl Backend for Guarded {
+impl Backend for CatchPanic {
     fn manifest(&self) -> Manifest {
         self.0.manifest()
     }

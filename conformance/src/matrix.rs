@@ -6,13 +6,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use lora_pro_core::{DType, Error, Method};
 
 use crate::check::Check;
-use crate::record::{Cell, End, Line, Machine, Run, SubjectInfo};
+use crate::record::{Cell, End, Line, Machine, NOT_RUN, Run, SubjectInfo};
 use crate::remote::protocol::PROTOCOL;
 use crate::suite::{Entry, Plan};
 use crate::verdict::Verdict;
 
 /// What the laws are taken from.
-pub const SPEC: &str = "arXiv 2407.18242, laws 1 to 32 of this kit";
+pub const SPEC: &str = "arXiv 2407.18242 and the laws of this kit";
 
 /// Who listens to a run.
 pub trait Listener {
@@ -42,16 +42,16 @@ impl Plan {
         let (mut verdict, mut done) = (Verdict::Pass, 0);
         for entry in entries {
             listener.line(&Line::Subject(entry.info()))?;
-            let mut silent = Vec::new();
+            let mut failed = Vec::new();
             for (check, dtype, method) in self.cells(entry) {
                 let what = format!("{} {} {method} {dtype}", entry.name, check.id());
                 listener.progress(done, total, &what);
-                let cell = match deaf(&silent, dtype, method) {
+                let cell = match failed_smoke(&failed, dtype, method) {
                     Some(cell) => unknown(cell, check),
                     None => self.cell(entry, check, dtype, method),
                 };
                 if matches!(check, Check::Smoke(_)) && cell.verdict != Verdict::Pass {
-                    silent.push(cell.clone());
+                    failed.push(cell.clone());
                 }
                 *counts.entry(cell.verdict).or_default() += 1;
                 if cell.required && !cell.verdict.is_fine() {
@@ -120,10 +120,10 @@ impl Entry {
     }
 }
 
-/// The smoke cell that says that nobody listens.
-fn deaf(silent: &[Cell], dtype: DType, method: Method) -> Option<&Cell> {
+/// The smoke test that the subject failed.
+fn failed_smoke(failed: &[Cell], dtype: DType, method: Method) -> Option<&Cell> {
     let same = |cell: &&Cell| cell.dtype == dtype && cell.method == Some(method);
-    silent.iter().find(same)
+    failed.iter().find(same)
 }
 
 /// Where the subject does not have the method, it has no law of it either; otherwise nothing is
@@ -133,7 +133,10 @@ fn unknown(smoke: &Cell, check: Check) -> Cell {
         Verdict::Unsupported | Verdict::Skipped => (smoke.verdict, smoke.reason.clone()),
         _ => (
             Verdict::Unknown,
-            Some(format!("{} does not hold: is anybody there?", smoke.check)),
+            Some(format!(
+                "{NOT_RUN}: the subject failed the smoke test {}",
+                smoke.check
+            )),
         ),
     };
     Cell {

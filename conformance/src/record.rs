@@ -121,6 +121,17 @@ pub struct Cell {
     pub seconds: f64,
 }
 
+/// How the reason of a cell begins that was not run, since the subject failed a smoke test.
+pub(crate) const NOT_RUN: &str = "not run";
+
+impl Cell {
+    /// Whether it was not run, since the subject failed a smoke test.
+    pub fn was_not_run(&self) -> bool {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        self.verdict == Verdict::Unknown && reason.starts_with(NOT_RUN)
+    }
+}
+
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {

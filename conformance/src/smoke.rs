@@ -1,5 +1,5 @@
-//! The smoke set: questions so simple that a wrong answer means that nobody is listening. Where
-//! one fails, nothing else is known of the subject.
+//! The smoke set: questions so simple that a wrong answer means a broken harness. Where one fails,
+//! nothing else is asked of the subject.
 
 use lora_pro_core::{Error, Method};
 

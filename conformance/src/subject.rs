@@ -10,7 +10,7 @@ use lora_pro_reference::factors::{FactorPair, Factors};
 use lora_pro_reference::storage;
 use nalgebra::DMatrix;
 
-use crate::guard::Guarded;
+use crate::guard::CatchPanic;
 use crate::probe;
 use crate::run::Run;
 use crate::sample::rounded;
@@ -54,7 +54,7 @@ impl Subject {
 
     /// The backend, its panics turned into errors.
     pub fn backend(&self) -> Box<dyn Backend> {
-        Box::new(Guarded((self.make)()))
+        Box::new(CatchPanic((self.make)()))
     }
 
     /// A run of one adapter at t = 0.

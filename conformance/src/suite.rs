@@ -31,7 +31,7 @@ pub struct Entry {
     pub class: Stability,
 }
 
-/// A cell that somebody has decided not to look at. What is left open matches everything.
+/// A cell that is left out on purpose. What is left open matches everything.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Skip {
@@ -152,10 +152,10 @@ impl Plan {
             known.check == cell.check && known.method == method && known.dtype == dtype
         });
         for known in known {
-            search.watch(&known.case);
+            search.try_case(&known.case);
         }
         if search.finding.is_none() {
-            self.look(&check.cases(dtype, method), &mut search, started);
+            self.search(&check.cases(dtype, method), &mut search, started);
         }
         search.explain();
         search.into_cell(&mut cell);
@@ -167,7 +167,7 @@ impl Plan {
     }
 
     /// Random cases until one fails, which is then shrunk.
-    fn look(&self, cases: &BoxedStrategy<CaseSpec>, search: &mut Search<'_>, started: Instant) {
+    fn search(&self, cases: &BoxedStrategy<CaseSpec>, search: &mut Search<'_>, started: Instant) {
         let config = Config {
             cases: if search.check.is_fixed() {
                 1
@@ -186,7 +186,7 @@ impl Plan {
             if started.elapsed() > self.limit {
                 return Ok(());
             }
-            match search.borrow_mut().watch(&spec) {
+            match search.borrow_mut().try_case(&spec) {
                 true => Ok(()),
                 false => Err(TestCaseError::fail("found")),
             }
@@ -194,7 +194,7 @@ impl Plan {
         if let Err(TestError::Fail(_, spec)) = outcome
             && self.shrink
         {
-            search.borrow_mut().settle(&spec);
+            search.borrow_mut().shrink_failure(&spec);
         }
     }
 
@@ -263,7 +263,7 @@ impl<'s> Search<'s> {
     }
 
     /// Tries a case; false where it fails.
-    fn watch(&mut self, spec: &CaseSpec) -> bool {
+    fn try_case(&mut self, spec: &CaseSpec) -> bool {
         let finding = self.of(spec);
         if finding.verdict == Verdict::Unsupported {
             self.unsupported = finding.reason;
@@ -286,7 +286,7 @@ impl<'s> Search<'s> {
     }
 
     /// A plainer case of the same verdict stands for the failure.
-    fn settle(&mut self, spec: &CaseSpec) {
+    fn shrink_failure(&mut self, spec: &CaseSpec) {
         let verdict = self.of(spec).verdict;
         let plain = shrink(spec, |spec| self.of(spec).verdict == verdict);
         self.finding = Some(self.of(&plain));

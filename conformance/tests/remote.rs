@@ -346,7 +346,7 @@ fn what_a_child_has_started_is_killed_too() {
     let error = Remote::start("sh -c 'sleep 100 & echo pid $! >&2; wait'", quick);
     let words = error.err().expect("refused").to_string();
     let pid = words.rsplit(' ').next().expect("a number");
-    // A zombie that nobody has collected yet has no memory map.
+    // A zombie that is not collected yet has no memory map.
     let gone = || std::fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.is_empty());
     let end = Instant::now() + Duration::from_secs(5);
     while !gone() && PathBuf::from(format!("/proc/{pid}")).exists() && Instant::now() < end {

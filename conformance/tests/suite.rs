@@ -188,7 +188,7 @@ fn a_skip_has_a_reason_and_matches_something() {
 
 /// Where the smoke set fails nothing is known, which is not the same as a law that is broken.
 #[test]
-fn nobody_there_is_unknown() {
+fn a_subject_that_does_not_answer_is_unknown() {
     let subject = entry(|| {
         Box::new(PlantedBackend::new("deaf", |equations| {
             equations.written = |old, _| old.clone();

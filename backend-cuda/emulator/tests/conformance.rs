@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use lora_pro_conformance::testing::{Suite, run};
 use lora_pro_core::Backend;
 use lora_pro_cuda::HostTensors;
 use lora_pro_cuda_emulator::{Checks, test_device};
@@ -15,4 +16,6 @@ fn cuda_backend() -> Box<dyn Backend> {
     Box::new(HostTensors::on(device))
 }
 
-lora_pro_conformance::conformance_tests!(cuda: cuda_backend, [f64, f32], cases = 8);
+fn main() {
+    run(&[Suite::new("cuda", cuda_backend).cases(8)]);
+}

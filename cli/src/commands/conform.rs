@@ -15,6 +15,7 @@ use lora_pro_conformance::report;
 use lora_pro_conformance::suite::{Entry, Plan, Skip};
 use lora_pro_conformance::verdict::Verdict;
 use lora_pro_core::{DType, Error, Method};
+use lora_pro_report::format::plural;
 
 use crate::failure::Failure;
 use crate::output::{note, say};
@@ -282,8 +283,15 @@ impl Console {
 
     /// What is not fine, and how many cells are of which kind.
     fn text(&self, end: &End) -> String {
-        let bad = self.cells.iter().filter(|cell| !cell.verdict.is_fine());
-        let mut lines: Vec<String> = bad.map(line).collect();
+        let failed = self.cells.iter().filter(|cell| !cell.verdict.is_fine());
+        let (not_run, run): (Vec<&Cell>, Vec<&Cell>) = failed.partition(|cell| cell.was_not_run());
+        let mut lines: Vec<String> = run.into_iter().map(line).collect();
+        if !not_run.is_empty() {
+            let checks = plural(not_run.len(), "check");
+            lines.push(format!(
+                "{checks} not run: the subject failed the smoke test"
+            ));
+        }
         let counts = end.counts.iter();
         let counts: Vec<String> = counts
             .map(|(verdict, count)| format!("{count} {}", verdict.name()))

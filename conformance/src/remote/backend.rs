@@ -20,13 +20,13 @@ pub struct RemoteBackend {
     /// None before the first step.
     session: Option<Arc<Session>>,
     /// Why the child's memory and ours may differ, if they may.
-    lost: Option<String>,
+    desynchronised: Option<String>,
     /// The steps that the child has taken in this session, by adapter or parameter.
-    taken: HashMap<String, u64>,
+    steps_done: HashMap<String, u64>,
 }
 
 /// Memory of a state tensor: the last that the child has shown, or what it is to load.
-struct Kept {
+struct CachedState {
     values: HostTensor,
     uploaded: bool,
 }
@@ -36,8 +36,8 @@ impl RemoteBackend {
         RemoteBackend {
             remote,
             session: None,
-            lost: None,
-            taken: HashMap::new(),
+            desynchronised: None,
+            steps_done: HashMap::new(),
         }
     }
 
@@ -82,13 +82,17 @@ impl RemoteBackend {
     fn load(&self, name: &str, state: &State) -> Result<bool, Error> {
         let mut uploaded = false;
         for (tensor, buffer) in &state.tensors {
-            uploaded |= self.kept(tensor, buffer)?.uploaded;
+            uploaded |= self.cached(tensor, buffer)?.uploaded;
         }
-        let taken = self.taken.get(name).copied().unwrap_or(0);
-        Ok(uploaded || taken != state.step)
+        let done = self.steps_done.get(name).copied().unwrap_or(0);
+        Ok(uploaded || done != state.step)
     }
 
-    fn kept<'b>(&self, tensor: &StateTensor, buffer: &'b Buffer) -> Result<&'b Kept, Error> {
+    fn cached<'b>(
+        &self,
+        tensor: &StateTensor,
+        buffer: &'b Buffer,
+    ) -> Result<&'b CachedState, Error> {
         buffer
             .get()
             .ok_or_else(|| foreign_buffer(self.name(), tensor.kind))
@@ -149,7 +153,7 @@ impl RemoteBackend {
     fn put_state(&self, tensors: &mut Tensors, prefix: &str, state: &State) -> Result<(), Error> {
         for (tensor, buffer) in &state.tensors {
             if self.exposes(tensor.name()) {
-                let bytes = self.kept(tensor, buffer)?.values.bytes();
+                let bytes = self.cached(tensor, buffer)?.values.bytes();
                 tensors.put_state(format!("{prefix}{}", tensor.name()), tensor, bytes);
             }
         }
@@ -239,13 +243,15 @@ impl RemoteBackend {
                 copy(after, base);
             }
             advance(&mut slot.state, after.state);
-            self.taken.insert(slot.spec.name.clone(), slot.state.step);
+            self.steps_done
+                .insert(slot.spec.name.clone(), slot.state.step);
         }
         for (param, (value, state)) in io.params.iter_mut().zip(after.params) {
             let slot = &mut slots.params[param.id.index()];
             copy(&value, &mut param.value);
             advance(&mut slot.state, state);
-            self.taken.insert(slot.spec.name.clone(), slot.state.step);
+            self.steps_done
+                .insert(slot.spec.name.clone(), slot.state.step);
         }
     }
 }
@@ -256,7 +262,7 @@ impl Backend for RemoteBackend {
     }
 
     fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
-        Ok(Buffer::new(Kept {
+        Ok(Buffer::new(CachedState {
             values: HostTensor::zeros(tensor.dtype, tensor.shape),
             uploaded: false,
         }))
@@ -266,7 +272,7 @@ impl Backend for RemoteBackend {
         if !self.exposes(tensor.name()) {
             return self.refuse("the optimizer", format!("reading `{}`", tensor.name()));
         }
-        Ok(self.kept(tensor, buffer)?.values.bytes().to_vec())
+        Ok(self.cached(tensor, buffer)?.values.bytes().to_vec())
     }
 
     fn upload(
@@ -283,10 +289,10 @@ impl Backend for RemoteBackend {
             let expected = format!("{} bytes", tensor.bytes());
             Error::invalid("the optimizer", tensor.name(), bytes.len(), expected)
         })?;
-        let kept = buffer
-            .get_mut::<Kept>()
+        let cached = buffer
+            .get_mut::<CachedState>()
             .ok_or_else(|| foreign_buffer(self.name(), tensor.kind))?;
-        *kept = Kept {
+        *cached = CachedState {
             values,
             uploaded: true,
         };
@@ -300,7 +306,7 @@ impl Backend for RemoteBackend {
         control: &Control,
     ) -> Result<StepReport, Error> {
         self.check(&slots, &io, control)?;
-        if let Some(reason) = &self.lost {
+        if let Some(reason) = &self.desynchronised {
             return Err(failed(
                 self.name(),
                 &format!("this session is lost: {reason}"),
@@ -321,7 +327,7 @@ impl Backend for RemoteBackend {
             let after = self.read(&session, &slots, &io, &stepped);
             let after = after.map_err(|reason| {
                 // The child has taken a step that its caller has not.
-                self.lost = Some(reason.clone());
+                self.desynchronised = Some(reason.clone());
                 failed(self.name(), &format!("gave a wrong answer: {reason}"))
             })?;
             self.commit(slots, io, control, after, &stepped);
@@ -401,8 +407,8 @@ fn parameter(slot: &ParamSlot, load: bool) -> protocol::Param {
 fn advance(state: &mut State, shown: Vec<Option<HostTensor>>) {
     state.step += 1;
     for ((_, buffer), values) in state.tensors.iter_mut().zip(shown) {
-        if let (Some(kept), Some(values)) = (buffer.get_mut::<Kept>(), values) {
-            *kept = Kept {
+        if let (Some(cached), Some(values)) = (buffer.get_mut::<CachedState>(), values) {
+            *cached = CachedState {
                 values,
                 uploaded: false,
             };

@@ -1,9 +1,10 @@
 //! What a child says that it can do, and what follows from it before it is asked.
 
-use lora_pro_core::backend::Control;
+use lora_pro_core::backend::{Control, StateKind};
 use lora_pro_core::{DType, Damping, Determinism, Hyper, Manifest, Method, Rounding, XChoice};
 use serde::{Deserialize, Serialize};
 
+use crate::laws::METHODS;
 use crate::record::Stability;
 
 /// The answer to `describe`. What is not listed is not asked for.
@@ -49,98 +50,66 @@ pub struct Description {
     pub determinism: Determinism,
 }
 
-/// What a child may or may not have beside the plain optimizers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Opt {
-    /// The maximum of the second moment is kept.
-    Amsgrad,
-    /// Ascent.
-    Maximize,
-    /// Decoupled weight decay.
-    WeightDecay,
-    /// Weight decay of W0.
-    DecayBase,
-    /// A learning rate of B that is not A's.
-    LrRatio,
-    /// A factor on learning rates that changes from step to step.
-    LrFactor,
-    /// Momentum of SGD.
-    Momentum,
-    /// The clip of updates.
-    UpdateClip,
-    /// The clip of gradients by their global norm.
-    MaxGradNorm,
-    /// A factor on gradients.
-    GradScale,
-    /// Steps whose gradients are not finite can be skipped.
-    Skip,
-    /// Parameters without a pair.
-    Unpaired,
-}
+/// Defines [`Opt`] with the words of messages, so that nothing can be left out of a list.
+macro_rules! options {
+    ($($(#[$doc:meta])+ $option:ident = $word:literal,)+) => {
+        /// What a child may or may not have beside the plain optimizers.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Opt {$(
+            $(#[$doc])+
+            #[serde(rename = $word)]
+            $option,
+        )+}
 
-impl Opt {
-    /// All of them.
-    pub const ALL: [Opt; 12] = [
-        Opt::Amsgrad,
-        Opt::Maximize,
-        Opt::WeightDecay,
-        Opt::DecayBase,
-        Opt::LrRatio,
-        Opt::LrFactor,
-        Opt::Momentum,
-        Opt::UpdateClip,
-        Opt::MaxGradNorm,
-        Opt::GradScale,
-        Opt::Skip,
-        Opt::Unpaired,
-    ];
+        impl Opt {
+            /// All of them.
+            pub const ALL: &[Opt] = &[$(Opt::$option),+];
 
-    /// As it is written in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Opt::Amsgrad => "amsgrad",
-            Opt::Maximize => "maximize",
-            Opt::WeightDecay => "weight_decay",
-            Opt::DecayBase => "decay_base",
-            Opt::LrRatio => "lr_ratio",
-            Opt::LrFactor => "lr_factor",
-            Opt::Momentum => "momentum",
-            Opt::UpdateClip => "update_clip",
-            Opt::MaxGradNorm => "max_grad_norm",
-            Opt::GradScale => "grad_scale",
-            Opt::Skip => "skip",
-            Opt::Unpaired => "unpaired",
+            /// As it is written in messages.
+            pub fn name(self) -> &'static str {
+                match self {$(
+                    Opt::$option => $word,
+                )+}
+            }
         }
-    }
+    };
 }
 
-/// Names of all state tensors that there are.
-pub const STATE: [&str; 23] = [
-    "exp_avg_a",
-    "exp_avg_sq_a",
-    "max_exp_avg_sq_a",
-    "exp_avg_b",
-    "exp_avg_sq_b",
-    "max_exp_avg_sq_b",
-    "momentum_a",
-    "momentum_b",
-    "exp_avg_y",
-    "exp_avg_z",
-    "row_sq",
-    "col_sq",
-    "max_row_sq",
-    "max_col_sq",
-    "exp_avg",
-    "exp_avg_sq",
-    "max_exp_avg_sq",
-    "exp_avg_scale",
-    "exp_avg_sq_scale",
-    "max_exp_avg_sq_scale",
-    "master_a",
-    "master_b",
-    "master",
-];
+options! {
+    /// The maximum of the second moment is kept.
+    Amsgrad = "amsgrad",
+    /// Ascent.
+    Maximize = "maximize",
+    /// Decoupled weight decay.
+    WeightDecay = "weight_decay",
+    /// Weight decay of W0.
+    DecayBase = "decay_base",
+    /// A learning rate of B that is not A's.
+    LrRatio = "lr_ratio",
+    /// A factor on learning rates that changes from step to step.
+    LrFactor = "lr_factor",
+    /// Momentum of SGD.
+    Momentum = "momentum",
+    /// The clip of updates.
+    UpdateClip = "update_clip",
+    /// The clip of gradients by their global norm.
+    MaxGradNorm = "max_grad_norm",
+    /// A factor on gradients.
+    GradScale = "grad_scale",
+    /// Steps whose gradients are not finite can be skipped.
+    Skip = "skip",
+    /// Unpaired parameters.
+    Unpaired = "unpaired",
+}
+
+/// Names of all state tensors that there are, each once: a weight's moments are called like an
+/// unpaired parameter's.
+fn state_names() -> Vec<&'static str> {
+    let mut names = StateKind::ALL.map(StateKind::name).to_vec();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
 
 impl Description {
     /// Of a Rust backend, which has every method, choice and option.
@@ -154,17 +123,11 @@ impl Description {
             roundings: manifest.roundings.clone(),
             accumulate: manifest.accumulator_dtype,
             threads: manifest.threads,
-            methods: vec![
-                Method::Lora,
-                Method::Sgd,
-                Method::Efficient,
-                Method::Factored,
-                Method::Full,
-            ],
+            methods: METHODS.to_vec(),
             x: vec![XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero],
             dampings: DAMPINGS.map(String::from).to_vec(),
             options: Opt::ALL.to_vec(),
-            state: STATE.map(String::from).to_vec(),
+            state: state_names().into_iter().map(String::from).collect(),
             stability,
             determinism: manifest.determinism,
         }
@@ -183,7 +146,7 @@ impl Description {
             .determinism(self.determinism)
     }
 
-    /// Refuses words that mean nothing, which would otherwise be claims that nobody ever tests.
+    /// Rejects words that mean nothing, which would otherwise be claims that are never tested.
     pub(super) fn validate(&self) -> Result<(), String> {
         for damping in &self.dampings {
             if !DAMPINGS.contains(&damping.as_str()) {
@@ -192,11 +155,9 @@ impl Description {
                     .map_err(|error| error.to_string())?;
             }
         }
-        match self
-            .state
-            .iter()
-            .find(|name| !STATE.contains(&name.as_str()))
-        {
+        let known = state_names();
+        let mut state = self.state.iter();
+        match state.find(|name| !known.contains(&name.as_str())) {
             Some(name) => Err(format!("`{name}` is no state tensor")),
             None => Ok(()),
         }
@@ -279,49 +240,4 @@ fn usual_accumulate() -> DType {
 
 fn one() -> usize {
     1
-}
-
-#[cfg(test)]
-mod tests {
-    use lora_pro_core::backend::{adapter_layout, param_layout};
-    use lora_pro_core::{AdapterSpec, MomentDType, ParamSpec, Preset, Scale};
-
-    use super::*;
-
-    #[test]
-    fn every_state_tensor_has_its_name_in_the_list() {
-        let adapter = AdapterSpec::new("adapter", 4, 3, 2)
-            .scale(Scale::Explicit(1.0))
-            .dtype(DType::Bf16);
-        let param = ParamSpec::new("bias", 1, 4).dtype(DType::Bf16);
-        let all = Description::of(
-            &Description::manifest(&serde_json::from_str(PLAIN).expect("valid")),
-            Stability::Kappa,
-        );
-        for method in all.methods.clone() {
-            let hyper = Preset::Paper
-                .hyper()
-                .method(method)
-                .momentum(0.5)
-                .amsgrad(true)
-                .moment_dtype(MomentDType::EightBit)
-                .rounding(Rounding::MasterCopy);
-            let pair = adapter_layout(&adapter, &hyper);
-            for tensor in pair.into_iter().chain(param_layout(&param, &hyper)) {
-                assert!(all.exposes(tensor.name()), "{}", tensor.name());
-            }
-        }
-    }
-
-    /// The least that a child must say.
-    const PLAIN: &str = r#"{ "name": "n", "version": "1", "device": "CPU", "dtypes": ["f64"],
-        "methods": [], "x": [], "dampings": [], "stability": "kappa", "determinism": "bitwise" }"#;
-
-    #[test]
-    fn names_of_options_are_those_of_messages() {
-        for option in Opt::ALL {
-            let written = serde_json::to_value(option).expect("a word");
-            assert_eq!(written, option.name());
-        }
-    }
 }

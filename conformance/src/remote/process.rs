@@ -1,7 +1,7 @@
 //! A child process that answers lines with lines, within limits.
 //!
 //! Every wait has an end: threads move the lines, so that a child which reads nothing, writes
-//! nothing or writes without end stops nobody but itself, and a child that is given up is killed
+//! nothing or writes without end stops only itself, and a child that is given up is killed
 //! with all that it has started.
 
 use std::collections::VecDeque;
@@ -173,7 +173,7 @@ impl Drop for Process {
 
 fn write_lines(mut pipe: impl Write, lines: &Receiver<String>) {
     for line in lines {
-        // A broken pipe means a dead child, which whoever waits for the answer will notice.
+        // A broken pipe means a dead child, which is noticed where the answer is awaited.
         if writeln!(pipe, "{line}")
             .and_then(|()| pipe.flush())
             .is_err()
@@ -183,7 +183,7 @@ fn write_lines(mut pipe: impl Write, lines: &Receiver<String>) {
     }
 }
 
-/// Hands on line by line until the end, or until nobody wants more.
+/// Hands on line by line until the end, or until no more is wanted.
 fn read_lines(pipe: impl Read, mut wanted: impl FnMut(String) -> bool) {
     let mut pipe = BufReader::new(pipe);
     loop {

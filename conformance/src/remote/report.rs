@@ -14,11 +14,11 @@ pub(super) fn summary(
     pair: &AdapterIo<'_>,
     after: [&HostTensor; 2],
     control: &Control,
-    told: Report,
+    message: Report,
 ) -> AdapterReport {
     let before = [pair.a.view(), pair.b.view()];
     let moved = || [0, 1].map(|k| distance(&before[k], &after[k].view()));
-    let update_norm = told.update_norm.unwrap_or_else(moved);
+    let update_norm = message.update_norm.unwrap_or_else(moved);
     let unclipped = if slot.hyper.update_clip.is_none() {
         1.0
     } else {
@@ -34,8 +34,8 @@ pub(super) fn summary(
         report.relative_update = [0, 1]
             .map(|k| ratio_or_zero(update_norm[k], norm(&before[k])))
             .into();
-        report.equivalent_norm = told.equivalent_norm.unwrap_or(f64::NAN);
-        report.clip = told.clip.unwrap_or(unclipped);
+        report.equivalent_norm = message.equivalent_norm.unwrap_or(f64::NAN);
+        report.clip = message.clip.unwrap_or(unclipped);
         report
     }
 }

@@ -104,7 +104,7 @@ impl Session {
             saved.map_err(|reason| Error::file(&run.output, reason))?;
         }
         let reports = adapters.iter().map(|pair| self.adapters[pair.id].report);
-        Ok(told(&report, reports, run))
+        Ok(report_message(&report, reports, run))
     }
 
     fn slots(&mut self) -> Slots<'_> {
@@ -288,7 +288,11 @@ fn show(
 }
 
 /// The report as a message. A number that JSON cannot write is left out.
-fn told(report: &StepReport, reports: impl Iterator<Item = AdapterReport>, run: &Run) -> Stepped {
+fn report_message(
+    report: &StepReport,
+    reports: impl Iterator<Item = AdapterReport>,
+    run: &Run,
+) -> Stepped {
     let finite = |x: f64| x.is_finite().then_some(x);
     Stepped {
         skipped: report.skipped.as_ref().map(|skip| Skipped {

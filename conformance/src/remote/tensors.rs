@@ -19,7 +19,7 @@ impl Tensors {
         Ok(Tensors(tensors))
     }
 
-    /// Writes a new file: whoever has mapped the old one into memory keeps what was there.
+    /// Writes a new file: a program that has mapped the old one into memory keeps what was there.
     pub fn save(&self, path: &Path) -> Result<(), String> {
         let bytes = encode_tensors(&self.0, HashMap::new()).map_err(|error| error.to_string())?;
         let removed = match fs::remove_file(path) {

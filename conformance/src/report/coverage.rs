@@ -26,7 +26,7 @@ impl Row<'_> {
     }
 }
 
-/// Sums over the cells. Whatever any cell lists is there, though nobody has met it.
+/// Sums over the cells. What a cell lists is there even where no case has met it.
 pub fn groups(record: &Record) -> Vec<Group<'_>> {
     let mut groups: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     for (key, counts) in sums(record) {
