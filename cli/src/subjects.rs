@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lora_pro_conformance::planted;
 use lora_pro_conformance::record::Stability;
 use lora_pro_conformance::remote::{Limits, Remote};
 use lora_pro_conformance::subject::Subject;
@@ -11,10 +10,11 @@ use lora_pro_core::{Backend, DType};
 use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
 use lora_pro_cuda::HostTensors;
 use lora_pro_reference::ReferenceBackend;
+use lora_pro_variants::{FAULTS, VariantBackend};
 
 use crate::failure::Failure;
 
-/// Subjects that are built in, the planted bugs aside.
+/// Subjects that are built in, the seeded faults aside.
 pub fn names() -> Vec<String> {
     let levels = SimdLevel::available().into_iter().map(level_name);
     let gpu = HostTensors::new(0).is_ok().then(|| "cuda".to_string());
@@ -32,13 +32,15 @@ fn level_name(level: SimdLevel) -> String {
     format!("cpu-{end}")
 }
 
-/// The subject of this name, or `planted:BUG`.
+/// The subject of this name, or `fault:NAME`.
 pub fn built_in(name: &str) -> Result<Entry, Failure> {
-    if let Some(bug) = name.strip_prefix("planted:") {
-        return match planted::bugs().find(|known| known.id == bug) {
-            Some(bug) => Ok(entry(name, Stability::Kappa, || bug.make())),
+    if let Some(id) = name.strip_prefix("fault:") {
+        return match FAULTS.iter().find(|known| known.id == id) {
+            Some(fault) => Ok(entry(name, Stability::Kappa, || {
+                Box::new(VariantBackend::new(fault.id))
+            })),
             None => Err(Failure::Input(format!(
-                "there is no planted bug `{bug}`: `lora-pro conform --list` names them"
+                "there is no fault `{id}`: `lora-pro conform --list` names them"
             ))),
         };
     }
@@ -73,7 +75,7 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
             Ok(entry(name, Stability::KappaSquared, make))
         }
         None => Err(Failure::Input(format!(
-            "there is no subject `{name}`: use one of {}, planted:BUG, or --command",
+            "there is no subject `{name}`: use one of {}, fault:NAME, or --command",
             names().join(" ")
         ))),
     }

@@ -46,7 +46,7 @@ fn failure(folder: &Path) -> String {
 #[test]
 fn a_bug_fails_is_stored_and_repeated() {
     let folder = folder();
-    let bug = "planted:sylvester-sides-swapped";
+    let bug = "fault:sylvester-sides-swapped";
     let narrow = [
         "--subject",
         bug,
@@ -74,9 +74,7 @@ fn a_bug_fails_is_stored_and_repeated() {
     let again = lora_pro(folder.path(), &["conform", "replay", &file]);
     assert_eq!(again.code, Some(1), "{again:?}");
     assert!(
-        again
-            .stdout
-            .contains("planted:sylvester-sides-swapped found"),
+        again.stdout.contains("fault:sylvester-sides-swapped found"),
         "{again:?}"
     );
     let right = succeeds(
@@ -117,10 +115,7 @@ fn bad_usage_is_refused_by_name() {
             vec!["--subject", "gpu"],
             "there is no subject `gpu`: use one of reference cpu",
         ),
-        (
-            vec!["--subject", "planted:none"],
-            "there is no planted bug `none`",
-        ),
+        (vec!["--subject", "fault:none"], "there is no fault `none`"),
         (vec!["--check", "no-such-law"], ""),
         (vec!["--skip", "none.json"], "none.json"),
         (vec!["--command", "exit 3"], "exit 3"),

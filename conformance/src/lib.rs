@@ -9,7 +9,6 @@
 //! | [`methods`] | what checks have to know of a method |
 //! | [`residual`] | scaled errors and their one threshold |
 //! | [`laws`] | the laws, one file each |
-//! | [`planted`] | bugs that the laws must see |
 //! | [`check`], [`suite`], [`matrix`] | one check, one cell of the matrix, a whole run |
 //! | [`verdict`], [`record`], [`report`] | what can be said of a subject, how it is written down and shown |
 //! | [`regression`] | failures, kept |
@@ -30,7 +29,6 @@ pub mod laws;
 pub mod matrix;
 pub mod methods;
 pub mod options;
-pub mod planted;
 mod probe;
 pub mod record;
 pub mod regression;

@@ -1,20 +1,20 @@
-//! Which checks see which planted bug: the strength of the suite, measured with the cases that the
+//! Which checks see which seeded fault: the strength of the suite, measured with the cases that the
 //! suite itself tries. The matrix is kept in `conformance/kills.md`; with `LORA_PRO_WRITE=1` it is
 //! written anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lora_pro_conformance::check::Check;
-use lora_pro_conformance::planted::{Bug, bugs};
 use lora_pro_conformance::record::Stability;
 use lora_pro_conformance::subject::Subject;
 use lora_pro_conformance::suite::{Entry, Plan};
-use lora_pro_core::DType;
+use lora_pro_core::{Backend, DType};
+use lora_pro_variants::{FAULTS, Fault, VariantBackend};
 
-/// Random cases per check, method and bug.
+/// Random cases per check, method and fault.
 const CASES: u32 = 6;
 
-/// Why a check stays that sees no planted bug alone (the comparison with the reference left out).
+/// Why a check stays that sees no fault alone (the comparison with the reference left out).
 const STAY: [(&str, &str); 27] = [
     ("smoke-answers", SMOKE),
     ("smoke-moves", SMOKE),
@@ -53,7 +53,7 @@ const STAY: [(&str, &str); 27] = [
     ),
     (
         "law-09-scale",
-        "names the bug: a power of s, an absolute damping",
+        "names the fault: a power of s, an absolute damping",
     ),
     (
         "law-10-exactness",
@@ -111,11 +111,12 @@ const STAY: [(&str, &str); 27] = [
 
 const SMOKE: &str = "tells a broken harness from a wrong implementation";
 
-/// Checks that see a bug need not be asked again with another method.
-fn kills(bug: Bug) -> BTreeSet<String> {
+/// Checks that see a fault need not be asked again with another method.
+fn kills(fault: &'static str) -> BTreeSet<String> {
     let mut plan = Plan::new(0, CASES);
     plan.shrink = false;
-    let subject = Subject::new(bug.id, DType::F64, move || bug.make());
+    let make = move || -> Box<dyn Backend> { Box::new(VariantBackend::new(fault)) };
+    let subject = Subject::new(fault, DType::F64, make);
     let entry = Entry {
         name: subject.name,
         command: None,
@@ -133,15 +134,10 @@ fn kills(bug: Bug) -> BTreeSet<String> {
     laws.iter().filter(seen).map(Check::id).collect()
 }
 
-/// Every bug is seen by two checks at least, and nothing is seen where there is no bug.
+/// Every fault is seen by two checks at least, and nothing is seen where there is none.
 #[test]
-fn every_bug_is_seen_twice() {
-    let none = Bug {
-        id: "no-bug",
-        what: "the reference",
-        plant: |_| {},
-    };
-    assert_eq!(kills(none), BTreeSet::new());
+fn every_fault_is_seen_twice() {
+    assert_eq!(kills("the reference"), BTreeSet::new());
 
     let found = all_kills();
     let text = matrix(&found);
@@ -152,7 +148,7 @@ fn every_bug_is_seen_twice() {
     let few: Vec<_> = found.iter().filter(|(_, by)| by.len() < 2).collect();
     assert!(few.is_empty(), "seen by fewer than two: {few:#?}");
 
-    // Rounding differs between processors, and a bug that is barely seen may be missed on one.
+    // Rounding differs between processors, and a fault that is barely seen may be missed on one.
     let kept = std::fs::read_to_string(path).expect("the matrix is checked in");
     let differing = kept.lines().zip(text.lines()).filter(|(x, y)| x != y);
     let differing: Vec<_> = differing.collect();
@@ -163,15 +159,18 @@ fn every_bug_is_seen_twice() {
     assert!(differing.len() * 10 <= found.len(), "write it anew");
 }
 
-/// Every bug's checks, computed on all cores.
+/// Every fault's checks, computed on all cores.
 fn all_kills() -> BTreeMap<&'static str, BTreeSet<String>> {
-    let all: Vec<&Bug> = bugs().collect();
+    let all: Vec<&Fault> = FAULTS.iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|k| {
                 let mine = all.iter().skip(k).step_by(threads);
-                scope.spawn(move || mine.map(|bug| (bug.id, kills(**bug))).collect::<Vec<_>>())
+                scope.spawn(move || {
+                    mine.map(|fault| (fault.id, kills(fault.id)))
+                        .collect::<Vec<_>>()
+                })
             })
             .collect();
         let joined = workers.into_iter().map(|worker| worker.join());
@@ -179,7 +178,7 @@ fn all_kills() -> BTreeMap<&'static str, BTreeSet<String>> {
     })
 }
 
-/// A table of bugs and checks, and which checks are needed.
+/// A table of faults and checks, and which checks are needed.
 fn matrix(found: &BTreeMap<&str, BTreeSet<String>>) -> String {
     let short = |id: &str| match id.strip_prefix("law-") {
         Some(rest) => rest[..2].to_string(),
@@ -191,19 +190,19 @@ fn matrix(found: &BTreeMap<&str, BTreeSet<String>>) -> String {
     let checks: Vec<String> = Check::all().iter().map(Check::id).collect();
     let heads: Vec<String> = checks.iter().map(|id| short(id)).collect();
     let mut text = format!(
-        "# Which checks see which planted bug\n\n\
-         {} bugs, {} checks, {CASES} random cases for each check and method in f64. Numbers are \
+        "# Which checks see which seeded fault\n\n\
+         {} faults, {} checks, {CASES} random cases for each check and method in f64. Numbers are \
          laws, `s-` is the smoke set, D the comparison with the reference, V the recorded trajectories.\n\n",
         found.len(),
         checks.len()
     );
-    text += &format!("| bug | {} |\n", heads.join(" | "));
+    text += &format!("| fault | {} |\n", heads.join(" | "));
     text += &format!("|---{}|\n", "|---".repeat(checks.len()));
-    for bug in bugs() {
-        let by = &found[bug.id];
+    for fault in &FAULTS {
+        let by = &found[fault.id];
         let mark = |check: &String| if by.contains(check) { "x" } else { "" };
         let marks: Vec<_> = checks.iter().map(mark).collect();
-        text += &format!("| {} | {} |\n", bug.id, marks.join(" | "));
+        text += &format!("| {} | {} |\n", fault.id, marks.join(" | "));
     }
     text += "\nWithout D and V, which see most and say least:\n\n";
     for check in &checks {
@@ -219,7 +218,7 @@ fn matrix(found: &BTreeMap<&str, BTreeSet<String>>) -> String {
         let stays = STAY.iter().find(|(id, _)| id == check);
         assert!(
             !alone.is_empty() || stays.is_some(),
-            "{check} sees no bug alone: why does it stay?"
+            "{check} sees no fault alone: why does it stay?"
         );
         text += &match alone.as_slice() {
             [] => format!("; it stays: {}.\n", stays.map_or("", |(_, why)| why)),
@@ -227,15 +226,4 @@ fn matrix(found: &BTreeMap<&str, BTreeSet<String>>) -> String {
         };
     }
     text
-}
-
-/// Ids are kebab-case and stand once.
-#[test]
-fn ids_are_unique() {
-    let all: Vec<&str> = bugs().map(|bug| bug.id).collect();
-    let unique: BTreeSet<&str> = all.iter().copied().collect();
-    assert_eq!(unique.len(), all.len());
-    let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    assert!(all.iter().all(|id| id.chars().all(kebab)));
-    assert!(all.len() >= 40);
 }

@@ -2,7 +2,6 @@
 
 use lora_pro_conformance::check::Check;
 use lora_pro_conformance::matrix::Listener;
-use lora_pro_conformance::planted::{PlantedBackend, bugs};
 use lora_pro_conformance::record::{Cell, Line, Stability};
 use lora_pro_conformance::regression::Regression;
 use lora_pro_conformance::subject::Subject;
@@ -10,6 +9,7 @@ use lora_pro_conformance::suite::{Entry, Plan, Skip};
 use lora_pro_conformance::verdict::Verdict;
 use lora_pro_core::{Backend, DType, Error, Method};
 use lora_pro_reference::ReferenceBackend;
+use lora_pro_variants::VariantBackend;
 
 fn entry(make: impl Fn() -> Box<dyn Backend> + Send + Sync + 'static) -> Entry {
     let subject = Subject::new("subject", DType::F64, make);
@@ -25,9 +25,8 @@ fn reference() -> Entry {
     entry(|| Box::new(ReferenceBackend::new()))
 }
 
-fn planted(id: &'static str) -> Entry {
-    let bug = bugs().find(|bug| bug.id == id).expect("a planted bug");
-    entry(move || bug.make())
+fn faulty(fault: &'static str) -> Entry {
+    entry(move || Box::new(VariantBackend::new(fault)))
 }
 
 fn check(id: &str) -> Check {
@@ -108,7 +107,7 @@ fn a_failure_is_made_plain_stored_and_repeated() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut wrong = plan(&[]);
     wrong.failures = Some(folder.path().into());
-    let subject = planted("sylvester-sides-swapped");
+    let subject = faulty("sylvester-sides-swapped");
     let cell = wrong.cell(&subject, check("law-15-balance"), DType::F64, Method::Sgd);
     assert_eq!(cell.verdict, Verdict::Fail);
     let case = cell.worst.expect("a case");
@@ -169,7 +168,7 @@ fn a_skip_has_a_reason_and_matches_something() {
     let mut plan = plan(&["law-15-balance"]);
     plan.skips = vec![skip("law-15-balance")];
     let mut heard = Heard::default();
-    let subject = [planted("sylvester-sides-swapped")];
+    let subject = [faulty("sylvester-sides-swapped")];
     let end = plan.run(&subject, "conform", &mut heard).expect("a run");
     assert_eq!(end.verdict, Verdict::Pass);
     for cell in heard.cells() {
@@ -189,11 +188,7 @@ fn a_skip_has_a_reason_and_matches_something() {
 /// Where the smoke set fails nothing is known, which is not the same as a law that is broken.
 #[test]
 fn a_subject_that_does_not_answer_is_unknown() {
-    let subject = entry(|| {
-        Box::new(PlantedBackend::new("deaf", |equations| {
-            equations.written = |old, _| old.clone();
-        }))
-    });
+    let subject = faulty("nothing-written");
     let mut heard = Heard::default();
     let plan = plan(&["smoke-moves", "law-15-balance"]);
     let end = plan.run(&[subject], "conform", &mut heard).expect("a run");
@@ -214,11 +209,7 @@ fn a_subject_that_does_not_answer_is_unknown() {
 
 #[test]
 fn a_subject_that_panics_is_an_error() {
-    let subject = entry(|| {
-        Box::new(PlantedBackend::new("fragile", |equations| {
-            equations.written = |_, _| panic!("out of paper");
-        }))
-    });
+    let subject = faulty("panics");
     let cell = plan(&[]).cell(&subject, check("law-15-balance"), DType::F64, Method::Sgd);
     assert_eq!(cell.verdict, Verdict::Error);
     let reason = cell.reason.expect("a reason");

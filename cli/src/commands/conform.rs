@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use lora_pro_conformance::check::Check;
 use lora_pro_conformance::matrix::Listener;
-use lora_pro_conformance::planted;
 use lora_pro_conformance::record::{Cell, End, Line};
 use lora_pro_conformance::regression::Regression;
 use lora_pro_conformance::report;
@@ -99,7 +98,7 @@ pub struct ConformArgs {
     /// Failures of the past, tried before anything else
     #[arg(long, value_name = "DIR", default_value = "conformance/regressions")]
     regressions: PathBuf,
-    /// Print subjects, checks and planted bugs, and run nothing
+    /// Print subjects, checks and faults, and run nothing
     #[arg(long)]
     list: bool,
 }
@@ -210,9 +209,9 @@ fn list() -> Result<(), Failure> {
     for check in Check::all() {
         say(&format!("  {:<28} {}", check.id(), check.title()))?;
     }
-    say("\nplanted bugs (--subject planted:NAME):")?;
-    for bug in planted::bugs() {
-        say(&format!("  {:<36} {}", bug.id, bug.what))?;
+    say("\nfaults (--subject fault:NAME):")?;
+    for fault in &lora_pro_variants::FAULTS {
+        say(&format!("  {:<36} {}", fault.id, fault.what))?;
     }
     Ok(())
 }

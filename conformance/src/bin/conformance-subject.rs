@@ -1,4 +1,4 @@
-//! A child of the protocol in Rust: the reference, or a planted misbehaviour of its.
+//! A child of the protocol in Rust: the reference, or one of a dozen ways to misbehave.
 //!
 //! `conformance-subject` serves the reference, `conformance-subject dies` (and so on, see `main`)
 //! goes wrong on purpose, in its third step where the fault is one of steps.
