@@ -4,5 +4,8 @@ use lora_pro_conformance::testing::{Suite, run};
 use lora_pro_reference::ReferenceBackend;
 
 fn main() {
-    run(&[Suite::new("reference", || Box::new(ReferenceBackend::new()))]);
+    run(&[Suite::new(
+        "reference",
+        || Box::new(ReferenceBackend::new()),
+    )]);
 }

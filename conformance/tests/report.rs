@@ -144,14 +144,6 @@ fn interrupted() -> Record {
     }
 }
 
-fn good() -> Record {
-    let fine = cells().into_iter().filter(|cell| cell.verdict.is_fine());
-    Record {
-        cells: fine.collect(),
-        ..record()
-    }
-}
-
 fn lines(record: &Record) -> String {
     let run = [Line::Run(record.run.clone())].into_iter();
     let subjects = record.subjects.iter().cloned().map(Line::Subject);

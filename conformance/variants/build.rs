@@ -68,7 +68,6 @@ fn main() {
 
     let faults: Vec<Fault> = FAULTS.iter().flat_map(|name| read_faults(name)).collect();
     let small = read_faults("small");
-    let rounding = read_faults("rounding");
     let mut generated = listed(
         "FAULTS",
         "Faults that ports have had, or could well have.",
@@ -77,10 +76,9 @@ fn main() {
         "SMALL_FAULTS",
         "Errors in a digit or an entry, and noise.",
         &small,
-    ) + &listed("ROUNDING", "Rounding errors everywhere.", &rounding);
+    );
 
-    let numbered = (faults.iter().chain(&small).map(|fault| (fault, "wrong")))
-        .chain(rounding.iter().map(|fault| (fault, "rounding")));
+    let numbered = faults.iter().chain(&small);
     let mut files = BTreeMap::new();
     read_source(&source, Path::new(""), &mut files);
     let (edits, lost) = locate(&files, numbered);
@@ -161,7 +159,7 @@ fn read_source(root: &Path, under: &Path, files: &mut BTreeMap<String, String>) 
 /// Where each edit applies, by file, and the edits whose text is nowhere.
 fn locate<'a>(
     files: &BTreeMap<String, String>,
-    faults: impl Iterator<Item = (&'a Fault, &'static str)>,
+    faults: impl Iterator<Item = &'a Fault>,
 ) -> (BTreeMap<String, Edits>, Vec<String>) {
     let (mut found, mut lost) = (BTreeMap::<String, Edits>::new(), Vec::new());
     let mut add = |fault: usize, id: &str, [within, find, text]: [&str; 3]| match place(
@@ -174,9 +172,9 @@ fn locate<'a>(
         }),
         Err(why) => lost.push(format!("{id}: {within}: `{find}`: {why}")),
     };
-    for (k, (fault, helpers)) in faults.enumerate() {
+    for (k, fault) in faults.enumerate() {
         for [within, find, replace] in &fault.edits {
-            let text = format!("use crate::{helpers}::*; {replace}");
+            let text = format!("use crate::wrong::*; {replace}");
             add(k + 1, &fault.id, [within, find, &text]);
         }
     }

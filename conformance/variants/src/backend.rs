@@ -6,8 +6,7 @@ use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
 use lora_pro_core::{Backend, Error, Hyper, Manifest, StepReport};
 
 use crate::reference::ReferenceBackend;
-use crate::rounding::{TRIAL, Trial};
-use crate::{FAULTS, ROUNDING, SMALL_FAULTS};
+use crate::{FAULTS, SMALL_FAULTS};
 
 thread_local! {
     /// The fault of the backend that is at work; 0 is none.
@@ -66,31 +65,22 @@ fn with<T>(fault: usize, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The reference, with a fault or with rounding errors.
+/// The reference with a fault.
 pub struct VariantBackend {
     fault: usize,
     name: &'static str,
-    trial: Trial,
     reference: ReferenceBackend,
 }
 
 impl VariantBackend {
     /// The reference with the fault of this name; an unknown name is the reference itself.
     pub fn new(id: &'static str) -> Self {
-        let mut all = FAULTS.iter().chain(&SMALL_FAULTS).chain(&ROUNDING);
+        let mut all = FAULTS.iter().chain(&SMALL_FAULTS);
         let place = all.position(|fault| fault.id == id);
         VariantBackend {
             fault: place.map_or(0, |place| place + 1),
             name: id,
-            trial: Trial::default(),
             reference: ReferenceBackend::new(),
-        }
-    }
-
-    pub(crate) fn with_rounding(trial: Trial) -> Self {
-        VariantBackend {
-            trial,
-            ..Self::new(ROUNDING[0].id)
         }
     }
 }
@@ -132,7 +122,6 @@ impl Backend for VariantBackend {
                 steps: slots.adapters.iter().map(|slot| slot.state.step).sum(),
             });
         }
-        TRIAL.set(self.trial);
         with(self.fault, || self.reference.step(slots, io, control))
     }
 }

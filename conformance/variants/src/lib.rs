@@ -1,10 +1,9 @@
-//! The reference with one thing wrong in it, to measure what checks see, and the reference with
-//! rounding errors, to know what they must not mind.
+//! The reference with one thing wrong in it, to measure what checks see.
 //!
 //! A check that nothing can break proves nothing. A [`Fault`] replaces a piece of the reference's
-//! source by another: what ports of this optimizer have had, or could well have. [`rounding`] puts
-//! errors of the size of rounding into every equation in the same way. The build script writes all
-//! of them into one copy of the reference, and a [`VariantBackend`] switches one on.
+//! source by another: what ports of this optimizer have had, or could well have. The build
+//! script writes all of them into one copy of the reference, and a [`VariantBackend`] switches one
+//! on.
 //!
 //! The reference itself is compiled as it stands and knows nothing of this. Where its text changes,
 //! the edits that no longer apply are listed in [`LOST`], and a test fails.
@@ -17,7 +16,6 @@
 //! ```
 
 mod backend;
-pub mod rounding;
 mod wrong;
 
 pub use backend::VariantBackend;
