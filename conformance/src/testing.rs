@@ -34,7 +34,7 @@ use crate::verdict::Verdict;
 
 /// Random cases per test, unless the suite or the environment says otherwise (`LORA_PRO_CASES`,
 /// thousands for a thorough run).
-const CASES: u32 = 48;
+pub const CASES: u32 = 48;
 
 /// All checks of one backend.
 #[derive(Clone)]
@@ -117,7 +117,7 @@ impl Suite {
 }
 
 /// Cases per test: `usual`, or what `LORA_PRO_CASES` says.
-fn wanted_cases(usual: u32) -> u32 {
+pub fn wanted_cases(usual: u32) -> u32 {
     let wanted = std::env::var("LORA_PRO_CASES");
     wanted.ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
