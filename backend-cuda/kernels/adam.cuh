@@ -20,4 +20,4 @@ template <class T> struct Adam {
 };
 
 // The larger of two numbers; NaN where one is NaN, so that a check after the step finds it.
-template <class T> DEVICE T larger(T x, T y) { return x >= y ? x : (x < y ? y : x + y); }
+template <class T> DEVICE T nan_max(T x, T y) { return x >= y ? x : (x < y ? y : x + y); }

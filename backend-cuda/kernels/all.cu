@@ -1,10 +1,11 @@
 // All kernels: one translation unit. Each takes one argument, a Launch, in blocks of 256 threads.
+#include "layout.cu"
 #include "memory.cu"
-#include "survey.cu"
+#include "gram_pass.cu"
 #include "solve.cu"
 #include "apply.cu"
 #include "form.cu"
 #include "wide.cu"
 #include "factored.cu"
 #include "param.cu"
-#include "measure.cu"
+#include "report.cu"

@@ -4,8 +4,8 @@
 //     D  = its momentum, or Adam's N of it
 //     F <- decay F - lr D
 //
-// One read of F, G and the moments, one write of F and the moments. A rehearsal (`words[0]`) does
-// the same and writes nothing: it finds the length of an update before a trust region cuts it.
+// One read of F, G and the moments, one write of F and the moments. A dry run (`words[0]`) does the
+// same and writes nothing: it finds the length of an update before a trust region cuts it.
 //
 // Task: an adapter, a side, a chunk.
 #include "adam.cuh"
@@ -21,7 +21,7 @@ template <class T> struct Moments {
 
     // What D becomes before it is subtracted: its momentum, or Adam's N of it. `m` and `v` are the
     // old moments, `at` is their place.
-    DEVICE T follow(const Adam<T>& adam, T momentum, T m, T v, int at, bool commit, T d) const {
+    DEVICE T apply_update_rule(const Adam<T>& adam, T momentum, T m, T v, int at, bool commit, T d) const {
         if (second == nullptr) {
             d = fma(momentum, m, d);
             if (commit) first[at] = d;
@@ -29,7 +29,7 @@ template <class T> struct Moments {
         }
         m = adam.mean(m, d);
         v = adam.square(v, d);
-        T top = largest == nullptr ? v : larger(largest[at], v);
+        T top = largest == nullptr ? v : nan_max(largest[at], v);
         if (commit) {
             first[at] = m;
             second[at] = v;
@@ -51,20 +51,20 @@ template <class T> DEVICE void start_moments(const Side& side, const Tiles<T>& t
 
 template <class T> DEVICE void apply(const Launch& launch) {
     SHARED(T, shared);
-    if (!may_go(*launch.model)) return;
-    const auto [task, pair, side, tiles, start, end] = chunk_of<T>(launch, shared);
+    if (!step_is_live(*launch.model)) return;
+    const auto [task, adapter, side, tiles, start, end] = chunk_of<T>(launch, shared);
     bool commit = launch.words[0] == 0;
-    bool raw = pair.hyper.method == LORA;
+    bool raw = adapter.hyper.method == LORA;
     int r = tiles.r, ld = tiles.ld;
-    const T* p = coefficients<T>(pair, task.side, 0);
-    const T* t = coefficients<T>(pair, task.side, 1);
-    Adam<T> adam(pair.hyper, pair.step.k, pair.step.eps);
-    T gamma = T(pair.step.gamma), decay = T(pair.step.decay[task.side]);
-    T lr = T(pair.step.lr[task.side] * pair.step.clip);
-    T momentum = T(pair.hyper.momentum);
+    const T* p = coefficients<T>(adapter, task.side, 0);
+    const T* t = coefficients<T>(adapter, task.side, 1);
+    Adam<T> adam(adapter.hyper, adapter.step.k, adapter.step.eps);
+    T gamma = T(adapter.step.gamma), decay = T(adapter.step.decay[task.side]);
+    T lr = T(adapter.step.lr[task.side] * adapter.step.clip);
+    T momentum = T(adapter.hyper.momentum);
     Moments<T> moments(side);
     int panel_ld = side.ld, len = side.len;
-    View g = pair.hyper.method == FULL ? panel_view<T>(side.gradient, side.ld) : side.g;
+    View g = adapter.hyper.method == FULL ? panel_view<T>(side.gradient, side.ld) : side.g;
     double square = 0.0;
     for (int at = start; at < end; at += tiles.width) {
         start_side(side, g, tiles, at);
@@ -72,22 +72,23 @@ template <class T> DEVICE void apply(const Launch& launch) {
         finish_loads();
         merge_master(side, tiles, at);
         for (int k = threadIdx.x; k < octet_count(r, tiles.width); k += BLOCK) {
-            Octet own(k, tiles.width);
+            Octet octet(k, tiles.width);
             T d[OCTET] = {};
             if (!raw) {
-                add_product(d, p, tiles.g(), own.i, own.c, r, ld);
-                add_product(d, t, tiles.f(), own.i, own.c, r, ld);
+                add_product(d, p, tiles.g(), octet.i, octet.c, r, ld);
+                add_product(d, t, tiles.f(), octet.i, octet.c, r, ld);
             }
-            if (at + own.c >= len) continue;
+            if (at + octet.c >= len) continue;
 #pragma unroll
             for (int a = 0; a < OCTET; ++a) {
-                int i = own.i + a;
+                int i = octet.i + a;
                 if (i >= r) continue;
-                int in_tile = i * ld + own.c;
+                int in_tile = i * ld + octet.c;
                 if (raw) d[a] = gamma * tiles.g()[in_tile];
                 if (moments.first != nullptr)
-                    d[a] = moments.follow(adam, momentum, tiles.moment(0)[in_tile], tiles.moment(1)[in_tile],
-                                          i * panel_ld + at + own.c, commit, d[a]);
+                    d[a] = moments.apply_update_rule(adam, momentum, tiles.moment(0)[in_tile],
+                                                     tiles.moment(1)[in_tile],
+                                                     i * panel_ld + at + octet.c, commit, d[a]);
                 T update = lr * d[a];
                 square = fma(double(update), double(update), square);
                 tiles.result()[in_tile] = fma(decay, tiles.f()[in_tile], -update);
@@ -95,7 +96,7 @@ template <class T> DEVICE void apply(const Launch& launch) {
         }
         __syncthreads();
         if (commit)
-            store_factor(side, tiles.result(), r, at, tiles.width, ld, round_of(pair, task.side));
+            store_factor(side, tiles.result(), r, at, tiles.width, ld, round_of(adapter, task.side));
     }
     square = block_sum(square, static_cast<double*>(tiles.rest(5)));
     if (threadIdx.x == 0) side.squares[task.chunk] = square;

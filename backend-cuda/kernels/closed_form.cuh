@@ -13,10 +13,10 @@
 
 // f(lambda) of the damped inverse Q diag(f) Q'. Entries of the Gram matrix are sums of `count`
 // products: without damping, an eigenvalue with less than two digits after their rounding is 0.
-DEVICE double inverted(const Hyper& hyper, double lambda, double largest, int count) {
+DEVICE double damped_inverse(const Hyper& hyper, double lambda, double largest, int count) {
     const double EPS = 2.220446049250313e-16;
     switch (hyper.damping_kind) {
-    case NONE: return lambda <= 100.0 * count * EPS * largest ? 0.0 : 1.0 / lambda;
+    case NONE: return lambda <= double(NULL_EIGENVALUE) * count * EPS * largest ? 0.0 : 1.0 / lambda;
     case CUTOFF: return lambda <= hyper.damping * largest ? 0.0 : 1.0 / lambda;
     default: {
         double shift = hyper.damping_kind == ABSOLUTE ? hyper.damping : hyper.damping * largest;
@@ -32,54 +32,56 @@ DEVICE double largest_of(const double* values, int r) {
 }
 
 // The damped inverse of a side's decomposed Gram matrix: its root, and itself.
-DEVICE_LARGE void invert(const Pair& pair, int side) {
-    Smalls m(pair);
+DEVICE_LARGE void invert(const Adapter& adapter, int side) {
+    RankMatrices m(adapter);
     const double* values = m.values(side);
     double largest = fmax(0.0, largest_of(values, m.r));
-    for (int at = threadIdx.x; at < m.r * m.r; at += BLOCK)
-        m(ROOT + side)[at] = m(VECTORS + side)[at] *
-                             sqrt(inverted(pair.hyper, values[at % m.r], largest, pair.side[side].len));
+    for (int at = threadIdx.x; at < m.r * m.r; at += BLOCK) {
+        double inverse = damped_inverse(adapter.hyper, values[at % m.r], largest, adapter.side[side].len);
+        m(ROOT + side)[at] = m(VECTORS + side)[at] * sqrt(inverse);
+    }
     __syncthreads();
-    multiply(m, PLUS + side, 1.0, of(ROOT + side), turned(ROOT + side));
+    multiply(m, PINV + side, 1.0, of(ROOT + side), transposed(ROOT + side));
 }
 
 // out = factor SA^+ y (side 0) or SB^+ y (side 1).
-DEVICE void solve(Smalls m, int side, int out, double factor, Operand y) {
-    multiply(m, TEMPORARY + 4, 1.0, turned(ROOT + side), y);
+DEVICE void solve(RankMatrices m, int side, int out, double factor, Operand y) {
+    multiply(m, TEMPORARY + 4, 1.0, transposed(ROOT + side), y);
     multiply(m, out, factor, of(ROOT + side), of(TEMPORARY + 4));
 }
 
-// Looks at (gA, gB) through the roots: LEFT = Rb' (gA A'), BOTH = Rb' (B'gB) Ra.
-DEVICE void look(Smalls m, Operand ga_a, Operand b_gb) {
-    multiply(m, LEFT, 1.0, turned(ROOT + 1), ga_a);
-    multiply(m, TEMPORARY, 1.0, turned(ROOT + 1), b_gb);
-    multiply(m, BOTH, 1.0, of(TEMPORARY), of(ROOT));
+// Projects (gA, gB) through the roots: RB_GA_AT = Rb' (gA A'), RB_BTGB_RA = Rb' (B'gB) Ra.
+DEVICE void project_gradients(RankMatrices m, Operand ga_a, Operand b_gb) {
+    multiply(m, RB_GA_AT, 1.0, transposed(ROOT + 1), ga_a);
+    multiply(m, TEMPORARY, 1.0, transposed(ROOT + 1), b_gb);
+    multiply(m, RB_BTGB_RA, 1.0, of(TEMPORARY), of(ROOT));
 }
 
-// Looks at a matrix N in the place of g of which B'N A' is the sum of two products b a. Each is much
-// larger than the sum where B is ill-conditioned; through the roots it is not.
-DEVICE void look_at(Smalls m, Operand b0, Operand a0, Operand b1, Operand a1) {
+// The same of a matrix N in the place of g, of which B'N A' is the sum of two products b a. Each is
+// much larger than the sum where B is ill-conditioned; through the roots it is not.
+DEVICE void project_products(RankMatrices m, Operand b0, Operand a0, Operand b1, Operand a1) {
     for (int k = 0; k < 2; ++k) {
         Operand b = k == 0 ? b0 : b1, a = k == 0 ? a0 : a1;
-        multiply(m, TEMPORARY, 1.0, turned(ROOT + 1), b);
+        multiply(m, TEMPORARY, 1.0, transposed(ROOT + 1), b);
         multiply(m, TEMPORARY + 1, 1.0, a, of(ROOT));
-        multiply(m, LEFT, 1.0, of(TEMPORARY), a, k == 1);
-        multiply(m, BOTH, 1.0, of(TEMPORARY), of(TEMPORARY + 1), k == 1);
+        multiply(m, RB_GA_AT, 1.0, of(TEMPORARY), a, k == 1);
+        multiply(m, RB_BTGB_RA, 1.0, of(TEMPORARY), of(TEMPORARY + 1), k == 1);
     }
 }
 
-// out = factor SB^+ B'N A' SA^+ of what was looked at.
-DEVICE void inside(Smalls m, int out, double factor) {
-    multiply(m, TEMPORARY, 1.0, of(ROOT + 1), of(BOTH));
-    multiply(m, out, factor, of(TEMPORARY), turned(ROOT));
+// out = factor SB^+ B'N A' SA^+ of what was projected.
+DEVICE void solve_both_sides(RankMatrices m, int out, double factor) {
+    multiply(m, TEMPORARY, 1.0, of(ROOT + 1), of(RB_BTGB_RA));
+    multiply(m, out, factor, of(TEMPORARY), transposed(ROOT));
 }
 
 // Solves SB X + X SA = C, from C to X in place: X = Qb [(Qb' C Qa)_ij / (b_i + a_j)] Qa', 0 where the
 // sum is 0 up to rounding.
-DEVICE void sylvester(Smalls m, int c) {
+DEVICE void sylvester(RankMatrices m, int c) {
     const double *a = m.values(0), *b = m.values(1);
-    double rounding = 100.0 * m.r * 2.220446049250313e-16 * (largest_of(a, m.r) + largest_of(b, m.r));
-    multiply(m, TEMPORARY, 1.0, turned(VECTORS + 1), of(c));
+    double largest = largest_of(a, m.r) + largest_of(b, m.r);
+    double rounding = double(NULL_EIGENVALUE) * m.r * 2.220446049250313e-16 * largest;
+    multiply(m, TEMPORARY, 1.0, transposed(VECTORS + 1), of(c));
     multiply(m, TEMPORARY + 1, 1.0, of(TEMPORARY), of(VECTORS));
 #pragma unroll 1
     for (int at = threadIdx.x; at < m.r * m.r; at += BLOCK) {
@@ -88,18 +90,18 @@ DEVICE void sylvester(Smalls m, int c) {
     }
     __syncthreads();
     multiply(m, TEMPORARY, 1.0, of(VECTORS + 1), of(TEMPORARY + 1));
-    multiply(m, c, 1.0, of(TEMPORARY), turned(VECTORS));
+    multiply(m, c, 1.0, of(TEMPORARY), transposed(VECTORS));
 }
 
-// Q and X for what was looked at, which `gamma` multiplies.
-DEVICE_LARGE void choose(const Pair& pair, Smalls m, double gamma) {
-    double factor = gamma / (pair.s * pair.s);
-    inside(m, Q, factor);
-    if (pair.hyper.x == SYLVESTER) {
-        multiply(m, X, -factor, of(ROOT + 1), of(LEFT));
+// Q and X of what was projected, which `gamma` multiplies.
+DEVICE_LARGE void solve_x(const Adapter& adapter, RankMatrices m, double gamma) {
+    double factor = gamma / (adapter.s * adapter.s);
+    solve_both_sides(m, Q, factor);
+    if (adapter.hyper.x == SYLVESTER) {
+        multiply(m, X, -factor, of(ROOT + 1), of(RB_GA_AT));
         sylvester(m, X);
     } else {
-        assign(m, X, pair.hyper.x == SYMMETRIC ? -0.5 : 0.0, of(Q));
+        assign(m, X, adapter.hyper.x == SYMMETRIC ? -0.5 : 0.0, of(Q));
     }
 }
 
@@ -108,40 +110,40 @@ DEVICE_LARGE void choose(const Pair& pair, Smalls m, double gamma) {
 //     sU  = (gamma / s) SB^+ gA           H H' = (gamma/s)^2 Rb (Rb' gA gA' Rb) Rb'
 //     sV' = (gamma / s) Ra (yo' - q'B')   with yo = gB Ra, w = B'gB Ra = B'yo, q = SB^+ w
 //           H H' = (gamma/s)^2 Ra (yo'yo - w'q - q'w + q'SB q) Ra'
-DEVICE_LARGE void split_products(const Pair& pair, Smalls m, double gamma) {
-    double scale = gamma / pair.s;
+DEVICE_LARGE void part_products(const Adapter& adapter, RankMatrices m, double gamma) {
+    double scale = gamma / adapter.s;
     constexpr int ONE = TEMPORARY, TWO = TEMPORARY + 1, THREE = TEMPORARY + 2, INNER = TEMPORARY + 3;
     constexpr int RA = ROOT, RB = ROOT + 1;
-    multiply(m, ONE, 1.0, turned(RB), of(GG));
+    multiply(m, ONE, 1.0, transposed(RB), of(GG));
     multiply(m, TWO, 1.0, of(ONE), of(RB));
     multiply(m, ONE, 1.0, of(RB), of(TWO));
-    multiply(m, HH, scale * scale, of(ONE), turned(RB));
+    multiply(m, HH, scale * scale, of(ONE), transposed(RB));
     multiply(m, ONE, 1.0, of(FG), of(RB));
-    multiply(m, FH, scale, of(ONE), turned(RB));
+    multiply(m, FH, scale, of(ONE), transposed(RB));
 
     constexpr int W = ONE, SMALL_Q = TWO;
     multiply(m, W, 1.0, of(FG + 1), of(RA));
-    multiply(m, THREE, 1.0, turned(RB), of(W));
+    multiply(m, THREE, 1.0, transposed(RB), of(W));
     multiply(m, SMALL_Q, 1.0, of(RB), of(THREE));
     // INNER = yo'yo - w'q - (w'q)' + q'SB q
-    multiply(m, THREE, 1.0, turned(RA), of(GG + 1));
+    multiply(m, THREE, 1.0, transposed(RA), of(GG + 1));
     multiply(m, INNER, 1.0, of(THREE), of(RA));
-    multiply(m, THREE, 1.0, turned(W), of(SMALL_Q));
+    multiply(m, THREE, 1.0, transposed(W), of(SMALL_Q));
     combine(m, INNER, 1.0, of(INNER), -1.0, of(THREE));
-    combine(m, INNER, 1.0, of(INNER), -1.0, turned(THREE));
+    combine(m, INNER, 1.0, of(INNER), -1.0, transposed(THREE));
     // w - SB q, for F H'; and SB q = w - (w - SB q) for the last term.
     multiply(m, THREE, -1.0, of(FF + 1), of(SMALL_Q));
     combine(m, THREE, 1.0, of(THREE), 1.0, of(W));
-    multiply(m, FH + 1, scale, of(THREE), turned(RA));
+    multiply(m, FH + 1, scale, of(THREE), transposed(RA));
     combine(m, W, 1.0, of(W), -1.0, of(THREE));
-    multiply(m, INNER, 1.0, turned(SMALL_Q), of(W), true);
+    multiply(m, INNER, 1.0, transposed(SMALL_Q), of(W), true);
     multiply(m, THREE, 1.0, of(RA), of(INNER));
-    multiply(m, HH + 1, scale * scale, of(THREE), turned(RA));
+    multiply(m, HH + 1, scale * scale, of(THREE), transposed(RA));
 }
 
 // For plain LoRA, whose E is s (B gA + gB A): H = (s gA, s gB').
-DEVICE_LARGE void raw_products(const Pair& pair, Smalls m, double gamma) {
-    double factor = pair.s * gamma;
+DEVICE_LARGE void raw_products(const Adapter& adapter, RankMatrices m, double gamma) {
+    double factor = adapter.s * gamma;
 #pragma unroll 1
     for (int side = 0; side < 2; ++side) {
         assign(m, HH + side, factor * factor, of(GG + side));

@@ -3,9 +3,9 @@
 //
 //     out[i][j] += sum_c w_c x[i][c] y[j][c]
 //
-// One warp holds eight by eight sums. Where there are fewer such squares than warps, each is shared
-// by several warps, which take every so-manieth column; their sums stand in memory one after
-// another, and are added by whoever reads them.
+// One warp holds eight by eight sums. Where there are fewer such squares than warps, `sharers` warps
+// share each, and warp k takes every `sharers`-th group of columns from the k-th on. Their sums stand
+// in memory one after another; `sum_of_chunks` adds them.
 #pragma once
 #include "tile.cuh"
 
@@ -16,21 +16,21 @@ struct Squares {
 
 DEVICE Squares squares_of(int rows, int cols) {
     Squares squares;
-    squares.down = (rows + 7) / 8;
-    squares.across = (cols + 7) / 8;
+    squares.down = (rows + GRAM - 1) / GRAM;
+    squares.across = (cols + GRAM - 1) / GRAM;
     squares.count = squares.down * squares.across;
     squares.sharers = squares.count < WARPS ? WARPS / squares.count : 1;
     return squares;
 }
 
-// Numbers that one chunk leaves in memory.
-DEVICE i64 products_of(const Squares& squares) { return i64(squares.count) * squares.sharers * 64; }
+// FloatMoments that one chunk leaves in memory.
+DEVICE i64 products_of(const Squares& squares) { return i64(squares.count) * squares.sharers * GRAM * GRAM; }
 
 // x and y are tiles of `rows` and `cols` rows. With `symmetric`, squares below the diagonal are left
-// out. `fresh` starts the sums, else they go on.
+// out. `starts`: the sums start here, else they go on.
 template <class T>
 DEVICE_LARGE void gram(const T* x, int rows, const T* y, int cols, const T* weights, bool symmetric,
-                      int width, int ld, double* out, bool fresh) {
+                      int width, int ld, double* out, bool starts) {
     Squares squares = squares_of(rows, cols);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int row = lane / 4, column = lane % 4;
@@ -47,13 +47,13 @@ DEVICE_LARGE void gram(const T* x, int rows, const T* y, int cols, const T* weig
             mma_f64(sums, double(a), double(b));
         }
         double* to = global(out) + i64(at) * 64 + row * 8 + column * 2;
-        to[0] = fresh ? sums[0] : to[0] + sums[0];
-        to[1] = fresh ? sums[1] : to[1] + sums[1];
+        to[0] = starts ? sums[0] : to[0] + sums[0];
+        to[1] = starts ? sums[1] : to[1] + sums[1];
     }
 }
 
 // Entry (i, j) of what `chunks` chunks left.
-DEVICE double gathered(const double* products, const Squares& squares, int chunks, bool symmetric,
+DEVICE double sum_of_chunks(const double* products, const Squares& squares, int chunks, bool symmetric,
                        int i, int j) {
     if (symmetric && i / 8 > j / 8) {
         int other = i;

@@ -1,9 +1,10 @@
-// What the host tells the kernels: one description of the model, which stays on the device. The
-// host's twin of every structure is in src/model.rs; a test compares their sizes.
+// What the host tells the kernels: one description of the model, which stays on the device. Every
+// structure has a host mirror in src/model.rs; a test compares where each field lies (layout.cu).
 //
 // Side 0 of an adapter is A (F = A, G = gA), side 1 is B transposed (F = B', G = gB'). Both are
 // r x len: len = n for side 0 and m for side 1.
 #pragma once
+#include "constants.cuh"
 
 typedef unsigned long long u64;
 typedef long long i64;
@@ -11,23 +12,11 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
-enum DType : int { F64, F32, BF16, F16, U8 };
-enum Method : int { LORA, SGD, EFFICIENT, FACTORED, FULL };
-enum XChoice : int { SYLVESTER, SYMMETRIC, ZERO };
-enum Damping : int { NONE, ABSOLUTE, RELATIVE, CUTOFF };
-
-// How a view may be read sixteen bytes at a time.
-enum Run : int {
-    SCATTERED,  // not at all
-    BY_ROWS,    // rows are contiguous and aligned
-    BY_COLUMNS  // columns follow one another without gaps, aligned
-};
-
 // A matrix in memory; strides in elements.
 struct View {
     char* at;
     i64 row, col;
-    int dtype, run;
+    int dtype, contiguity;
 };
 
 struct Hyper {
@@ -36,9 +25,11 @@ struct Hyper {
     int method, x, damping_kind, maximize, stochastic, in_f64;
 };
 
-// Memory of one side. What a loop needs of it is copied before: after a store it would be read again,
-// since the compiler cannot know that the store went elsewhere. T is float, or double where the adapter is computed in f64. Panels of ours
-// are row-major, r x len with rows of `ld` numbers, and zero beyond len.
+// Memory of one side. T is float, or double where the adapter is computed in f64. Panels of ours are
+// row-major, r x len with rows of `ld` numbers, and zero beyond len.
+//
+// A loop copies what it needs of a side before it starts: after a store the compiler would read it
+// again, since it cannot know that the store went elsewhere.
 struct Side {
     View f, g;
     void* first;      // T: moments, momentum, or the factored mode's Y
@@ -46,7 +37,7 @@ struct Side {
     void* largest;    // T; null without AMSGrad
     float* master;    // null without master copies
     void* old;        // factored, T: F before the step
-    void* fresh;      // factored, T: F after it
+    void* updated;    // factored, T: F after it
     void* weights;    // factored, T: 1 x len
     void* panel;      // full, T: 2r x len, the side's part of E
     void* parts;      // full, T: `part_count` panels, partial sums of the side's part of N
@@ -59,7 +50,7 @@ struct Side {
     int part_count, pad;
 };
 
-// What one adapter's step goes by: left by `split`, read by everything after.
+// What one adapter's step goes by: left by `solve_gradients`, read by everything after.
 struct Step {
     double gamma;     // what multiplies raw gradients
     double lr[2], decay[2], base_decay;
@@ -74,10 +65,10 @@ struct Report {
     double update_norm[2];
     double equivalent_norm, clip;
     u64 step;
-    u32 refused, pad;  // bits of Refusal
+    u32 rejected, pad;  // bits of Rejection
 };
 
-struct Pair {
+struct Adapter {
     Side side[2];
     Hyper hyper;
     Step step;
@@ -85,17 +76,19 @@ struct Pair {
     View base;         // W0, m x n; null where it is not decayed
     void* wide[3];     // full: the moments and the largest second one, m x n
     float* scales[3];  // full, 8-bit: one scale for each block
-    double* small;     // r x r matrices: see Small
-    void* coefficients;  // T: see Coefficient
+    double* rank_matrices;  // r x r: see RankMatrix
+    // T: COEFFICIENTS matrices for each side, transposed. Entry (k, i) multiplies row k of the operand
+    // for row i of the result; rows have `coefficient_ld` numbers, zero beyond r.
+    void* coefficients;
     Report* report;
-    u64* counter;      // steps taken
-    int r, width;      // rank; columns of a tile
+    u64* counter;  // steps taken
+    int r, width;  // rank; columns of a tile
     int wide_ld, wide_dtype;
-    int wide_rows;     // rows of a task of the wide pass
-    u32 name;          // hash of the adapter's name
+    int wide_rows;  // rows of a task of the wide pass
+    u32 name;       // hash of the adapter's name
 };
 
-// A parameter without a pair, rows x cols.
+// An unpaired parameter, rows x cols.
 struct Param {
     View value, grad;
     Hyper hyper;
@@ -112,30 +105,24 @@ struct Param {
     u32 name;
 };
 
-// Why a step may change nothing.
-enum Refusal : u32 {
-    NOT_FINITE = 1,  // something that came in is not finite
-    DOUBTFUL = 2     // what comes out might not be
-};
-
 struct Control {
     double lr_factor, grad_scale, max_grad_norm;  // 0 where there is no clip
-    u32 insist, pad;  // go on though it is doubtful
+    u32 allow_overflow, pad;  // go on though a number might overflow
 };
 
 struct Status {
     double grad_norm, grad_clip;
-    u32 refused;  // by the step that goes on
-    u32 lost;     // by steps that nobody has asked about yet
-    u32 lost_steps, pad;
+    u32 rejected;    // reasons of the step that goes on: bits of Rejection
+    u32 unreported;  // reasons of earlier steps, until the host reads them
+    u32 unreported_steps, pad;
 };
 
 struct Model {
-    Pair* pairs;
+    Adapter* adapters;
     Param* params;
     Control* control;
     Status* status;
-    int pair_count, param_count;
+    int adapter_count, param_count;
 };
 
 // What one block does.
@@ -155,26 +142,23 @@ struct Launch {
 };
 
 // r x r matrices in f64, row-major.
-enum Small : int {
-    FF,                // F F' of both sides
-    FG = FF + 2,       // F G'
-    GG = FG + 2,       // G G'
-    VECTORS = GG + 2,  // eigenvectors of F F'
-    ROOT = VECTORS + 2,  // R of the damped inverse R R'
-    PLUS = ROOT + 2,   // R R'
-    LEFT = PLUS + 2,   // Rb' (gA A')
-    BOTH,              // Rb' (B'gB) Ra
+enum RankMatrix : int {
+    FF,                      // F F' of both sides
+    FG = FF + 2,             // F G'
+    GG = FG + 2,             // G G'
+    VECTORS = GG + 2,        // eigenvectors of F F'
+    ROOT = VECTORS + 2,      // R of the damped inverse R R'
+    PINV = ROOT + 2,         // R R'
+    RB_GA_AT = PINV + 2,     // Rb' (gA A')
+    RB_BTGB_RA,              // Rb' (B'gB) Ra
     X,
     Q,
-    HH,                // H H' of both sides
-    FH = HH + 2,       // F H'
-    TEMPORARY = FH + 2,  // five, and two for each side's decomposition
-    VALUES = TEMPORARY + 5,  // eigenvalues, one row for each side (needs two matrices at r = 1)
+    HH,                      // H H' of both sides
+    FH = HH + 2,             // F H'
+    TEMPORARY = FH + 2,      // five, and two for each side's decomposition
+    VALUES = TEMPORARY + 5,  // eigenvalues, one row for each side (at r = 1 they need two matrices)
     WEIGHTED = VALUES + 2,   // factored: F w [F; Y]' of both sides
-    ADVANCED = WEIGHTED + 4,  // factored: F1 [F1; F; Y]' of both sides
-    SMALL_COUNT = ADVANCED + 6
+    ADVANCED = WEIGHTED + 4, // factored: F1 [F1; F; Y]' of both sides
+    RANK_MATRIX_COUNT = ADVANCED + 6
 };
-
-// Coefficients of a side, in T, transposed: entry (k, i) multiplies row k of the operand for row i
-// of the result. Rows have `coefficient_ld` numbers, zero beyond r.
-constexpr int COEFFICIENTS = 5;
+static_assert(WEIGHTED == MATRICES && RANK_MATRIX_COUNT == MATRICES_FACTORED);

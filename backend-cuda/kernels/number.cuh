@@ -98,9 +98,9 @@ template <class T> DEVICE T load(const char* base, i64 at, int dtype) {
     }
 }
 
-// A master copy's number in the place of the parameter, where the parameter is its rounding. One
-// that is not has been changed by somebody else, and stays.
-template <class T> DEVICE T merged(T value, float master, int dtype) {
+// A master copy's number in the place of the parameter, where the parameter is its rounding. Another
+// value was written by the caller since the last step, and stays.
+template <class T> DEVICE T prefer_master(T value, float master, int dtype) {
     float stored = dtype == BF16 ? Stored16b::widen(nearest_bf16(master))
                                  : Stored16h::widen(float_to_half(master));
     return T(stored) == value ? T(master) : value;

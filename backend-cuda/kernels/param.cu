@@ -1,34 +1,33 @@
-// Parameters without a pair: ordinary AdamW.
+// Unpaired parameters: ordinary AdamW.
 //
-// Task of each: a parameter, a chunk of its entries; `other` of `judge_params` is not used.
+// Task of each, where it says no other: a parameter, a chunk of its entries.
 #include "adam.cuh"
 #include "block.cuh"
-
-constexpr int ENTRIES = 4096;  // of a chunk
 
 // An entry in memory: its place in a view, row by row.
 DEVICE i64 place_in(const View& view, i64 entry, i64 cols) {
     return entry / cols * view.row + entry % cols * view.col;
 }
 
-// The same in memory of ours.
+// The same in state, whose rows are padded.
 DEVICE i64 place_in(const Param& param, i64 entry) {
     return entry / param.cols * param.ld + entry % param.cols;
 }
 
 template <class T> DEVICE T value_at(const Param& param, i64 entry) {
     T x = load<T>(param.value.at, place_in(param.value, entry, param.cols), param.value.dtype);
-    return param.master == nullptr ? x : merged(x, param.master[place_in(param, entry)], param.value.dtype);
+    if (param.master == nullptr) return x;
+    return prefer_master(x, param.master[place_in(param, entry)], param.value.dtype);
 }
 
 // Squares of the value and of the gradient, before anything is written.
-template <class T> DEVICE void survey_param(const Launch& launch) {
+template <class T> DEVICE void square_param(const Launch& launch) {
     SHARED(double, shared);
     Task task = launch.tasks[blockIdx.x];
     const Param& param = launch.model->params[task.item];
-    i64 count = param.rows * param.cols, start = i64(task.chunk) * ENTRIES;
+    i64 count = param.rows * param.cols, start = i64(task.chunk) * CHUNK_ENTRIES;
     double squares[2] = {0.0, 0.0};
-    for (i64 entry = start + threadIdx.x; entry < min(count, start + ENTRIES); entry += BLOCK) {
+    for (i64 entry = start + threadIdx.x; entry < min(count, start + CHUNK_ENTRIES); entry += BLOCK) {
         double value = double(value_at<T>(param, entry));
         double grad = double(load<T>(param.grad.at, place_in(param.grad, entry, param.cols), param.grad.dtype));
         squares[0] = fma(value, value, squares[0]);
@@ -40,10 +39,10 @@ template <class T> DEVICE void survey_param(const Launch& launch) {
     }
 }
 
-KERNEL survey_params_f32(const Launch launch) { survey_param<float>(launch); }
-KERNEL survey_params_f64(const Launch launch) { survey_param<double>(launch); }
+KERNEL square_params_f32(const Launch launch) { square_param<float>(launch); }
+KERNEL square_params_f64(const Launch launch) { square_param<double>(launch); }
 
-// Adds a parameter's survey up; refuses what is not finite. Task: a parameter.
+// Adds up a parameter's squares; rejects what is not finite. Task: a parameter.
 KERNEL sum_params(const Launch launch) {
     SHARED(double, shared);
     const Param& param = launch.model->params[launch.tasks[blockIdx.x].item];
@@ -57,13 +56,13 @@ KERNEL sum_params(const Launch launch) {
     param.report->factor_square[0] = squares[0];
     param.report->gradient_square[0] = squares[1];
     if (!isfinite(squares[0]) || !isfinite(squares[1])) {
-        atomicOr(&param.report->refused, u32(NOT_FINITE));
-        atomicOr(&launch.model->status->refused, u32(NOT_FINITE));
+        atomicOr(&param.report->rejected, u32(NOT_FINITE));
+        atomicOr(&launch.model->status->rejected, u32(NOT_FINITE));
     }
 }
 
 // Whether a parameter's step might overflow. Task: a parameter.
-KERNEL judge_params(const Launch launch) {
+KERNEL check_params(const Launch launch) {
     SHARED(double, shared);
     const Model& model = *launch.model;
     const Param& param = model.params[launch.tasks[blockIdx.x].item];
@@ -75,13 +74,13 @@ KERNEL judge_params(const Launch launch) {
     double stored = value + LARGEST_N * hyper.lr * model.control->lr_factor;
     Bounds bounds = bounds_of(hyper.in_f64, param.value.dtype);
     if (!hyper.in_f64) bounds.computes = 1e15;
-    if (!(gradient < bounds.computes && stored < bounds.stores && is_tame(hyper)))
-        refuse_doubtful(model, *param.report);
+    if (!(gradient < bounds.computes && stored < bounds.stores && normalized_step_is_bounded(hyper)))
+        reject_overflow(model, *param.report);
 }
 
 template <class T> DEVICE void step_param(const Launch& launch) {
     const Model& model = *launch.model;
-    if (!may_go(model)) return;
+    if (!step_is_live(model)) return;
     Task task = launch.tasks[blockIdx.x];
     const Param& param = model.params[task.item];
     const Hyper& hyper = param.hyper;
@@ -94,13 +93,13 @@ template <class T> DEVICE void step_param(const Launch& launch) {
     Round round{hyper.stochastic != 0, seed_of(param.name, 0, step)};
     T *first = static_cast<T*>(param.first), *second = static_cast<T*>(param.second);
     T* largest = static_cast<T*>(param.largest);
-    i64 count = param.rows * param.cols, start = i64(task.chunk) * ENTRIES;
-    for (i64 entry = start + threadIdx.x; entry < min(count, start + ENTRIES); entry += BLOCK) {
+    i64 count = param.rows * param.cols, start = i64(task.chunk) * CHUNK_ENTRIES;
+    for (i64 entry = start + threadIdx.x; entry < min(count, start + CHUNK_ENTRIES); entry += BLOCK) {
         T x = gamma * load<T>(param.grad.at, place_in(param.grad, entry, param.cols), param.grad.dtype);
         i64 at = place_in(param, entry);
         T m = first[at] = adam.mean(first[at], x);
         T v = second[at] = adam.square(second[at], x);
-        if (largest != nullptr) v = largest[at] = larger(largest[at], v);
+        if (largest != nullptr) v = largest[at] = nan_max(largest[at], v);
         T value = fma(decay, value_at<T>(param, entry), -(T(lr) * adam.direction(m, v)));
         if (param.master != nullptr) value = T(param.master[at] = float(value));
         store(param.value.at, place_in(param.value, entry, param.cols), param.value.dtype, value, round, entry);
@@ -112,7 +111,7 @@ KERNEL step_params_f64(const Launch launch) { step_param<double>(launch); }
 
 // Counts a parameter's step. Task: a parameter.
 KERNEL count_params(const Launch launch) {
-    if (!may_go(*launch.model) || threadIdx.x != 0) return;
+    if (!step_is_live(*launch.model) || threadIdx.x != 0) return;
     const Param& param = launch.model->params[launch.tasks[blockIdx.x].item];
     param.report->step = *param.counter += 1;
 }

@@ -69,5 +69,4 @@ __device__ __forceinline__ unsigned short float_to_half(float x) {
 #define KERNEL_OF(blocks) extern "C" __global__ void __launch_bounds__(256, blocks)
 #define KERNEL KERNEL_OF(1)
 
-constexpr int BLOCK = 256;
 constexpr int WARPS = BLOCK / 32;

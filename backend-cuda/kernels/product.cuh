@@ -2,8 +2,6 @@
 #pragma once
 #include "tile.cuh"
 
-constexpr int OCTET = 8;
-
 DEVICE int octets(int r) { return (r + OCTET - 1) / OCTET; }
 DEVICE int coefficient_ld(int r) { return octets(r) * OCTET; }
 
@@ -19,9 +17,9 @@ struct Octet {
     }
 };
 
-template <class T> DEVICE T* coefficients(const Pair& pair, int side, int which) {
-    int ld = coefficient_ld(pair.r);
-    return global(static_cast<T*>(pair.coefficients)) + i64(side * COEFFICIENTS + which) * pair.r * ld;
+template <class T> DEVICE T* coefficients(const Adapter& adapter, int side, int which) {
+    int ld = coefficient_ld(adapter.r);
+    return global(static_cast<T*>(adapter.coefficients)) + i64(side * COEFFICIENTS + which) * adapter.r * ld;
 }
 
 // d += C x, for rows `i` to `i + 7` of C and column `c` of the tile x.

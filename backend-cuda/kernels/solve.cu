@@ -1,47 +1,45 @@
-// Everything r x r: one block for each adapter (for each side of it in `decompose`).
+// Everything r x r: one block for each adapter (for each side of it in `decompose_grams`).
 #include "closed_form.cuh"
 #include "eigen.cuh"
 #include "gram.cuh"
 #include "product.cuh"
 
-// Room for block sums and rotations in shared memory, before the two matrices of a decomposition
-// that lie there where they fit; `words[0]` is the largest rank for which they do.
-constexpr int ROOM = 32;
-
-DEVICE double2* turns_in(double* shared) { return reinterpret_cast<double2*>(shared + ROOM); }
+// Shared memory: room for block sums, rotations, and up to rank SHARED_EIGEN the two matrices of a
+// decomposition.
+DEVICE double2* rotations_in(double* shared) { return reinterpret_cast<double2*>(shared + SUM_ROOM); }
 
 // Decomposes a side's Gram matrix and inverts it.
-DEVICE_LARGE void decompose_side(const Pair& pair, int side, double* shared, int fits) {
-    Smalls m(pair);
-    int r = pair.r, size = r * r;
-    double2* turns = turns_in(shared);
-    double* room = reinterpret_cast<double*>(turns + (r + 1) / 2);
-    bool inside = r <= fits;
+DEVICE_LARGE void decompose_side(const Adapter& adapter, int side, double* shared) {
+    RankMatrices m(adapter);
+    int r = adapter.r, size = r * r;
+    double2* rotations = rotations_in(shared);
+    double* room = reinterpret_cast<double*>(rotations + (r + 1) / 2);
+    bool inside = r <= SHARED_EIGEN;
     double* s = inside ? room : m(TEMPORARY + 2 * side);
     double* q = inside ? room + size : m(VECTORS + side);
     for (int at = threadIdx.x; at < size; at += BLOCK) s[at] = m(FF + side)[at];
-    decompose(s, q, m.values(side), turns, r);
+    decompose(s, q, m.values(side), rotations, r);
     if (inside)
         for (int at = threadIdx.x; at < size; at += BLOCK) m(VECTORS + side)[at] = q[at];
     __syncthreads();
-    invert(pair, side);
+    invert(adapter, side);
 }
 
-// Adds a side's survey up; refuses what is not finite; decomposes the Gram matrix.
+// Adds up a side's products; rejects what is not finite; decomposes the Gram matrix.
 //
 // Task: an adapter, a side.
 KERNEL decompose_grams(const Launch launch) {
     SHARED(double, shared);
     Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
-    Smalls m(pair);
-    int r = pair.r;
+    const Adapter& adapter = launch.model->adapters[task.item];
+    const Side& side = adapter.side[task.side];
+    RankMatrices m(adapter);
+    int r = adapter.r;
     Squares squares = squares_of(2 * r, 2 * r);
     for (int at = threadIdx.x; at < r * r; at += BLOCK) {
         int i = at / r, j = at % r;
         auto entry = [&](int i, int j) {
-            return gathered(side.products, squares, side.chunk_count, true, i, j);
+            return sum_of_chunks(side.products, squares, side.chunk_count, true, i, j);
         };
         m(FF + task.side)[at] = entry(i, j);
         m(FG + task.side)[at] = entry(i, r + j);
@@ -52,23 +50,23 @@ KERNEL decompose_grams(const Launch launch) {
     double gradient = trace(m, GG + task.side, shared);
     bool finite = isfinite(factor) && isfinite(gradient);
     if (threadIdx.x == 0) {
-        pair.report->factor_square[task.side] = factor;
-        pair.report->gradient_square[task.side] = gradient;
+        adapter.report->factor_square[task.side] = factor;
+        adapter.report->gradient_square[task.side] = gradient;
         if (!finite) {
-            atomicOr(&pair.report->refused, u32(NOT_FINITE));
-            atomicOr(&launch.model->status->refused, u32(NOT_FINITE));
+            atomicOr(&adapter.report->rejected, u32(NOT_FINITE));
+            atomicOr(&launch.model->status->rejected, u32(NOT_FINITE));
         }
     }
-    if (finite && pair.hyper.method != LORA)
-        decompose_side(pair, task.side, shared, int(launch.words[0]));
+    if (finite && adapter.hyper.method != LORA)
+        decompose_side(adapter, task.side, shared);
 }
 
 // The global norm of all gradients, from their squares in the order of the model; the same in
 // every block.
 DEVICE_LARGE double gradient_norm(const Model& model, double* shared) {
     double sum = 0.0;
-    for (int k = threadIdx.x; k < model.pair_count; k += BLOCK) {
-        const Report& report = *model.pairs[k].report;
+    for (int k = threadIdx.x; k < model.adapter_count; k += BLOCK) {
+        const Report& report = *model.adapters[k].report;
         sum += report.gradient_square[0] + report.gradient_square[1];
     }
     for (int k = threadIdx.x; k < model.param_count; k += BLOCK)
@@ -87,9 +85,9 @@ DEVICE_LARGE double gamma_of(const Model& model, const Hyper& hyper, double* sha
     return (hyper.maximize ? -1.0 : 1.0) * model.control->grad_scale * clip;
 }
 
-DEVICE void set_step(Pair& pair, const Control& control, double gamma) {
-    const Hyper& hyper = pair.hyper;
-    Step& step = pair.step;
+DEVICE void set_step(Adapter& adapter, const Control& control, double gamma) {
+    const Hyper& hyper = adapter.hyper;
+    Step& step = adapter.step;
     double lr = hyper.lr * control.lr_factor;
     bool whole = hyper.method == FULL || hyper.method == FACTORED;
     double decay = 1.0 - lr * hyper.weight_decay;
@@ -100,7 +98,7 @@ DEVICE void set_step(Pair& pair, const Control& control, double gamma) {
     step.decay[0] = whole ? sqrt(decay) : decay;
     step.decay[1] = whole ? sqrt(decay) : 1.0 - lr * hyper.lr_ratio * hyper.weight_decay;
     step.base_decay = decay;
-    step.t = *pair.counter + 1;
+    step.t = *adapter.counter + 1;
     step.c1 = 1.0 - pow(hyper.beta1, double(step.t));
     step.c2 = 1.0 - pow(hyper.beta2, double(step.t));
     step.k = sqrt(step.c2) / step.c1;
@@ -109,38 +107,39 @@ DEVICE void set_step(Pair& pair, const Control& control, double gamma) {
 }
 
 // The coefficients of (dA, dB): P and what F is multiplied by, of both sides.
-template <class T> DEVICE_LARGE void set_direction(const Pair& pair, const Smalls& m, double gamma) {
-    double factor = gamma / (pair.s * pair.s);
-    set_coefficients(m, coefficients<T>(pair, 0, 0), factor, of(PLUS + 1));
-    set_coefficients(m, coefficients<T>(pair, 0, 1), 1.0, of(X));
-    set_coefficients(m, coefficients<T>(pair, 1, 0), factor, of(PLUS));
+template <class T>
+DEVICE_LARGE void set_direction(const Adapter& adapter, const RankMatrices& m, double gamma) {
+    double factor = gamma / (adapter.s * adapter.s);
+    set_coefficients(m, coefficients<T>(adapter, 0, 0), factor, of(PINV + 1));
+    set_coefficients(m, coefficients<T>(adapter, 0, 1), 1.0, of(X));
+    set_coefficients(m, coefficients<T>(adapter, 1, 0), factor, of(PINV));
     combine(m, TEMPORARY, 1.0, of(Q), 1.0, of(X));
-    set_coefficients(m, coefficients<T>(pair, 1, 1), -1.0, turned(TEMPORARY));
+    set_coefficients(m, coefficients<T>(adapter, 1, 1), -1.0, transposed(TEMPORARY));
 }
 
 // The coefficients of H = (sU, sV'), the parts of E: what multiplies G, and F on side 1.
-template <class T> DEVICE_LARGE void set_split(const Pair& pair, const Smalls& m, double gamma) {
-    set_coefficients(m, coefficients<T>(pair, 0, 0), gamma / pair.s, of(PLUS + 1));
-    set_coefficients(m, coefficients<T>(pair, 0, 1), 0.0, of(Q));
-    set_coefficients(m, coefficients<T>(pair, 1, 0), gamma / pair.s, of(PLUS));
-    set_coefficients(m, coefficients<T>(pair, 1, 1), -pair.s, turned(Q));
+template <class T> DEVICE_LARGE void set_parts(const Adapter& adapter, const RankMatrices& m, double gamma) {
+    set_coefficients(m, coefficients<T>(adapter, 0, 0), gamma / adapter.s, of(PINV + 1));
+    set_coefficients(m, coefficients<T>(adapter, 0, 1), 0.0, of(Q));
+    set_coefficients(m, coefficients<T>(adapter, 1, 0), gamma / adapter.s, of(PINV));
+    set_coefficients(m, coefficients<T>(adapter, 1, 1), -adapter.s, transposed(Q));
 }
 
 // The quadratic form of the squares of E's rows and columns: with H and F of a side,
 // |E's column|^2 = H'S H + 2 H'M F + F'K F, with S, M, K of the other side.
-template <class T> DEVICE_LARGE void set_squares(const Pair& pair, const Smalls& m) {
+template <class T> DEVICE_LARGE void set_squares(const Adapter& adapter, const RankMatrices& m) {
 #pragma unroll 1
     for (int side = 0; side < 2; ++side) {
         int other = 1 - side;
-        set_coefficients(m, coefficients<T>(pair, side, 2), 1.0, of(FF + other));
-        set_coefficients(m, coefficients<T>(pair, side, 3), 2.0, of(FH + other));
-        set_coefficients(m, coefficients<T>(pair, side, 4), 1.0, of(HH + other));
+        set_coefficients(m, coefficients<T>(adapter, side, 2), 1.0, of(FF + other));
+        set_coefficients(m, coefficients<T>(adapter, side, 3), 2.0, of(FH + other));
+        set_coefficients(m, coefficients<T>(adapter, side, 4), 1.0, of(HH + other));
     }
 }
 
-DEVICE void refuse_doubtful(const Model& model, Report& report) {
-    atomicOr(&report.refused, u32(DOUBTFUL));
-    atomicOr(&model.status->refused, u32(DOUBTFUL));
+DEVICE void reject_overflow(const Model& model, Report& report) {
+    atomicOr(&report.rejected, u32(MAY_OVERFLOW));
+    atomicOr(&model.status->rejected, u32(MAY_OVERFLOW));
 }
 
 // The largest numbers that leave room for what is computed and stored.
@@ -154,7 +153,7 @@ DEVICE Bounds bounds_of(bool in_f64, int dtype) {
 }
 
 // Whether Adam's N stays of the order of 1: where a moment's square decays no slower than its mean.
-DEVICE bool is_tame(const Hyper& hyper) {
+DEVICE bool normalized_step_is_bounded(const Hyper& hyper) {
     return (hyper.beta1 == 0.0 || hyper.beta1 * hyper.beta1 < hyper.beta2) &&
            (hyper.in_f64 || hyper.eps > 1e-30);
 }
@@ -163,12 +162,13 @@ DEVICE bool is_tame(const Hyper& hyper) {
 constexpr double LARGEST_N = 10.0;
 
 // Whether a bound on anything that is computed or stored comes near to the largest number.
-DEVICE_LARGE bool may_overflow(const Pair& pair, const Smalls& m, double equivalent, double* shared) {
-    const Hyper& hyper = pair.hyper;
-    double a = sqrt(pair.report->factor_square[0]), b = sqrt(pair.report->factor_square[1]);
+DEVICE_LARGE bool may_overflow(const Adapter& adapter, const RankMatrices& m, double equivalent,
+                               double* shared) {
+    const Hyper& hyper = adapter.hyper;
+    double a = sqrt(adapter.report->factor_square[0]), b = sqrt(adapter.report->factor_square[1]);
     double adjusted = 0.0;
     for (int side = 0; side < 2; ++side)
-        adjusted += sqrt(fmax(0.0, trace(m, HH + side, shared))) / pair.s;
+        adjusted += sqrt(fmax(0.0, trace(m, HH + side, shared))) / adapter.s;
     if (hyper.method != LORA) {
         adjusted += norm(m, X, shared) * (a + b);
         adjusted += norm(m, Q, shared) * b;
@@ -176,89 +176,90 @@ DEVICE_LARGE bool may_overflow(const Pair& pair, const Smalls& m, double equival
     double direction = LARGEST_N;
     if (hyper.method == SGD) direction = adjusted / (1.0 - hyper.momentum);
     if (hyper.method == FACTORED || hyper.method == FULL) {
-        // |B SB^+| is at most |SB^+|^(1/2), so |U| is at most that times |N| / s; and with X the pair
+        // |B SB^+| is at most |SB^+|^(1/2), so |U| is at most that times |N| / s; and with X the adapter
         // is at most as far from (gA, gB) as without.
-        double n = LARGEST_N * sqrt(double(pair.side[0].len) * pair.side[1].len), roots = 0.0;
+        double n = LARGEST_N * sqrt(double(adapter.side[0].len) * adapter.side[1].len), roots = 0.0;
         for (int side = 0; side < 2; ++side)
-            roots += sqrt(norm(m, PLUS + side, shared));
-        direction = 4.0 * n * (pair.s * (a + b) + roots / pair.s);
+            roots += sqrt(norm(m, PINV + side, shared));
+        direction = 4.0 * n * (adapter.s * (a + b) + roots / adapter.s);
     }
-    double lr = fmax(pair.step.lr[0], pair.step.lr[1]);
-    Bounds bounds = bounds_of(hyper.in_f64, pair.side[0].f.dtype);
+    double lr = fmax(adapter.step.lr[0], adapter.step.lr[1]);
+    Bounds bounds = bounds_of(hyper.in_f64, adapter.side[0].f.dtype);
     bool certain = adjusted < bounds.computes && direction < bounds.computes &&
                    equivalent < bounds.computes && a + b + lr * direction < bounds.stores &&
-                   (hyper.method == SGD || is_tame(hyper));
+                   (hyper.method == SGD || normalized_step_is_bounded(hyper));
     return !certain;
 }
 
 // What the passes of the method apply; the step's numbers; whether anything might overflow.
 //
 // Task: an adapter.
-template <class T> DEVICE void split(const Launch& launch) {
+template <class T> DEVICE void solve_gradients(const Launch& launch) {
     SHARED(double, shared);
     const Model& model = *launch.model;
-    Pair& pair = model.pairs[launch.tasks[blockIdx.x].item];
-    double gamma = gamma_of(model, pair.hyper, shared);
-    // Nobody reads it before the barriers of the sums below.
-    if (threadIdx.x == 0) set_step(pair, *model.control, gamma);
-    if (model.status->refused & NOT_FINITE) return;
-    Smalls m(pair);
-    int method = pair.hyper.method;
+    Adapter& adapter = model.adapters[launch.tasks[blockIdx.x].item];
+    double gamma = gamma_of(model, adapter.hyper, shared);
+    // The barriers of the sums below come before the first read.
+    if (threadIdx.x == 0) set_step(adapter, *model.control, gamma);
+    if (model.status->rejected & NOT_FINITE) return;
+    RankMatrices m(adapter);
+    int method = adapter.hyper.method;
     if (method == LORA) {
-        raw_products(pair, m, gamma);
+        raw_products(adapter, m, gamma);
     } else {
-        split_products(pair, m, gamma);
-        look(m, turned(FG), of(FG + 1));
-        choose(pair, m, gamma);
+        part_products(adapter, m, gamma);
+        project_gradients(m, transposed(FG), of(FG + 1));
+        solve_x(adapter, m, gamma);
     }
     // |E|^2 with E = B H0 + H1' A.
     double square = dot(m, of(FF + 1), of(HH), shared) +
                     dot(m, of(FF), of(HH + 1), shared) +
-                    2.0 * dot(m, of(FH + 1), turned(FH), shared);
+                    2.0 * dot(m, of(FH + 1), transposed(FH), shared);
     double equivalent = sqrt(fmax(0.0, square));
-    bool doubtful = may_overflow(pair, m, equivalent, shared);
+    bool risky = may_overflow(adapter, m, equivalent, shared);
     if (threadIdx.x == 0) {
-        pair.report->equivalent_norm = equivalent;
-        if (doubtful) refuse_doubtful(model, *pair.report);
+        adapter.report->equivalent_norm = equivalent;
+        if (risky) reject_overflow(model, *adapter.report);
     }
-    if (method == SGD || method == EFFICIENT) set_direction<T>(pair, m, gamma);
-    if (method == FULL || method == FACTORED) set_split<T>(pair, m, gamma);
-    if (method == FACTORED) set_squares<T>(pair, m);
+    if (method == SGD || method == EFFICIENT) set_direction<T>(adapter, m, gamma);
+    if (method == FULL || method == FACTORED) set_parts<T>(adapter, m, gamma);
+    if (method == FACTORED) set_squares<T>(adapter, m);
 }
 
-KERNEL split_f32(const Launch launch) { split<float>(launch); }
-KERNEL split_f64(const Launch launch) { split<double>(launch); }
+KERNEL solve_gradients_f32(const Launch launch) { solve_gradients<float>(launch); }
+KERNEL solve_gradients_f64(const Launch launch) { solve_gradients<double>(launch); }
 
 // Full mode, N in the place of g: the coefficients of (dA, dB) from F G' of both sides.
 //
 // Task: an adapter.
-template <class T> DEVICE void choose_full(const Launch& launch) {
-    if (!may_go(*launch.model)) return;
-    const Pair& pair = launch.model->pairs[launch.tasks[blockIdx.x].item];
-    Smalls m(pair);
+template <class T> DEVICE void solve_full(const Launch& launch) {
+    if (!step_is_live(*launch.model)) return;
+    const Adapter& adapter = launch.model->adapters[launch.tasks[blockIdx.x].item];
+    RankMatrices m(adapter);
     Squares squares = squares_of(m.r, m.r);
     for (int at = threadIdx.x; at < 2 * m.r * m.r; at += BLOCK) {
         int side = at / (m.r * m.r), entry = at % (m.r * m.r);
-        m(FG + side)[entry] = gathered(pair.side[side].products, squares, pair.side[side].chunk_count,
-                                       false, entry / m.r, entry % m.r);
+        m(FG + side)[entry] =
+            sum_of_chunks(adapter.side[side].products, squares, adapter.side[side].chunk_count, false,
+                          entry / m.r, entry % m.r);
     }
     __syncthreads();
-    look(m, turned(FG), of(FG + 1));
-    choose(pair, m, pair.s);
-    set_direction<T>(pair, m, pair.s);
+    project_gradients(m, transposed(FG), of(FG + 1));
+    solve_x(adapter, m, adapter.s);
+    set_direction<T>(adapter, m, adapter.s);
 }
 
-KERNEL choose_full_f32(const Launch launch) { choose_full<float>(launch); }
-KERNEL choose_full_f64(const Launch launch) { choose_full<double>(launch); }
+KERNEL solve_full_f32(const Launch launch) { solve_full<float>(launch); }
+KERNEL solve_full_f64(const Launch launch) { solve_full<double>(launch); }
 
 // Adds up what a pass of the factored mode left: X [several matrices of r rows]', one r x r matrix
 // for each.
-DEVICE_LARGE void gather_stack(const Pair& pair, int side, int count, double factor, double* out) {
-    int r = pair.r;
+DEVICE_LARGE void sum_stack(const Adapter& adapter, int side, int count, double factor, double* out) {
+    int r = adapter.r;
     Squares squares = squares_of(r, count * r);
     for (int at = threadIdx.x; at < count * r * r; at += BLOCK) {
         int which = at / (r * r), i = at / r % r, j = at % r;
-        out[at] = factor * gathered(pair.side[side].products, squares, pair.side[side].chunk_count,
+        out[at] = factor * sum_of_chunks(adapter.side[side].products, squares, adapter.side[side].chunk_count,
                                     false, i, which * r + j);
     }
     __syncthreads();
@@ -271,36 +272,36 @@ DEVICE_LARGE void gather_stack(const Pair& pair, int side, int count, double fac
 //
 // The columns' weights of the pass lack the root of the mean of the rows' means, a number that is
 // known only now. Task: an adapter.
-template <class T> DEVICE void choose_factored(const Launch& launch) {
+template <class T> DEVICE void solve_factored(const Launch& launch) {
     SHARED(double, shared);
-    if (!may_go(*launch.model)) return;
-    Pair& pair = launch.model->pairs[launch.tasks[blockIdx.x].item];
-    Smalls m(pair);
+    if (!step_is_live(*launch.model)) return;
+    Adapter& adapter = launch.model->adapters[launch.tasks[blockIdx.x].item];
+    RankMatrices m(adapter);
     double sum = 0.0;
-    for (int k = threadIdx.x; k < pair.side[1].chunk_count; k += BLOCK) sum += pair.side[1].squares[k];
-    double mean = sqrt(block_sum(sum, shared) / pair.side[1].len / pair.step.c2);
-    gather_stack(pair, 0, 2, mean, m(WEIGHTED));
-    gather_stack(pair, 1, 2, 1.0, m(WEIGHTED + 2));
+    for (int k = threadIdx.x; k < adapter.side[1].chunk_count; k += BLOCK) sum += adapter.side[1].squares[k];
+    double mean = sqrt(block_sum(sum, shared) / adapter.side[1].len / adapter.step.c2);
+    sum_stack(adapter, 0, 2, mean, m(WEIGHTED));
+    sum_stack(adapter, 1, 2, 1.0, m(WEIGHTED + 2));
     // WEIGHTED: A w A', A w Y', B'w B, B'w Z.
-    look_at(m, of(WEIGHTED + 2), turned(WEIGHTED + 1), of(WEIGHTED + 3), of(WEIGHTED));
-    choose(pair, m, pair.s / pair.step.c1);
+    project_products(m, of(WEIGHTED + 2), transposed(WEIGHTED + 1), of(WEIGHTED + 3), of(WEIGHTED));
+    solve_x(adapter, m, adapter.s / adapter.step.c1);
 #pragma unroll 1
     for (int side = 0; side < 2; ++side) {
         int other = 1 - side;
-        double factor = (side == 0 ? mean : 1.0) / (pair.s * pair.step.c1);
+        double factor = (side == 0 ? mean : 1.0) / (adapter.s * adapter.step.c1);
 #pragma unroll 1
         for (int k = 0; k < 2; ++k) {
             solve(m, other, TEMPORARY, factor, of(WEIGHTED + 2 * other + k));
-            set_coefficients(m, coefficients<T>(pair, side, k), 1.0, of(TEMPORARY));
+            set_coefficients(m, coefficients<T>(adapter, side, k), 1.0, of(TEMPORARY));
         }
     }
-    set_coefficients(m, coefficients<T>(pair, 0, 2), 1.0, of(X));
+    set_coefficients(m, coefficients<T>(adapter, 0, 2), 1.0, of(X));
     combine(m, TEMPORARY, 1.0, of(Q), 1.0, of(X));
-    set_coefficients(m, coefficients<T>(pair, 1, 2), -1.0, turned(TEMPORARY));
+    set_coefficients(m, coefficients<T>(adapter, 1, 2), -1.0, transposed(TEMPORARY));
 }
 
-KERNEL choose_factored_f32(const Launch launch) { choose_factored<float>(launch); }
-KERNEL choose_factored_f64(const Launch launch) { choose_factored<double>(launch); }
+KERNEL solve_factored_f32(const Launch launch) { solve_factored<float>(launch); }
+KERNEL solve_factored_f64(const Launch launch) { solve_factored<double>(launch); }
 
 // Factored mode: how M = B Y + Z A is carried over to the new factors F1:
 //
@@ -308,31 +309,32 @@ KERNEL choose_factored_f64(const Launch launch) { choose_factored<double>(launch
 //     Z' <- SA1^+ [(A1 Y')B' + (A1 A')Z'] - (SB1^+ B1'M A1' SA1^+)' B1'
 //
 // as T1 Y + T2 F + T3 F1. Task: an adapter.
-template <class T> DEVICE void choose_carry(const Launch& launch) {
+template <class T> DEVICE void solve_transport(const Launch& launch) {
     SHARED(double, shared);
-    if (!may_go(*launch.model)) return;
-    const Pair& pair = launch.model->pairs[launch.tasks[blockIdx.x].item];
-    Smalls m(pair);
+    if (!step_is_live(*launch.model)) return;
+    const Adapter& adapter = launch.model->adapters[launch.tasks[blockIdx.x].item];
+    RankMatrices m(adapter);
 #pragma unroll 1
     for (int side = 0; side < 2; ++side) {
         // F1 F1', F1 F', F1 Y'.
-        gather_stack(pair, side, 3, 1.0, m(ADVANCED + 3 * side));
+        sum_stack(adapter, side, 3, 1.0, m(ADVANCED + 3 * side));
         assign(m, FF + side, 1.0, of(ADVANCED + 3 * side));
-        decompose_side(pair, side, shared, int(launch.words[0]));
+        decompose_side(adapter, side, shared);
     }
-    look_at(m, of(ADVANCED + 4), turned(ADVANCED + 2), of(ADVANCED + 5), turned(ADVANCED + 1));
-    inside(m, TEMPORARY + 2, 1.0);
+    project_products(m, of(ADVANCED + 4), transposed(ADVANCED + 2), of(ADVANCED + 5),
+                     transposed(ADVANCED + 1));
+    solve_both_sides(m, TEMPORARY + 2, 1.0);
 #pragma unroll 1
     for (int side = 0; side < 2; ++side) {
         int other = 1 - side;
 #pragma unroll 1
         for (int k = 0; k < 2; ++k) {
             solve(m, other, TEMPORARY, 1.0, of(ADVANCED + 3 * other + 1 + k));
-            set_coefficients(m, coefficients<T>(pair, side, k), 1.0, of(TEMPORARY));
+            set_coefficients(m, coefficients<T>(adapter, side, k), 1.0, of(TEMPORARY));
         }
     }
-    set_coefficients(m, coefficients<T>(pair, 1, 2), -1.0, turned(TEMPORARY + 2));
+    set_coefficients(m, coefficients<T>(adapter, 1, 2), -1.0, transposed(TEMPORARY + 2));
 }
 
-KERNEL choose_carry_f32(const Launch launch) { choose_carry<float>(launch); }
-KERNEL choose_carry_f64(const Launch launch) { choose_carry<double>(launch); }
+KERNEL solve_transport_f32(const Launch launch) { solve_transport<float>(launch); }
+KERNEL solve_transport_f64(const Launch launch) { solve_transport<double>(launch); }

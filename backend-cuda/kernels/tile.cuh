@@ -11,9 +11,9 @@
 #include "number.cuh"
 #include "platform.cuh"
 
-// Numbers between the rows of a tile: four more than a multiple of 32, so that eight rows by four
+// FloatMoments between the rows of a tile: four more than a multiple of 32, so that eight rows by four
 // columns lie in different banks.
-DEVICE int tile_ld(const Pair& pair) { return pair.width + 4; }
+DEVICE int tile_ld(const Adapter& adapter) { return adapter.width + TILE_PAD; }
 
 template <class T> struct Tiles {
     T* at;
@@ -28,14 +28,14 @@ template <class T> struct Tiles {
     DEVICE void* rest(int tiles = 3) const { return row(tiles * r); }
 };
 
-template <class T> DEVICE Tiles<T> tiles_of(const Pair& pair, void* shared) {
-    return Tiles<T>{static_cast<T*>(shared), pair.r, pair.width, tile_ld(pair)};
+template <class T> DEVICE Tiles<T> tiles_of(const Adapter& adapter, void* shared) {
+    return Tiles<T>{static_cast<T*>(shared), adapter.r, adapter.width, tile_ld(adapter)};
 }
 
 // A block's share of a thin pass: a chunk of columns of one side of an adapter.
 template <class T> struct Chunk {
     Task task;
-    const Pair& pair;
+    const Adapter& adapter;
     const Side& side;
     Tiles<T> tiles;
     int start, end;  // its columns
@@ -43,10 +43,11 @@ template <class T> struct Chunk {
 
 template <class T> DEVICE Chunk<T> chunk_of(const Launch& launch, void* shared) {
     Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side& side = pair.side[task.side];
+    const Adapter& adapter = launch.model->adapters[task.item];
+    const Side& side = adapter.side[task.side];
     int start = task.chunk * side.chunk;
-    return Chunk<T>{task, pair, side, tiles_of<T>(pair, shared), start, min(side.len, start + side.chunk)};
+    int end = min(side.len, start + side.chunk);
+    return Chunk<T>{task, adapter, side, tiles_of<T>(adapter, shared), start, end};
 }
 
 // Bytes that are moved at once.
@@ -79,7 +80,7 @@ DEVICE int columns_of(int start, int width, int len) { return max(0, min(width, 
 // f32 into a tile of f32: asynchronous, so that all of a block's loads are on their way at once.
 DEVICE void start_copies(const View& view, int r, int start, int count, int width, float* tile, int ld) {
     const float* base = reinterpret_cast<const float*>(view.at);
-    if (view.run == BY_ROWS) {
+    if (view.contiguity == BY_ROWS) {
 #pragma unroll 1
         for (int e = threadIdx.x * 4; e < r * width; e += BLOCK * 4) {
             Place place = by_rows(e, width);
@@ -111,7 +112,7 @@ DEVICE void load_vectors(const View& view, int r, int start, int count, int widt
     typedef typename S::Bytes Bytes;
     typedef Vector<Bytes> V;
     const Bytes* base = global(reinterpret_cast<const Bytes*>(view.at));
-    if (view.run == BY_ROWS) {
+    if (view.contiguity == BY_ROWS) {
         for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
             Place place = by_rows(e, width);
             const Bytes* from = base + place.i * view.row + start + place.c;
@@ -152,7 +153,7 @@ DEVICE void start_copies(const View&, int, int, int, int, double*, int) {}
 template <class T>
 DEVICE_LARGE void load_tile(View view, int r, int len, int start, int width, T* tile, int ld) {
     int count = columns_of(start, width, len);
-    if (sizeof(T) == 4 && view.run != SCATTERED) {
+    if (sizeof(T) == 4 && view.contiguity != SCATTERED) {
         switch (view.dtype) {
         case F32: start_copies(view, r, start, count, width, tile, ld); return;
         case BF16: load_vectors<T, Stored16b>(view, r, start, count, width, tile, ld); return;
@@ -168,12 +169,12 @@ DEVICE_LARGE void load_tile(View view, int r, int len, int start, int width, T* 
     }
 }
 
-// A matrix of ours: row-major, with rows of `ld` numbers.
+// A panel or state: row-major, with rows of `ld` numbers.
 template <class T> DEVICE View panel_view(void* at, int ld) {
     return View{static_cast<char*>(at), ld, 1, sizeof(T) == 8 ? F64 : F32, BY_ROWS};
 }
 
-// As `load_tile`, of a matrix of ours, which is zero beyond `len`.
+// As `load_tile`, of a panel or state, which is zero beyond `len`.
 template <class T>
 DEVICE_LARGE void load_panel(const void* panel, int from_ld, int r, int len, int start, int width, T* tile,
                              int ld) {
@@ -183,7 +184,8 @@ DEVICE_LARGE void load_panel(const void* panel, int from_ld, int r, int len, int
     for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
         Place place = by_rows(e, width);
         V* to = reinterpret_cast<V*>(tile + place.i * ld + place.c);
-        if (place.c < count) copy_async<VECTOR>(to, static_cast<const T*>(panel) + i64(place.i) * from_ld + start + place.c);
+        const T* from = static_cast<const T*>(panel) + i64(place.i) * from_ld + start + place.c;
+        if (place.c < count) copy_async<VECTOR>(to, from);
         else *to = V{};
     }
 }
@@ -196,7 +198,7 @@ template <class T> DEVICE_LARGE void merge_master(const Side& side, const Tiles<
         Place place = by_rows(e, tiles.width);
         if (place.c >= count) continue;
         T* x = tiles.f() + place.i * tiles.ld + place.c;
-        *x = merged(*x, side.master[i64(place.i) * side.ld + start + place.c], side.f.dtype);
+        *x = prefer_master(*x, side.master[i64(place.i) * side.ld + start + place.c], side.f.dtype);
     }
     __syncthreads();
 }
@@ -232,7 +234,7 @@ DEVICE_LARGE void store_factor(const Side& side, const T* tile, int r, int start
     bool rows = rows_are_dense(side.f);
     bool vectors = side.f.dtype == F32 && sizeof(T) == 4;
     typedef Vector<float> V;
-    if (vectors && side.f.run == BY_COLUMNS) {
+    if (vectors && side.f.contiguity == BY_COLUMNS) {
         float* to = global(reinterpret_cast<float*>(side.f.at)) + i64(start) * r;
         for (int e = threadIdx.x * V::COUNT; e < r * count; e += BLOCK * V::COUNT) {
             V v;
@@ -249,7 +251,7 @@ DEVICE_LARGE void store_factor(const Side& side, const T* tile, int r, int start
         }
         return;
     }
-    if (vectors && side.f.run == BY_ROWS && count == width) {
+    if (vectors && side.f.contiguity == BY_ROWS && count == width) {
         for (int e = threadIdx.x * V::COUNT; e < r * width; e += BLOCK * V::COUNT) {
             Place place = by_rows(e, width);
             float* to = global(reinterpret_cast<float*>(side.f.at)) + place.i * side.f.row + start + place.c;

@@ -6,18 +6,20 @@
 //
 // The moments are read and written once, and nothing else of their size is touched. A block has a
 // strip of 256 columns and goes down its rows; a warp has some whole rows of the strip, a lane eight
-// columns of them, and its next moments are on their way while it works. B'N is summed by the block in registers, one column for each thread, down all its
-// rows; N A' is summed across the strip by each warp. Both leave one partial sum for each block.
+// columns of them, and its next moments are on their way while it works.
+//
+// B'N is summed by the block in registers, one column for each thread, down all its rows; N A' is
+// summed across the strip by each warp. Both leave one partial sum for each block.
 //
 // Task: an adapter, a strip (`chunk`), a group of rows (`other`).
 #include "adam.cuh"
 #include "block.cuh"
-#include "codes.cuh"
+#include "fp8.cuh"
 #include "tile.cuh"
 
-constexpr int STRIP = BLOCK;
+static_assert(STRIP == BLOCK);    // a thread sums one column of B'N
 constexpr int LANE = STRIP / 32;  // columns of a lane
-constexpr int CODE_ROWS = 6, CODE_COLUMNS = 64;
+static_assert(ROW_ALIGNMENT % LANE == 0);  // a lane's columns are all there or none is
 
 // Eight neighbouring numbers, whose pieces of sixteen bytes stand `apart` bytes apart.
 template <class T, class S> DEVICE void read_eight(const char* base, int apart, T (&x)[LANE]) {
@@ -66,83 +68,90 @@ template <class T> DEVICE void panel_eight(const T* panel, T (&x)[LANE]) {
     load_eight(reinterpret_cast<const char*>(panel), VECTOR, sizeof(T) == 8 ? F64 : F32, x);
 }
 
-// Which rows and columns a lane has. `inside` is false where its columns are beyond the last one.
-struct Own {
+// The rows and columns of a lane. `inside` is false where its columns are beyond the last one.
+struct LaneTile {
     int row, column, rows;
     bool inside;
     DEVICE bool has(int a) const { return inside && a < rows; }
 };
 
-// A thread's own part of the stage: room in shared memory into which it copies its next moments while
-// it works on those at hand. Nobody else looks at it, so that no barrier is needed.
+// A thread's part of the stage: shared memory into which it copies its next moments while it works on
+// those at hand. No other thread reads it, so that no barrier is needed.
 DEVICE char* stage_of(char* stage, int piece, int bytes) {
     return stage + (piece * BLOCK + threadIdx.x) * bytes;
 }
 
 // One moment of a warp's rows, stored as numbers.
-template <class T, int ROWS> struct Numbers {
+template <class T, int ROWS> struct FloatMoments {
+    static constexpr int MAX_SIZE = sizeof(T);  // bytes of a number at most
     char* at;
     int dtype, ld, size, pieces;  // bytes of a number; pieces of sixteen bytes of eight numbers
 
-    DEVICE Numbers(const Pair& pair, int which)
-        : at(global(static_cast<char*>(pair.wide[which]))), dtype(pair.wide_dtype), ld(pair.wide_ld),
+    DEVICE FloatMoments(const Adapter& adapter, int which)
+        : at(global(static_cast<char*>(adapter.wide[which]))), dtype(adapter.wide_dtype), ld(adapter.wide_ld),
           size(dtype == F64 ? 8 : dtype == F32 ? 4 : 2), pieces(LANE * size / VECTOR) {}
     DEVICE int stage_bytes() const { return ROWS * pieces * BLOCK * VECTOR; }
-    DEVICE char* place(Own own, int a) const { return at + (i64(own.row + a) * ld + own.column) * size; }
+    DEVICE char* place(LaneTile tile, int a) const {
+        return at + (i64(tile.row + a) * ld + tile.column) * size;
+    }
 
-    DEVICE void start(char* stage, Own own) const {
+    DEVICE void start(char* stage, LaneTile tile) const {
 #pragma unroll
         for (int a = 0; a < ROWS; ++a)
-            for (int k = 0; k < pieces && own.has(a); ++k)
-                copy_async<VECTOR>(stage_of(stage, a * pieces + k, VECTOR), place(own, a) + k * VECTOR);
+            for (int k = 0; k < pieces && tile.has(a); ++k)
+                copy_async<VECTOR>(stage_of(stage, a * pieces + k, VECTOR), place(tile, a) + k * VECTOR);
     }
     // From the stage, or from memory where there is none.
-    DEVICE void load(char* stage, Own own, T (&x)[ROWS][LANE]) const {
+    DEVICE void load(char* stage, LaneTile tile, T (&x)[ROWS][LANE]) const {
 #pragma unroll
         for (int a = 0; a < ROWS; ++a) {
 #pragma unroll
             for (int c = 0; c < LANE; ++c) x[a][c] = 0;
-            if (!own.has(a)) continue;
+            if (!tile.has(a)) continue;
             if (stage != nullptr) load_eight(stage_of(stage, a * pieces, VECTOR), BLOCK * VECTOR, dtype, x[a]);
-            else load_eight(place(own, a), VECTOR, dtype, x[a]);
+            else load_eight(place(tile, a), VECTOR, dtype, x[a]);
         }
     }
-    DEVICE void save(Own own, const T (&x)[ROWS][LANE]) const {
+    DEVICE void save(LaneTile tile, const T (&x)[ROWS][LANE]) const {
 #pragma unroll
         for (int a = 0; a < ROWS; ++a)
-            if (own.has(a)) store_eight(place(own, a), 0, dtype, x[a]);
+            if (tile.has(a)) store_eight(place(tile, a), 0, dtype, x[a]);
     }
 };
 
-// One moment of a warp's rows, stored as codes with one scale for each 6 by 64 of them: six rows of
-// eight lanes.
-template <class T, int ROWS> struct Coded {
+// One moment of a warp's rows, stored as codes with one scale for each 6 by 64 of them: the rows of a
+// warp by eight lanes, so that shuffles find the largest entry.
+template <class T, int ROWS> struct QuantizedMoments {
+    static constexpr int MAX_SIZE = 1;
+    static_assert(ROWS == QUANT_ROWS && STRIP % QUANT_COLUMNS == 0 && QUANT_COLUMNS % LANE == 0);
     u8* at;
     float* scales;
     int ld, across;
-    Code code;
+    Fp8Format code;
     Seed seed;
 
-    DEVICE Coded(const Pair& pair, int which)
-        : at(global(static_cast<u8*>(pair.wide[which]))), scales(global(pair.scales[which])), ld(pair.wide_ld),
-          across((pair.side[0].len + CODE_COLUMNS - 1) / CODE_COLUMNS), code(Code{which > 0}),
-          seed(seed_of(pair.name, 8 + which, pair.step.t)) {}
+    DEVICE QuantizedMoments(const Adapter& adapter, int which)
+        : at(global(static_cast<u8*>(adapter.wide[which]))), scales(global(adapter.scales[which])),
+          ld(adapter.wide_ld), across((adapter.side[0].len + QUANT_COLUMNS - 1) / QUANT_COLUMNS), code(Fp8Format{which > 0}),
+          seed(seed_of(adapter.name, 8 + which, adapter.step.t)) {}
     DEVICE int stage_bytes() const { return ROWS * BLOCK * LANE; }
-    DEVICE u8* place(Own own, int a) const { return at + i64(own.row + a) * ld + own.column; }
-    DEVICE int block(Own own) const { return own.row / CODE_ROWS * across + own.column / CODE_COLUMNS; }
+    DEVICE u8* place(LaneTile tile, int a) const { return at + i64(tile.row + a) * ld + tile.column; }
+    DEVICE int block(LaneTile tile) const {
+        return tile.row / QUANT_ROWS * across + tile.column / QUANT_COLUMNS;
+    }
 
-    DEVICE void start(char* stage, Own own) const {
+    DEVICE void start(char* stage, LaneTile tile) const {
 #pragma unroll
         for (int a = 0; a < ROWS; ++a)
-            if (own.has(a)) copy_async<LANE>(stage_of(stage, a, LANE), place(own, a));
+            if (tile.has(a)) copy_async<LANE>(stage_of(stage, a, LANE), place(tile, a));
     }
-    DEVICE void load(char* stage, Own own, T (&x)[ROWS][LANE]) const {
-        float scale = own.has(0) ? scales[block(own)] : 0.0f;
+    DEVICE void load(char* stage, LaneTile tile, T (&x)[ROWS][LANE]) const {
+        float scale = tile.has(0) ? scales[block(tile)] : 0.0f;
 #pragma unroll
         for (int a = 0; a < ROWS; ++a) {
             uint2 codes = make_uint2(0, 0);
-            if (own.has(a))
-                codes = *reinterpret_cast<const uint2*>(stage == nullptr ? static_cast<void*>(place(own, a))
+            if (tile.has(a))
+                codes = *reinterpret_cast<const uint2*>(stage == nullptr ? static_cast<void*>(place(tile, a))
                                                                          : stage_of(stage, a, LANE));
 #pragma unroll
             for (int c = 0; c < LANE; ++c) {
@@ -151,48 +160,49 @@ template <class T, int ROWS> struct Coded {
             }
         }
     }
-    DEVICE void save(Own own, const T (&x)[ROWS][LANE]) const {
+    DEVICE void save(LaneTile tile, const T (&x)[ROWS][LANE]) const {
         float top = 0.0f;
 #pragma unroll
         for (int a = 0; a < ROWS; ++a)
 #pragma unroll
-            for (int c = 0; c < LANE; ++c) top = larger(top, fabsf(float(x[a][c])));
-        for (int step = 1; step < CODE_COLUMNS / LANE; step <<= 1)
-            top = larger(top, __shfl_xor_sync(0xffffffffu, top, step));
-        if (!own.has(0)) return;
-        bool nothing = top < NOTHING;
-        int number = block(own);
-        if (own.column % CODE_COLUMNS == 0) scales[number] = nothing ? 0.0f : top / LARGEST_CODE;
+            for (int c = 0; c < LANE; ++c) top = nan_max(top, fabsf(float(x[a][c])));
+        for (int step = 1; step < QUANT_COLUMNS / LANE; step <<= 1)
+            top = nan_max(top, __shfl_xor_sync(0xffffffffu, top, step));
+        if (!tile.has(0)) return;
+        bool nothing = top < MIN_BLOCK_MAX;
+        int number = block(tile);
+        if (tile.column % QUANT_COLUMNS == 0) scales[number] = nothing ? 0.0f : top / LARGEST_CODE;
         float inverse = nothing ? 0.0f : LARGEST_CODE / top;
-        u64 entry = u64(number) * (CODE_ROWS * CODE_COLUMNS) + own.column % CODE_COLUMNS;
+        u64 entry = u64(number) * (QUANT_ROWS * QUANT_COLUMNS) + tile.column % QUANT_COLUMNS;
 #pragma unroll
         for (int a = 0; a < ROWS; ++a) {
             u32 words[2] = {0, 0};
 #pragma unroll
             for (int c = 0; c < LANE; ++c)
-                words[c / 4] |= u32(code.encode(float(x[a][c]) * inverse, seed.at(entry + a * CODE_COLUMNS + c)))
+                words[c / 4] |= u32(code.encode(float(x[a][c]) * inverse,
+                                                seed.at(entry + a * QUANT_COLUMNS + c)))
                                 << c % 4 * 8;
-            if (own.has(a)) *reinterpret_cast<uint2*>(place(own, a)) = make_uint2(words[0], words[1]);
+            if (tile.has(a)) *reinterpret_cast<uint2*>(place(tile, a)) = make_uint2(words[0], words[1]);
         }
     }
 };
 
 // E of a warp's rows.
 template <class T, int ROWS>
-DEVICE void form_e(const T* left, const T* right, int left_ld, int right_ld, int count, Own own,
+DEVICE void form_e(const T* left, const T* right, int left_ld, int right_ld, int count, LaneTile tile,
                    T (&e)[ROWS][LANE]) {
 #pragma unroll
     for (int a = 0; a < ROWS; ++a)
 #pragma unroll
         for (int c = 0; c < LANE; ++c) e[a][c] = 0;
-    if (!own.inside) return;
+    if (!tile.inside) return;
 #pragma unroll 2
     for (int q = 0; q < count; ++q) {
         T x[LANE];
         panel_eight(right + i64(q) * right_ld, x);
 #pragma unroll
         for (int a = 0; a < ROWS; ++a) {
-            T by = a < own.rows ? left[i64(q) * left_ld + a] : T(0);
+            T by = a < tile.rows ? left[i64(q) * left_ld + a] : T(0);
 #pragma unroll
             for (int c = 0; c < LANE; ++c) e[a][c] = fma(by, x[c], e[a][c]);
         }
@@ -201,8 +211,8 @@ DEVICE void form_e(const T* left, const T* right, int left_ld, int right_ld, int
 
 // The moments after the step, and N in E's place.
 template <class T, class Moment, int ROWS>
-DEVICE void normalize(const Pair& pair, const Adam<T>& adam, const Moment& first, const Moment& second, Own own,
-                      T (&m)[ROWS][LANE], T (&v)[ROWS][LANE], T (&e)[ROWS][LANE]) {
+DEVICE void normalize(const Adapter& adapter, const Adam<T>& adam, const Moment& first,
+                      const Moment& second, LaneTile tile, T (&m)[ROWS][LANE], T (&v)[ROWS][LANE], T (&e)[ROWS][LANE]) {
 #pragma unroll
     for (int a = 0; a < ROWS; ++a)
 #pragma unroll
@@ -210,30 +220,31 @@ DEVICE void normalize(const Pair& pair, const Adam<T>& adam, const Moment& first
             m[a][c] = adam.mean(m[a][c], e[a][c]);
             v[a][c] = adam.square(v[a][c], e[a][c]);
         }
-    first.save(own, m);
-    second.save(own, v);
-    if (pair.wide[2] != nullptr) {
-        Moment largest(pair, 2);
-        largest.load(nullptr, own, e);
+    first.save(tile, m);
+    second.save(tile, v);
+    if (adapter.wide[2] != nullptr) {
+        Moment largest(adapter, 2);
+        largest.load(nullptr, tile, e);
 #pragma unroll
         for (int a = 0; a < ROWS; ++a)
 #pragma unroll
-            for (int c = 0; c < LANE; ++c) v[a][c] = larger(e[a][c], v[a][c]);
-        largest.save(own, v);
+            for (int c = 0; c < LANE; ++c) v[a][c] = nan_max(e[a][c], v[a][c]);
+        largest.save(tile, v);
     }
 #pragma unroll
     for (int a = 0; a < ROWS; ++a)
 #pragma unroll
-        for (int c = 0; c < LANE; ++c) e[a][c] = own.has(a) ? adam.direction(m[a][c], v[a][c]) : T(0);
+        for (int c = 0; c < LANE; ++c) e[a][c] = tile.has(a) ? adam.direction(m[a][c], v[a][c]) : T(0);
 }
 
 // (N A')' of a warp's rows: out[k][row] for each k, summed across the strip.
 template <class T, int ROWS>
-DEVICE void across_strip(const T (&n)[ROWS][LANE], const T* a_rows, int a_ld, int r, Own own, T* out, int out_ld) {
+DEVICE void warp_reduce_rows(const T (&n)[ROWS][LANE], const T* a_rows, int a_ld, int r, LaneTile tile,
+                             T* out, int out_ld) {
     int lane = threadIdx.x % 32;
     for (int k = 0; k < r; ++k) {
         T x[LANE] = {};
-        if (own.inside) panel_eight(a_rows + i64(k) * a_ld, x);
+        if (tile.inside) panel_eight(a_rows + i64(k) * a_ld, x);
         T mine = 0;
 #pragma unroll
         for (int a = 0; a < ROWS; ++a) {
@@ -243,42 +254,56 @@ DEVICE void across_strip(const T (&n)[ROWS][LANE], const T* a_rows, int a_ld, in
             for (int step = 16; step > 0; step >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, step);
             if (lane == a) mine = sum;
         }
-        if (lane < ROWS && lane < own.rows) out[i64(k) * out_ld + lane] = mine;
+        if (lane < ROWS && lane < tile.rows) out[i64(k) * out_ld + lane] = mine;
     }
 }
 
-// RANKS: rows of B'N that a thread keeps in registers. More of them are summed in memory.
-template <class T, template <class, int> class Moment, int ROWS, int RANKS>
-DEVICE void wide(const Launch& launch) {
+// What a block has at once of the rows that it goes down.
+template <class T, template <class, int> class M, int WARP_ROWS, int SUMS> struct WideTile {
+    typedef T Number;
+    typedef M<T, WARP_ROWS> Moment;
+    static constexpr int ROWS = WARP_ROWS;
+    static constexpr int RANKS = SUMS;  // rows of B'N in registers; more of them are summed in memory
+    static constexpr int HEIGHT = ROWS * WARPS;
+    // Next moments, N, and so many numbers of B for each row.
+    static constexpr int SHARED_BYTES =
+        HEIGHT * (STRIP * (2 * Moment::MAX_SIZE + int(sizeof(T))) + RANKS * int(sizeof(T)));
+    static_assert(WIDE_ROWS % HEIGHT == 0, "a group of rows is whole tiles");
+    static_assert(SHARED_BYTES <= MAX_SHARED, "the tile fits into shared memory");
+};
+
+template <class Tile> DEVICE void wide(const Launch& launch) {
     SHARED(char, shared);
-    if (!may_go(*launch.model)) return;
-    constexpr int HEIGHT = ROWS * WARPS;  // rows that the block has at once
+    if (!step_is_live(*launch.model)) return;
+    typedef typename Tile::Number T;
+    typedef typename Tile::Moment Moment;
+    constexpr int ROWS = Tile::ROWS, RANKS = Tile::RANKS, HEIGHT = Tile::HEIGHT;
     Task task = launch.tasks[blockIdx.x];
-    const Pair& pair = launch.model->pairs[task.item];
-    const Side &columns = pair.side[0], &rows = pair.side[1];
+    const Adapter& adapter = launch.model->adapters[task.item];
+    const Side &columns = adapter.side[0], &rows = adapter.side[1];
     const int columns_ld = columns.ld, rows_ld = rows.ld, columns_len = columns.len;
-    int r = pair.r, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int r = adapter.r, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const T* left = global(static_cast<const T*>(rows.panel));
     const T* right = global(static_cast<const T*>(columns.panel));
     int sum_column = task.chunk * STRIP + threadIdx.x;  // of the thread, for B'N
     T* down = global(static_cast<T*>(columns.parts)) + i64(task.other) * r * columns_ld;
     T* across = global(static_cast<T*>(rows.parts)) + i64(task.chunk) * r * rows_ld;
-    int start = task.other * pair.wide_rows, end = min(rows.len, start + pair.wide_rows);
+    int start = task.other * adapter.wide_rows, end = min(rows.len, start + adapter.wide_rows);
 
-    Adam<T> adam(pair.hyper, pair.step.k, pair.step.eps);
-    Moment<T, ROWS> first(pair, 0), second(pair, 1);
+    Adam<T> adam(adapter.hyper, adapter.step.k, adapter.step.eps);
+    Moment first(adapter, 0), second(adapter, 1);
     char* stages[2] = {shared, shared + first.stage_bytes()};
     T* b_tile = reinterpret_cast<T*>(shared + 2 * first.stage_bytes());  // B of the block's rows
     T* n_tile = b_tile + HEIGHT * RANKS;                                  // N of them
-    auto own_from = [&](int at) {
+    auto tile_at = [&](int at) {
         int row = at + warp * ROWS, column = task.chunk * STRIP + lane * LANE;
-        // Memory of ours reaches to the next multiple of eight columns, and is zero there.
-        return Own{row, column, min(ROWS, end - row), column < columns_len};
+        // Rows reach to the next multiple of eight columns, and are zero there.
+        return LaneTile{row, column, min(ROWS, end - row), column < columns_len};
     };
     auto start_copies_from = [&](int at) {
         if (at < end) {
-            first.start(stages[0], own_from(at));
-            second.start(stages[1], own_from(at));
+            first.start(stages[0], tile_at(at));
+            second.start(stages[1], tile_at(at));
         }
         commit_async();
     };
@@ -286,15 +311,16 @@ DEVICE void wide(const Launch& launch) {
     T sums[RANKS] = {};
     start_copies_from(start);
     for (int at = start; at < end; at += HEIGHT) {
-        Own own = own_from(at);
+        LaneTile tile = tile_at(at);
         T m[ROWS][LANE], v[ROWS][LANE], n[ROWS][LANE];
         wait_async<0>();
-        first.load(stages[0], own, m);
-        second.load(stages[1], own, v);
+        first.load(stages[0], tile, m);
+        second.load(stages[1], tile, v);
         start_copies_from(at + HEIGHT);
-        form_e(left + own.row, right + own.column, rows_ld, columns_ld, 2 * r, own, n);
-        normalize(pair, adam, first, second, own, m, v, n);
-        across_strip(n, right + i64(r) * columns_ld + own.column, columns_ld, r, own, across + own.row, rows_ld);
+        form_e(left + tile.row, right + tile.column, rows_ld, columns_ld, 2 * r, tile, n);
+        normalize(adapter, adam, first, second, tile, m, v, n);
+        warp_reduce_rows(n, right + i64(r) * columns_ld + tile.column, columns_ld, r, tile,
+                         across + tile.row, rows_ld);
         int height = min(HEIGHT, end - at);
         for (int k0 = 0; k0 < r; k0 += RANKS) {
             __syncthreads();
@@ -302,7 +328,8 @@ DEVICE void wide(const Launch& launch) {
 #pragma unroll
                 for (int a = 0; a < ROWS; ++a)
 #pragma unroll
-                    for (int c = 0; c < LANE; ++c) n_tile[(warp * ROWS + a) * STRIP + lane * LANE + c] = n[a][c];
+                    for (int c = 0; c < LANE; ++c)
+                        n_tile[(warp * ROWS + a) * STRIP + lane * LANE + c] = n[a][c];
             }
             for (int e = threadIdx.x; e < HEIGHT * RANKS; e += BLOCK) {
                 int i = e % HEIGHT, k = k0 + e / HEIGHT;
@@ -329,7 +356,23 @@ DEVICE void wide(const Launch& launch) {
     }
 }
 
-KERNEL_OF(2) wide_f32_r8(const Launch launch) { wide<float, Numbers, 2, 8>(launch); }
-KERNEL wide_f32_r32(const Launch launch) { wide<float, Numbers, 3, 32>(launch); }
-KERNEL wide_f64_r16(const Launch launch) { wide<double, Numbers, 2, 16>(launch); }
-KERNEL wide_f32_coded(const Launch launch) { wide<float, Coded, 6, 8>(launch); }
+// A lane's M, V and N are 3 x ROWS x 8 numbers in registers, its sums RANKS more; a thread has 255.
+// More rows share each read of a panel, more sums spare passes over N.
+//
+// r <= 8: 56 numbers, so that 128 registers do and a multiprocessor has two blocks. Both fit even into
+// the 100 KiB of shared memory of 8.6 and 8.9, where each takes 1 KiB more.
+typedef WideTile<float, FloatMoments, R8_WARP_ROWS, R8_RANKS> WideR8;
+static_assert(2 * (WideR8::SHARED_BYTES + 1024) <= 100 * 1024);
+KERNEL_OF(2) wide_f32_r8(const Launch launch) { wide<WideR8>(launch); }
+
+// Larger r: 104 numbers and one block; 32 sums, so that up to r = 32 N is passed over once.
+typedef WideTile<float, FloatMoments, R32_WARP_ROWS, R32_RANKS> WideR32;
+KERNEL wide_f32_r32(const Launch launch) { wide<WideR32>(launch); }
+
+// f64, of two registers each: 64 numbers.
+typedef WideTile<double, FloatMoments, F64_WARP_ROWS, F64_RANKS> WideF64;
+KERNEL wide_f64_r16(const Launch launch) { wide<WideF64>(launch); }
+
+// 8 bits: the six rows of a scale are 144 numbers, which leave room for eight sums.
+typedef WideTile<float, QuantizedMoments, QUANT_WARP_ROWS, QUANT_RANKS> WideQuantized;
+KERNEL wide_f32_quantized(const Launch launch) { wide<WideQuantized>(launch); }

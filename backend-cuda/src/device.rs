@@ -1,11 +1,13 @@
 //! What the backend asks of a device. There are two: the driver's ([`crate::driver`]), and the
-//! test device that runs the same kernels on the CPU.
+//! emulator that runs the same kernels on the CPU.
 
 use bytemuck::{Pod, Zeroable};
 use lora_pro_core::Error;
 
+use crate::constants;
+
 /// Threads of every block of every kernel.
-pub const BLOCK: u32 = 256;
+pub const BLOCK: u32 = constants::BLOCK as u32;
 
 /// The one argument of every kernel: `Launch` of `kernels/model.cuh`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
@@ -23,7 +25,7 @@ pub struct Launch {
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct DeviceInfo {
     /// Its name.
     pub name: String,
     /// Its number.
@@ -36,12 +38,12 @@ pub struct About {
 /// stream 0 is the default stream. Everything is ordered by its stream.
 pub trait Device: Send + Sync {
     /// What it is.
-    fn about(&self) -> About;
+    fn info(&self) -> DeviceInfo;
 
     /// New memory, aligned to 256 bytes; what is in it is not said.
     ///
     /// # Errors
-    /// [`Error::Backend`] where there is not enough.
+    /// [`Error::OutOfMemory`] where there is not enough.
     fn allocate(&self, bytes: usize) -> Result<u64, Error>;
 
     /// Gives memory back, after all work that was launched before.

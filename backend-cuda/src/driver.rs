@@ -1,6 +1,13 @@
 //! The device of the NVIDIA driver. Its library is looked for at run time: without it the backend
 //! builds and starts, and says that there is no device.
 //!
+//! The calls are cudarc's bindings, and not its safe layer, for four reasons. That layer owns its
+//! streams and its memory, while this backend works on addresses and in streams that torch or candle
+//! own. It makes its context current for good, while a caller that works with another device must find
+//! its own again. It allocates in streams, and so a capture would take allocations into the graph. And
+//! without the library, or with an older one that lacks a function, it panics, where this crate
+//! promises an error.
+//!
 //! Everything happens in the device's primary context, in the stream that the caller names: that of
 //! another library's tensors, for instance. The calling thread is left in the context in which it
 //! was. Nothing waits but [`Device::read`], [`Device::synchronize`] and [`Device::free`], and
@@ -32,7 +39,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUresult, CUstream, CUstreamCaptureStatus};
 use lora_pro_core::Error;
 
-use crate::device::{About, BLOCK, Device, Launch};
+use crate::device::{BLOCK, Device, DeviceInfo, Launch};
 use context::Context;
 use failure::{check, failure};
 use loading::Kernels;
@@ -47,7 +54,7 @@ pub struct Driver {
     kernels: Kernels,
     staging: Staging,
     context: Arc<Context>,
-    about: About,
+    info: DeviceInfo,
 }
 
 impl Driver {
@@ -59,7 +66,7 @@ impl Driver {
     pub fn new(ordinal: usize) -> Result<Self, Error> {
         let context = Arc::new(Context::new(ordinal)?);
         let kernels = Kernels::load(&context)?;
-        let about = About {
+        let info = DeviceInfo {
             name: facts::name(&context)?,
             ordinal,
             code: kernels.code.clone(),
@@ -68,7 +75,7 @@ impl Driver {
             staging: Staging::new(&context)?,
             kernels,
             context,
-            about,
+            info,
         })
     }
 
@@ -90,8 +97,8 @@ impl Driver {
 }
 
 impl Device for Driver {
-    fn about(&self) -> About {
-        self.about.clone()
+    fn info(&self) -> DeviceInfo {
+        self.info.clone()
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, Error> {
@@ -99,13 +106,11 @@ impl Device for Driver {
         let mut at = 0;
         // SAFETY: `at` is there for the call. The driver has no memory of no bytes.
         let result = unsafe { sys::cuMemAlloc_v2(&mut at, bytes.max(1)) };
-        if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            let ordinal = self.about.ordinal;
-            return Err(failure(format!(
-                "out of memory: device {ordinal} has no {bytes} bytes left"
-            )));
-        }
-        check(result, &format!("taking {bytes} bytes of memory"))?;
+        let ordinal = self.info.ordinal;
+        check(
+            result,
+            &format!("taking {bytes} bytes of memory of device {ordinal}"),
+        )?;
         Ok(at)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lora_pro_core::Error;
 
-use crate::device::{About, Device, Launch};
+use crate::device::{DeviceInfo, Device, Launch};
 
 /// A call to a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,8 +65,8 @@ impl<H: Hook> Hooked<H> {
 }
 
 impl<H: Hook> Device for Hooked<H> {
-    fn about(&self) -> About {
-        self.device.about()
+    fn info(&self) -> DeviceInfo {
+        self.device.info()
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, Error> {

@@ -8,20 +8,21 @@ use lora_pro_core::{DType, Error, MatRef};
 
 use crate::NAME;
 use crate::device::Device;
-use crate::memory::{Block, Memory};
+use crate::device_buffer::DeviceBuffer;
+use crate::state_buffer::StateBuffer;
 use crate::views::to_host;
 
 /// Copies of all state of a set.
-pub(crate) struct Snapshot(Vec<Block>);
+pub(crate) struct Snapshot(Vec<DeviceBuffer>);
 
 fn states<'s>(slots: &'s Slots<'_>, ids: &'s [Vec<usize>; 2]) -> impl Iterator<Item = &'s State> {
     let adapters = ids[0].iter().map(|id| &slots.adapters[*id].state);
     adapters.chain(ids[1].iter().map(|id| &slots.params[*id].state))
 }
 
-fn memory((tensor, buffer): &(StateTensor, Buffer)) -> Result<&Memory, Error> {
+fn state_buffer((tensor, buffer): &(StateTensor, Buffer)) -> Result<&StateBuffer, Error> {
     buffer
-        .get::<Memory>()
+        .get::<StateBuffer>()
         .ok_or_else(|| foreign_buffer(NAME, tensor.kind))
 }
 
@@ -32,7 +33,7 @@ impl Snapshot {
         ids: &[Vec<usize>; 2],
     ) -> Result<Self, Error> {
         let tensors = states(slots, ids).flat_map(|state| &state.tensors);
-        let copies = tensors.map(|tensor| memory(tensor)?.block.copied(stream));
+        let copies = tensors.map(|tensor| state_buffer(tensor)?.buffer.copied(stream));
         Ok(Snapshot(copies.collect::<Result<_, _>>()?))
     }
 
@@ -44,13 +45,13 @@ impl Snapshot {
     ) -> Result<(), Error> {
         let tensors = states(slots, ids).flat_map(|state| &state.tensors);
         for (tensor, copy) in tensors.zip(&self.0) {
-            memory(tensor)?.block.take(stream, copy)?;
+            state_buffer(tensor)?.buffer.take(stream, copy)?;
         }
         Ok(())
     }
 }
 
-/// Refuses a step after which a factor, a value or a state tensor is not finite.
+/// Rejects a step after which a factor, a value or a state tensor is not finite.
 pub(crate) fn check(
     device: &dyn Device,
     stream: u64,
@@ -60,12 +61,12 @@ pub(crate) fn check(
 ) -> Result<(), Error> {
     let view = |view: &MatRef<'_>, subject: String, tensor| {
         let host = to_host(device, stream, view)?;
-        refuse(find_non_finite(&host.view()), subject, tensor)
+        reject(find_non_finite(&host.view()), subject, tensor)
     };
-    for pair in io.adapters.iter() {
-        let subject = || slots.adapters[pair.id.index()].spec.subject();
-        view(&pair.a.view(), subject(), "A after the step")?;
-        view(&pair.b.view(), subject(), "B after the step")?;
+    for adapter in io.adapters.iter() {
+        let subject = || slots.adapters[adapter.id.index()].spec.subject();
+        view(&adapter.a.view(), subject(), "A after the step")?;
+        view(&adapter.b.view(), subject(), "B after the step")?;
     }
     for param in io.params.iter() {
         let subject = slots.params[param.id.index()].spec.subject();
@@ -77,8 +78,8 @@ pub(crate) fn check(
     let params = params.map(|slot| (slot.spec.subject(), &slot.state));
     for (subject, state) in adapters.chain(params) {
         for tensor in &state.tensors {
-            let bytes = memory(tensor)?.download(stream, &tensor.0)?;
-            refuse(
+            let bytes = state_buffer(tensor)?.download(stream, &tensor.0)?;
+            reject(
                 non_finite(&tensor.0, &bytes),
                 subject.clone(),
                 tensor.0.name(),
@@ -88,7 +89,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-fn refuse(
+fn reject(
     found: Option<(usize, usize, f64)>,
     subject: String,
     tensor: &'static str,

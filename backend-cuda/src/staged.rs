@@ -13,19 +13,19 @@ use lora_pro_core::{
 
 use crate::backend::{CudaBackend, Options};
 use crate::device::Device;
-use crate::memory::Block;
+use crate::device_buffer::DeviceBuffer;
 
 /// The CUDA backend for host tensors.
-pub struct HostTensors {
+pub struct StagedCudaBackend {
     inner: CudaBackend,
     device: Arc<dyn Device>,
     ordinal: usize,
     /// Device copies by adapter: A, B, gA, gB, W0; by parameter: value, gradient.
-    adapters: Vec<[Option<Block>; 5]>,
-    params: Vec<[Option<Block>; 2]>,
+    adapters: Vec<[Option<DeviceBuffer>; 5]>,
+    params: Vec<[Option<DeviceBuffer>; 2]>,
 }
 
-impl HostTensors {
+impl StagedCudaBackend {
     /// On the GPU with this number.
     ///
     /// # Errors
@@ -34,15 +34,15 @@ impl HostTensors {
         Ok(Self::of(CudaBackend::new(ordinal)?))
     }
 
-    /// On any device: for the test device.
+    /// On any device: for the emulator.
     pub fn on(device: Arc<dyn Device>) -> Self {
         Self::of(CudaBackend::on(device, Options::default()))
     }
 
     fn of(inner: CudaBackend) -> Self {
         let device = inner.device().clone();
-        HostTensors {
-            ordinal: device.about().ordinal,
+        StagedCudaBackend {
+            ordinal: device.info().ordinal,
             inner,
             device,
             adapters: Vec::new(),
@@ -57,14 +57,14 @@ impl HostTensors {
         self.params
             .resize_with(slots.params.len(), Default::default);
         let device = &self.device;
-        for pair in io.adapters.iter() {
-            let [a, b, grad_a, grad_b, base] = &mut self.adapters[pair.id.index()];
-            upload(device, stream, a, &pair.a.view())?;
-            upload(device, stream, b, &pair.b.view())?;
-            upload(device, stream, grad_a, &pair.grad_a)?;
-            upload(device, stream, grad_b, &pair.grad_b)?;
-            let wanted = slots.adapters[pair.id.index()].hyper.decay_base;
-            if let Some(view) = pair.w0.as_ref().filter(|_| wanted) {
+        for adapter in io.adapters.iter() {
+            let [a, b, grad_a, grad_b, base] = &mut self.adapters[adapter.id.index()];
+            upload(device, stream, a, &adapter.a.view())?;
+            upload(device, stream, b, &adapter.b.view())?;
+            upload(device, stream, grad_a, &adapter.grad_a)?;
+            upload(device, stream, grad_b, &adapter.grad_b)?;
+            let wanted = slots.adapters[adapter.id.index()].hyper.decay_base;
+            if let Some(view) = adapter.w0.as_ref().filter(|_| wanted) {
                 upload(device, stream, base, &view.view())?;
             }
         }
@@ -78,11 +78,11 @@ impl HostTensors {
 
     /// Copies everything that a step writes back.
     fn download(&self, io: &mut StepIo<'_, '_>, stream: u64) -> Result<(), Error> {
-        for pair in io.adapters.iter_mut() {
-            let [a, b, _, _, base] = &self.adapters[pair.id.index()];
-            download(stream, a, &mut pair.a)?;
-            download(stream, b, &mut pair.b)?;
-            if let (Some(view), Some(_)) = (&mut pair.w0, base) {
+        for adapter in io.adapters.iter_mut() {
+            let [a, b, _, _, base] = &self.adapters[adapter.id.index()];
+            download(stream, a, &mut adapter.a)?;
+            download(stream, b, &mut adapter.b)?;
+            if let (Some(view), Some(_)) = (&mut adapter.w0, base) {
                 download(stream, base, view)?;
             }
         }
@@ -97,26 +97,27 @@ impl HostTensors {
 fn upload(
     device: &Arc<dyn Device>,
     stream: u64,
-    block: &mut Option<Block>,
+    buffer: &mut Option<DeviceBuffer>,
     view: &MatRef<'_>,
 ) -> Result<(), Error> {
     let host = HostTensor::from_fn(view.dtype(), view.shape(), |i, j| view.get(i, j));
     let bytes = host.bytes();
-    if block
-        .as_ref()
-        .is_none_or(|block| block.bytes() != bytes.len())
-    {
-        *block = Some(Block::zeros(device, bytes.len())?);
+    if buffer.as_ref().is_none_or(|old| old.bytes() != bytes.len()) {
+        *buffer = Some(DeviceBuffer::zeros(device, bytes.len())?);
     }
-    match block {
-        Some(block) => block.write(stream, bytes),
+    match buffer {
+        Some(buffer) => buffer.write(stream, bytes),
         None => Ok(()),
     }
 }
 
-fn download(stream: u64, block: &Option<Block>, view: &mut MatMut<'_>) -> Result<(), Error> {
-    let Some(block) = block else { return Ok(()) };
-    let host = HostTensor::from_bytes(view.dtype(), view.shape(), block.read(stream)?);
+fn download(
+    stream: u64,
+    buffer: &Option<DeviceBuffer>,
+    view: &mut MatMut<'_>,
+) -> Result<(), Error> {
+    let Some(buffer) = buffer else { return Ok(()) };
+    let host = HostTensor::from_bytes(view.dtype(), view.shape(), buffer.read(stream)?);
     if let Some(host) = host {
         let host = host.view();
         for i in 0..view.rows() {
@@ -129,10 +130,14 @@ fn download(stream: u64, block: &Option<Block>, view: &mut MatMut<'_>) -> Result
 }
 
 /// The device's copy of a tensor, to read.
-fn lent<'b>(block: &'b Option<Block>, like: &MatRef<'_>, ordinal: usize) -> MatRef<'b> {
-    let at = block.as_ref().map_or(0, Block::at) as *const u8;
+fn device_view<'b>(
+    buffer: &'b Option<DeviceBuffer>,
+    like: &MatRef<'_>,
+    ordinal: usize,
+) -> MatRef<'b> {
+    let at = buffer.as_ref().map_or(0, DeviceBuffer::at) as *const u8;
     let strides = [like.cols() as isize, 1];
-    // SAFETY: `upload` made room for the tensor, row by row, and nobody else knows of the memory.
+    // SAFETY: `upload` made room for the tensor, row by row, and the memory belongs to this backend alone.
     unsafe {
         MatRef::from_raw(
             at,
@@ -145,10 +150,14 @@ fn lent<'b>(block: &'b Option<Block>, like: &MatRef<'_>, ordinal: usize) -> MatR
 }
 
 /// The device's copy of a tensor, to write.
-fn lent_mut<'b>(block: &'b Option<Block>, like: &MatMut<'_>, ordinal: usize) -> MatMut<'b> {
-    let at = block.as_ref().map_or(0, Block::at) as *mut u8;
+fn device_view_mut<'b>(
+    buffer: &'b Option<DeviceBuffer>,
+    like: &MatMut<'_>,
+    ordinal: usize,
+) -> MatMut<'b> {
+    let at = buffer.as_ref().map_or(0, DeviceBuffer::at) as *mut u8;
     let strides = [like.cols() as isize, 1];
-    // SAFETY: as in `lent`; a step lends each copy once.
+    // SAFETY: as in `device_view`; a step borrows each copy once.
     unsafe {
         MatMut::from_raw(
             at,
@@ -160,7 +169,7 @@ fn lent_mut<'b>(block: &'b Option<Block>, like: &MatMut<'_>, ordinal: usize) -> 
     }
 }
 
-impl Backend for HostTensors {
+impl Backend for StagedCudaBackend {
     fn manifest(&self) -> Manifest {
         self.inner.manifest().location(Location::Host)
     }
@@ -193,17 +202,17 @@ impl Backend for HostTensors {
         let mut adapters: Vec<AdapterIo<'_>> = io
             .adapters
             .iter()
-            .map(|pair| {
-                let [a, b, grad_a, grad_b, base] = &copies[pair.id.index()];
+            .map(|adapter| {
+                let [a, b, grad_a, grad_b, base] = &copies[adapter.id.index()];
                 AdapterIo::new(
-                    AdapterId::from_index(pair.id.index()),
-                    lent_mut(a, &pair.a, ordinal),
-                    lent_mut(b, &pair.b, ordinal),
-                    lent(grad_a, &pair.grad_a, ordinal),
-                    lent(grad_b, &pair.grad_b, ordinal),
+                    AdapterId::from_index(adapter.id.index()),
+                    device_view_mut(a, &adapter.a, ordinal),
+                    device_view_mut(b, &adapter.b, ordinal),
+                    device_view(grad_a, &adapter.grad_a, ordinal),
+                    device_view(grad_b, &adapter.grad_b, ordinal),
                 )
-                .w0((pair.w0.as_ref().filter(|_| base.is_some()))
-                    .map(|view| lent_mut(base, view, ordinal)))
+                .w0((adapter.w0.as_ref().filter(|_| base.is_some()))
+                    .map(|view| device_view_mut(base, view, ordinal)))
             })
             .collect();
         let copies = &self.params;
@@ -214,8 +223,8 @@ impl Backend for HostTensors {
                 let [value, grad] = &copies[param.id.index()];
                 ParamIo::new(
                     ParamId::from_index(param.id.index()),
-                    lent_mut(value, &param.value, ordinal),
-                    lent(grad, &param.grad, ordinal),
+                    device_view_mut(value, &param.value, ordinal),
+                    device_view(grad, &param.grad, ordinal),
                 )
             })
             .collect();

@@ -28,7 +28,7 @@ pub(crate) fn to_host(
             packed.extend_from_slice(&bytes[at..at + size]);
         }
     }
-    // One element was pushed for each index pair.
+    // One element was pushed for each index adapter.
     Ok(HostTensor::from_bytes(view.dtype(), view.shape(), packed)
         .unwrap_or_else(|| HostTensor::zeros(view.dtype(), view.shape())))
 }

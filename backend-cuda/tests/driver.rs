@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use cudarc::driver::sys;
+use lora_pro_core::Error;
 use lora_pro_cuda::device::{Device, Launch};
 use lora_pro_cuda::driver::Driver;
 
@@ -153,7 +154,7 @@ mod inside {
     tests! {
         opens_and_closes {
             let driver = Driver::new(0).unwrap();
-            let about = driver.about();
+            let about = driver.info();
             assert_eq!((&about.name[..], about.ordinal), ("Fake", 0));
             assert_eq!(about.code, "cubin sm_90");
             let facts = driver.facts().unwrap();
@@ -171,7 +172,7 @@ mod inside {
 
         two_devices {
             assert_eq!(Driver::count().unwrap(), 2);
-            assert_eq!(Driver::new(1).unwrap().about().ordinal, 1);
+            assert_eq!(Driver::new(1).unwrap().info().ordinal, 1);
             for ordinal in [2, usize::MAX] {
                 let error = reason(Driver::new(ordinal));
                 let words = format!("no device {ordinal}: this machine has 2, numbered 0 to 1");
@@ -190,18 +191,18 @@ mod inside {
         }
 
         newer_device {
-            assert_eq!(Driver::new(0).unwrap().about().code, "PTX compute_80");
+            assert_eq!(Driver::new(0).unwrap().info().code, "PTX compute_80");
         }
 
         refused_machine_code {
-            assert_eq!(Driver::new(0).unwrap().about().code, "PTX compute_80");
+            assert_eq!(Driver::new(0).unwrap().info().code, "PTX compute_80");
         }
 
         refused_images {
             let opened = Driver::new(0);
             // SAFETY: opening the compiler's library runs no code but its own.
             if unsafe { cudarc::nvrtc::sys::is_culib_present() } {
-                assert!(opened.unwrap().about().code.starts_with("NVRTC "));
+                assert!(opened.unwrap().info().code.starts_with("NVRTC "));
             } else {
                 let error = reason(opened);
                 for words in [
@@ -217,8 +218,12 @@ mod inside {
 
         memory {
             let driver = Driver::new(0).unwrap();
-            let error = reason(driver.allocate(2_000_000));
-            assert!(error.contains("out of memory: device 0 has no 2000000 bytes"), "{error}");
+            match driver.allocate(2_000_000) {
+                Err(Error::OutOfMemory { reason, .. }) => {
+                    assert!(reason.contains("2000000 bytes of memory of device 0"), "{reason}");
+                }
+                other => panic!("{other:?}"),
+            }
             let at = [8, 8, 0].map(|bytes| driver.allocate(bytes).unwrap());
             // SAFETY: all ranges are of what was allocated, and given back once.
             unsafe {

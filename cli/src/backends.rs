@@ -2,7 +2,7 @@
 
 use lora_pro_core::{Backend, Error, Manifest};
 use lora_pro_cpu::{CpuBackend, CpuOptions};
-use lora_pro_cuda::HostTensors;
+use lora_pro_cuda::StagedCudaBackend;
 use lora_pro_reference::ReferenceBackend;
 
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ pub const BACKENDS: &[Entry] = &[
     Entry {
         name: lora_pro_cuda::NAME,
         why: "a GPU is here",
-        make: |_| Ok(Box::new(HostTensors::new(0)?)),
+        make: |_| Ok(Box::new(StagedCudaBackend::new(0)?)),
     },
     Entry {
         name: lora_pro_cpu::NAME,

@@ -8,7 +8,7 @@ use lora_pro_conformance::subject::Subject;
 use lora_pro_conformance::suite::Entry;
 use lora_pro_core::{Backend, DType};
 use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
-use lora_pro_cuda::HostTensors;
+use lora_pro_cuda::StagedCudaBackend;
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_variants::{FAULTS, VariantBackend};
 
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 /// Subjects that are built in, the seeded faults aside.
 pub fn names() -> Vec<String> {
     let levels = SimdLevel::available().into_iter().map(level_name);
-    let gpu = HostTensors::new(0).is_ok().then(|| "cuda".to_string());
+    let gpu = StagedCudaBackend::new(0).is_ok().then(|| "cuda".to_string());
     ["reference".to_string(), "cpu".to_string()]
         .into_iter()
         .chain(levels)
@@ -53,10 +53,10 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
         return Ok(entry(name, Stability::KappaSquared, make));
     }
     if name == "cuda" {
-        HostTensors::new(0)?;
+        StagedCudaBackend::new(0)?;
         let make = || {
             // Another backend in its place would be a lie, and the GPU was there a line ago.
-            let backend = HostTensors::new(0).expect("a GPU that was there");
+            let backend = StagedCudaBackend::new(0).expect("a GPU that was there");
             Box::new(backend) as Box<dyn Backend>
         };
         return Ok(entry(name, Stability::KappaSquared, make));

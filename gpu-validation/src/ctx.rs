@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lora_pro_core::{Backend, Error};
-use lora_pro_cuda::HostTensors;
+use lora_pro_cuda::StagedCudaBackend;
 use lora_pro_cuda::device::Device;
 
 use crate::effort::Effort;
@@ -31,7 +31,7 @@ pub struct Ctx {
 impl Ctx {
     /// A backend for host tensors on the device.
     pub fn backend(&self) -> Box<dyn Backend> {
-        Box::new(HostTensors::on(self.device.clone()))
+        Box::new(StagedCudaBackend::on(self.device.clone()))
     }
 
     /// A folder beside the results.

@@ -10,13 +10,13 @@ use lora_pro_core::{
     Optimizer, StepReport, TensorFile,
 };
 use lora_pro_cuda::device::Device;
-use lora_pro_cuda::{Block, CudaBackend, Options};
+use lora_pro_cuda::{CudaBackend, DeviceBuffer, Options};
 
 use crate::gpu::{Gpu, Replay};
 
 /// A, B, gA, gB of one adapter.
 struct Tensors {
-    blocks: [Block; 4],
+    blocks: [DeviceBuffer; 4],
     shapes: [[usize; 2]; 2],
     dtype: DType,
 }
@@ -51,7 +51,7 @@ impl Model {
         Ok(Model {
             optimizer,
             adapters,
-            ordinal: device.about().ordinal,
+            ordinal: device.info().ordinal,
             stream,
         })
     }
@@ -188,7 +188,7 @@ impl Tensors {
         let block = |which: usize| {
             let seed = 4 * k as u64 + which as u64;
             let bytes = random(spec.dtype, shapes[which % 2], sizes[which], seed);
-            let block = Block::zeros(device, bytes.len())?;
+            let block = DeviceBuffer::zeros(device, bytes.len())?;
             block.write(stream, &bytes)?;
             Ok(block)
         };
@@ -204,12 +204,12 @@ impl Tensors {
         let ([a_shape, b_shape], dtype) = (self.shapes, self.dtype);
         let rows = |shape: [usize; 2]| [shape[1] as isize, 1];
         let memory = Location::Cuda(ordinal);
-        let to_read = |block: &Block, shape| {
+        let to_read = |block: &DeviceBuffer, shape| {
             // SAFETY: the block holds a tensor of this shape and type, row by row, and lives as long
             // as `self` is borrowed; it is used in the order of the stream.
             unsafe { MatRef::from_raw(block.at() as *const u8, shape, rows(shape), dtype, memory) }
         };
-        let to_write = |block: &Block, shape| {
+        let to_write = |block: &DeviceBuffer, shape| {
             // SAFETY: the same; `self` is borrowed mutably.
             unsafe { MatMut::from_raw(block.at() as *mut u8, shape, rows(shape), dtype, memory) }
         };

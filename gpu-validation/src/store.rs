@@ -32,7 +32,7 @@ impl Environment {
     /// # Errors
     /// Where the driver does not say what the device is.
     pub fn new(device: &dyn Device, gpu: &dyn Gpu, effort: &str) -> Result<Self, Error> {
-        let about = device.about();
+        let about = device.info();
         Ok(Environment {
             commit: crate::COMMIT.into(),
             effort: effort.into(),

@@ -97,7 +97,7 @@ fn what_is_wrong_is_seen() {
         ..Fault::default()
     };
     fails(Suite::Capture, shorter);
-    fails(Suite::SmallCases, without("wide_f32_coded"));
+    fails(Suite::SmallCases, without("wide_f32_quantized"));
     fails(Suite::SmallCases, without("decay_base"));
     fails(Suite::Endurance, without("apply_f32"));
 }

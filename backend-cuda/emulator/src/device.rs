@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::Library;
 use lora_pro_core::Error;
-use lora_pro_cuda::device::{About, Device, Launch};
+use lora_pro_cuda::device::{Device, DeviceInfo, Launch};
 
 use crate::compile::{self, Checks, build, kernels};
 use crate::failed;
@@ -141,8 +141,8 @@ impl Emulator {
 }
 
 impl Device for Emulator {
-    fn about(&self) -> About {
-        About {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
             name: "CPU emulator".into(),
             ordinal: 0,
             code: self.code.clone(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use lora_pro_conformance::testing::{Suite, run};
 use lora_pro_core::Backend;
-use lora_pro_cuda::HostTensors;
+use lora_pro_cuda::StagedCudaBackend;
 use lora_pro_cuda_emulator::{Checks, test_device};
 
 /// Each backend runs its threads in another order: none may matter, to the last bit.
@@ -13,7 +13,7 @@ fn cuda_backend() -> Box<dyn Backend> {
     static ORDER: AtomicI32 = AtomicI32::new(0);
     let order = ORDER.fetch_add(1, Ordering::Relaxed) % 5;
     let device = test_device(Checks::On, order).unwrap_or_else(|error| panic!("{error}"));
-    Box::new(HostTensors::on(device))
+    Box::new(StagedCudaBackend::on(device))
 }
 
 fn main() {

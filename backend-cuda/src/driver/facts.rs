@@ -24,7 +24,7 @@ impl Driver {
         let bits = number(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
         Ok(vec![
             ("device", name(&self.context)?),
-            ("code", self.about.code.clone()),
+            ("code", self.info.code.clone()),
             ("compute capability", format!("{major}.{minor}")),
             ("driver", format!("CUDA {cuda}.{point}")),
             ("memory", format!("{} bytes", memory(&self.context)?)),

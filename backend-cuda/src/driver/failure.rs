@@ -6,16 +6,21 @@ use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUresult;
 use lora_pro_core::Error;
 
+use crate::NAME;
+
 /// An error of this backend.
 pub(crate) fn failure(reason: impl Into<String>) -> Error {
-    let reason: String = reason.into();
-    Error::backend("cuda", reason)
+    Error::backend(NAME, reason.into())
 }
 
 /// An error that says what was being done, where the driver did not do it.
 pub(crate) fn check(result: CUresult, doing: &str) -> Result<(), Error> {
     match result {
         CUresult::CUDA_SUCCESS => Ok(()),
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => Err(Error::OutOfMemory {
+            backend: NAME.into(),
+            reason: format!("{doing}: {}", words(result)),
+        }),
         code => Err(failure(format!("{doing}: {}", words(code)))),
     }
 }

@@ -8,7 +8,7 @@ pub mod random;
 
 use lora_pro_core::Backend;
 use lora_pro_cpu::{CpuBackend, CpuOptions};
-use lora_pro_cuda::HostTensors;
+use lora_pro_cuda::StagedCudaBackend;
 use lora_pro_cuda_emulator::{Checks, ORDER, test_device};
 use lora_pro_reference::ReferenceBackend;
 
@@ -34,5 +34,5 @@ pub fn cpu_with(options: CpuOptions) -> Box<dyn Backend> {
 /// The CUDA backend, its kernels on the CPU or on the GPU that `LORA_PRO_DEVICE` numbers.
 pub fn cuda() -> Box<dyn Backend> {
     let device = test_device(Checks::Off, ORDER).unwrap_or_else(|error| panic!("{error}"));
-    Box::new(HostTensors::on(device))
+    Box::new(StagedCudaBackend::on(device))
 }

@@ -46,7 +46,7 @@ pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(
 
 /// How the program is started under the sanitizer.
 fn arguments(ctx: &Ctx, out: &Path) -> Vec<String> {
-    let device = ctx.device.about().ordinal.to_string();
+    let device = ctx.device.info().ordinal.to_string();
     let out = out.display().to_string();
     let words = [
         "--only",

@@ -102,7 +102,7 @@ fn question(ctx: &Ctx) -> Result<serde_json::Value, Error> {
     let weights = Model::named(LLAMA)?.shrunk(ctx.effort.divisor).weights();
     let weights: Vec<[usize; 2]> = weights.into_iter().map(|(_, shape)| shape).collect();
     Ok(json!({
-        "device": format!("cuda:{}", ctx.device.about().ordinal),
+        "device": format!("cuda:{}", ctx.device.info().ordinal),
         "weights": weights,
         "rank": RANK,
         "samples": ctx.effort.samples,

@@ -44,7 +44,7 @@ const PROGRAMS: [Program; 8] = {
         of(
             EMULATOR,
             "backend",
-            &["--skip", "capture", "--skip", "dial"],
+            &["--skip", "capture", "--skip", "graph_parameters"],
         ),
         of(EMULATOR, "kernel_mutants", &["--exact", "battery"]),
         of(KIT, "differential", &["cuda"]),
@@ -64,7 +64,7 @@ pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(
         progress.set(k, PROGRAMS.len(), program.name);
         let what = format!("{}, tests of `{}`", program.package, program.name);
         let mut command = command(ctx.tests.as_deref(), program);
-        command.env(VARIABLE, ctx.device.about().ordinal.to_string());
+        command.env(VARIABLE, ctx.device.info().ordinal.to_string());
         found.findings.push(match command.output() {
             Err(error) => {
                 let program = command.get_program().display();

@@ -7,7 +7,7 @@ use lora_pro_bench::rows::Work;
 use lora_pro_bench::stats::Samples;
 use lora_pro_bench::work::Job;
 use lora_pro_core::{DType, Error, Method, MomentDType};
-use lora_pro_cuda::Block;
+use lora_pro_cuda::DeviceBuffer;
 use lora_pro_cuda::device::Device;
 
 use crate::counted::{Counted, Counter};
@@ -85,7 +85,7 @@ fn all() -> Vec<(Work, DType)> {
 fn copy_rate(ctx: &Ctx) -> Result<Samples, Error> {
     let device = ctx.device.clone();
     let (bytes, stream) = (ctx.effort.copied, ctx.gpu.stream()?);
-    let [from, to] = [Block::zeros(&device, bytes)?, Block::zeros(&device, bytes)?];
+    let [from, to] = [DeviceBuffer::zeros(&device, bytes)?, DeviceBuffer::zeros(&device, bytes)?];
     let mut copy = || {
         // SAFETY: two blocks of as many bytes.
         unsafe { device.copy(stream.raw, from.at(), to.at(), bytes) }
@@ -120,7 +120,7 @@ fn time(ctx: &Ctx, work: &Work, dtype: DType) -> Result<Timing, Error> {
         problem: None,
     };
     match measure(ctx, &job, &mut timing) {
-        Err(Error::Backend { reason, .. }) if reason.contains("out of memory") => {
+        Err(Error::OutOfMemory { reason, .. }) => {
             timing.problem = Some(reason);
         }
         outcome => outcome?,

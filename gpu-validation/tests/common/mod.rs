@@ -90,7 +90,7 @@ impl Hook for Recorder {
 
 impl Gpu for Emulated {
     fn facts(&self) -> Result<Vec<(String, String)>, Error> {
-        Ok(vec![("device".into(), self.emulator.about().name)])
+        Ok(vec![("device".into(), self.emulator.info().name)])
     }
 
     fn stream(&self) -> Result<Stream, Error> {

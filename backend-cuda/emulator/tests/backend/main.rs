@@ -9,11 +9,11 @@ mod model;
 
 mod capture;
 mod deferred;
-mod dial;
 mod doubtful;
 mod errors;
+mod graph_parameters;
 mod large;
 mod layouts;
 mod memory;
 mod sets;
-mod sizes;
+mod struct_layout;

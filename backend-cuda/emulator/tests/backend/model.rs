@@ -9,7 +9,7 @@ use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, HostTensor, Hyper, Method,
     MomentDType, Optimizer, ParamId, ParamIo, ParamSpec, Rounding, Scale, StepReport, TensorFile,
 };
-use lora_pro_cuda::{CudaBackend, Dial, Options};
+use lora_pro_cuda::{CudaBackend, GraphParameters, Options};
 use lora_pro_reference::storage::host;
 
 use crate::common::device_view::DeviceView;
@@ -41,7 +41,7 @@ const READ: [&str; 3] = ["grad A", "grad B", "grad"];
 pub struct Model {
     pub device: Arc<Counting>,
     pub optimizer: Optimizer,
-    pub dial: Dial,
+    pub graph_parameters: GraphParameters,
     pub members: Vec<Member>,
 }
 
@@ -90,7 +90,7 @@ impl Model {
         let backend = CudaBackend::on(device.clone(), options);
         let mut model = Model {
             device: device.clone(),
-            dial: backend.dial(),
+            graph_parameters: backend.graph_parameters(),
             optimizer: Optimizer::new(Box::new(backend), config)?,
             members: vec![],
         };

@@ -115,6 +115,6 @@ fn nothing_waits_while_a_stream_is_captured() {
 
 #[test]
 fn it_reports_its_name() {
-    let about = device(0).about();
+    let about = device(0).info();
     assert_eq!((about.name.as_str(), about.ordinal), ("CPU emulator", 0));
 }

@@ -14,7 +14,7 @@ use crate::common::device_view::DeviceView;
 use crate::common::layout::{LAYOUTS, Layout};
 
 /// The CUDA backend on host tensors, which lie in device memory in layouts that take turns. Unlike
-/// [`lora_pro_cuda::HostTensors`], it shows what a step has written that it then refused.
+/// [`lora_pro_cuda::StagedCudaBackend`], it shows what a step has written that it then refused.
 pub struct Scattered {
     inner: CudaBackend,
     layouts: Vec<Layout>,

@@ -29,7 +29,7 @@ fn captured_steps_have_the_factors_of_the_dial() {
 
     let mut captured = warming();
     captured.step(1).expect("a step");
-    captured.dial.set(0, 1.0, 0.25).expect("valid");
+    captured.graph_parameters.set(0, 1.0, 0.25).expect("valid");
     captured.set_gradients(&captured.all(), 2);
     captured.device.hook().set_capturing(true);
     captured.step_current(&captured.all()).expect("a step");
@@ -45,7 +45,7 @@ fn captured_steps_have_the_factors_of_the_dial() {
 #[test]
 fn a_dial_refuses_what_no_step_would_take() {
     let mut model = warming();
-    let early = model.dial.set(0, 1.0, 1.0);
+    let early = model.graph_parameters.set(0, 1.0, 1.0);
     assert!(matches!(early, Err(Error::Backend { .. })), "{early:?}");
     model.step(1).expect("a step");
     for (lr_factor, grad_scale) in [
@@ -54,11 +54,11 @@ fn a_dial_refuses_what_no_step_would_take() {
         (1.0, 0.0),
         (1.0, f64::INFINITY),
     ] {
-        let said = model.dial.set(0, lr_factor, grad_scale);
+        let said = model.graph_parameters.set(0, lr_factor, grad_scale);
         assert!(matches!(said, Err(Error::Invalid { .. })), "{said:?}");
     }
-    // A dial that outlives its backend reaches memory of its own.
-    let dial = model.dial.clone();
+    // A graph_parameters that outlives its backend reaches memory of its own.
+    let graph_parameters = model.graph_parameters.clone();
     drop(model);
-    dial.set(0, 0.5, 1.0).expect("valid");
+    graph_parameters.set(0, 0.5, 1.0).expect("valid");
 }

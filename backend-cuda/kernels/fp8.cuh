@@ -8,7 +8,7 @@
 #pragma once
 #include "number.cuh"
 
-struct Code {
+struct Fp8Format {
     bool positive;
     DEVICE int top() const { return positive ? 255 : 127; }
     DEVICE int offset() const { return 1023 - top(); }
@@ -33,4 +33,4 @@ struct Code {
 constexpr float LARGEST_CODE = 1.875f;
 
 // Below this a block's largest entry counts as 0: its inverse would overflow.
-constexpr float NOTHING = 1e-37f;
+constexpr float MIN_BLOCK_MAX = 1e-37f;

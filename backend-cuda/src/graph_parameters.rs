@@ -7,29 +7,29 @@ use lora_pro_core::Error;
 
 use crate::NAME;
 use crate::device::Device;
-use crate::memory::Block;
-use crate::session::CONTROL;
+use crate::device_buffer::DeviceBuffer;
+use crate::model::CONTROL;
 
-/// Sets the factors of the steps to come, for whoever replays a graph and so calls no step.
+/// Sets the factors of the steps to come where a graph is replayed, and so no step is called.
 ///
-/// Taken from a backend before the optimizer owns it ([`crate::CudaBackend::dial`]). A step that is
+/// Taken from a backend before the optimizer owns it (`CudaBackend::graph_parameters`). A step that is
 /// not captured sets both factors itself.
 #[derive(Clone)]
-pub struct Dial {
+pub struct GraphParameters {
     device: Arc<dyn Device>,
     /// Where the control stands, from the first step on.
-    head: Arc<OnceLock<Arc<Block>>>,
+    head: Arc<OnceLock<Arc<DeviceBuffer>>>,
 }
 
-impl Dial {
+impl GraphParameters {
     pub(crate) fn new(device: Arc<dyn Device>) -> Self {
-        Dial {
+        GraphParameters {
             device,
             head: Arc::default(),
         }
     }
 
-    pub(crate) fn point_to(&self, head: &Arc<Block>) {
+    pub(crate) fn point_to(&self, head: &Arc<DeviceBuffer>) {
         self.head.get_or_init(|| head.clone());
     }
 
@@ -55,7 +55,7 @@ impl Dial {
             return Err(Error::backend(NAME, reason));
         };
         let (at, factors) = (head.at() + CONTROL as u64, [lr_factor, grad_scale]);
-        // SAFETY: the control starts with these two numbers, in a block that this dial keeps.
+        // SAFETY: the control starts with these two numbers, in a buffer that `self` keeps.
         unsafe { self.device.write(stream, at, cast_slice(&factors)) }
     }
 }

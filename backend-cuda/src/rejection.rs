@@ -1,4 +1,4 @@
-//! Why a step is refused before anything is written.
+//! Why a step is rejected before anything is written.
 
 use lora_pro_core::backend::{Rejection, Slots, StepIo, find_non_finite, reject};
 use lora_pro_core::{Error, MatRef};
@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::views::to_host;
 
 /// What is wrong with what came in, once the device has said that something of `subject` is.
-pub(crate) fn first_refusal(
+pub(crate) fn find_rejection(
     device: &dyn Device,
     stream: u64,
     slots: &Slots<'_>,

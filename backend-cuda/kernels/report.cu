@@ -1,4 +1,4 @@
-// The lengths of an adapter's updates. After a rehearsal (`words[0]`): the clip that keeps them in
+// The lengths of an adapter's updates. After a dry run (`words[0]`): the clip that keeps them in
 // the trust region. After the step: its report, and the step counter.
 //
 // Task: an adapter.
@@ -12,25 +12,26 @@ DEVICE double clip_of(double limit, const double (&update)[2], const double (&fa
     return limit > 0.0 && moved > limit ? limit / moved : 1.0;
 }
 
-KERNEL measure(const Launch launch) {
+KERNEL write_report(const Launch launch) {
     SHARED(double, shared);
-    if (!may_go(*launch.model)) return;
-    Pair& pair = launch.model->pairs[launch.tasks[blockIdx.x].item];
+    if (!step_is_live(*launch.model)) return;
+    Adapter& adapter = launch.model->adapters[launch.tasks[blockIdx.x].item];
     double update[2];
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
         double sum = 0.0;
-        for (int c = threadIdx.x; c < pair.side[k].chunk_count; c += BLOCK) sum += pair.side[k].squares[c];
+        const Side& side = adapter.side[k];
+        for (int c = threadIdx.x; c < side.chunk_count; c += BLOCK) sum += side.squares[c];
         update[k] = sqrt(block_sum(sum, shared));
     }
     if (threadIdx.x != 0) return;
-    Report& report = *pair.report;
+    Report& report = *adapter.report;
     if (launch.words[0] != 0) {
-        pair.step.clip = clip_of(pair.hyper.update_clip, update, report.factor_square);
+        adapter.step.clip = clip_of(adapter.hyper.update_clip, update, report.factor_square);
         return;
     }
     report.update_norm[0] = update[0];
     report.update_norm[1] = update[1];
-    report.clip = pair.step.clip;
-    report.step = *pair.counter = pair.step.t;
+    report.clip = adapter.step.clip;
+    report.step = *adapter.counter = adapter.step.t;
 }
