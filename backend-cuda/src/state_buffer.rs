@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lora_pro_core::backend::{State, StateForm, StateKind, StateTensor, foreign_buffer};
+use lora_pro_core::backend::{State, StateForm, StateKind, StateTensor};
 use lora_pro_core::{DType, Error};
 
 use crate::NAME;
@@ -110,12 +110,25 @@ impl StateBuffer {
     }
 }
 
-/// Address of the state tensor of this kind.
+/// Address of the subject's state tensor of this kind.
 ///
 /// # Errors
 /// Where the state has none, and where another backend allocated it.
-pub(crate) fn address(state: &State, kind: StateKind) -> Result<u64, Error> {
-    let buffer = state.buffer(kind)?.get::<StateBuffer>();
-    let buffer = buffer.ok_or_else(|| foreign_buffer(NAME, kind))?;
-    Ok(buffer.buffer.at())
+pub(crate) fn address(
+    state: &State,
+    kind: StateKind,
+    subject: impl Fn() -> String,
+) -> Result<u64, Error> {
+    let Some((_, buffer)) = state.find(kind) else {
+        let expected = "present for this method";
+        return Err(Error::invalid(&subject(), "state", kind, expected));
+    };
+    match buffer.get::<StateBuffer>() {
+        Some(memory) => Ok(memory.buffer.at()),
+        None => {
+            let subject = subject();
+            let reason = format!("{subject}: state tensor `{kind}` is another backend's");
+            Err(Error::backend(NAME, reason))
+        }
+    }
 }

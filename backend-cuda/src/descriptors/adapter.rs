@@ -123,7 +123,7 @@ fn place_state(adapter: &mut Adapter, slot: &AdapterSlot) -> Result<(), Error> {
     use Moment::{First, MaxSecond, Second};
     use StateKind as K;
     for tensor in adapter_layout(&slot.spec, &slot.hyper) {
-        let at = address(&slot.state, tensor.kind)?;
+        let at = address(&slot.state, tensor.kind, || slot.spec.subject())?;
         let [a, b] = &mut adapter.side;
         match tensor.kind {
             K::Momentum(A) | K::Factor(First, A) | K::TangentY => a.first = at,

@@ -46,7 +46,7 @@ pub(crate) fn param(
         ..Param::default()
     };
     for tensor in param_layout(&slot.spec, &slot.hyper) {
-        let at = address(&slot.state, tensor.kind)?;
+        let at = address(&slot.state, tensor.kind, || slot.spec.subject())?;
         match tensor.kind {
             StateKind::Param(Moment::First) => param.first = at,
             StateKind::Param(Moment::Second) => param.second = at,

@@ -68,7 +68,7 @@ impl DeviceState {
         outcome
     }
 
-    /// A graph that is captured next sets no control, and must not take this one's permission.
+    /// A captured graph sets no control when it is replayed, and must not find this step's permission.
     fn forbid_overflow(&self, stream: u64) -> Result<(), Error> {
         let at = CONTROL + offset_of!(model::Control, allow_overflow);
         // SAFETY: the control stands behind the model, in the same buffer.

@@ -12,6 +12,7 @@ mod deferred;
 mod doubtful;
 mod errors;
 mod graph_parameters;
+mod hyper;
 mod large;
 mod layouts;
 mod memory;
