@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lora_pro_core::Error;
 
-use crate::device::{DeviceInfo, Device, Launch};
+use crate::device::{Device, DeviceInfo, Launch};
 
 /// A call to a device.
 #[derive(Clone, Copy, Debug, PartialEq)]

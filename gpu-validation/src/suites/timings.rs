@@ -85,7 +85,10 @@ fn all() -> Vec<(Work, DType)> {
 fn copy_rate(ctx: &Ctx) -> Result<Samples, Error> {
     let device = ctx.device.clone();
     let (bytes, stream) = (ctx.effort.copied, ctx.gpu.stream()?);
-    let [from, to] = [DeviceBuffer::zeros(&device, bytes)?, DeviceBuffer::zeros(&device, bytes)?];
+    let [from, to] = [
+        DeviceBuffer::zeros(&device, bytes)?,
+        DeviceBuffer::zeros(&device, bytes)?,
+    ];
     let mut copy = || {
         // SAFETY: two blocks of as many bytes.
         unsafe { device.copy(stream.raw, from.at(), to.at(), bytes) }

@@ -4,7 +4,7 @@ use lora_pro_core::{Damping, Hyper, Method, XChoice};
 use lora_pro_cuda::Options;
 
 use crate::common::{differing, name};
-use crate::counting::Counting;
+use crate::counting::counting;
 use crate::deferred::parts;
 use crate::model::Model;
 
@@ -43,7 +43,7 @@ fn set(model: &mut Model, change: fn(Hyper) -> Hyper) {
 /// Two steps each with the first, the changed and again the first hyper-parameters. With `resumed`
 /// every change meets a backend that has not stepped yet.
 fn steps(options: Options, resumed: bool) -> Model {
-    let mut model = Model::start(&Counting::new(0), options, &parts());
+    let mut model = Model::start(&counting(0), options, &parts());
     let changes: [fn(Hyper) -> Hyper; 3] = [|hyper| hyper, changed, |hyper| hyper];
     for (k, change) in changes.into_iter().enumerate() {
         if resumed {
@@ -69,7 +69,7 @@ fn changed_hyper_parameters_take_effect_in_the_next_step() {
 #[test]
 fn a_changed_learning_rate_and_factor_scale_the_same_step() {
     let step_with = |prepare: fn(&mut Model)| {
-        let mut model = Model::start(&Counting::new(0), Options::default(), &parts());
+        let mut model = Model::start(&counting(0), Options::default(), &parts());
         model.step(1).expect("a step");
         prepare(&mut model);
         model.step(2).expect("a step");
