@@ -17,7 +17,9 @@ use crate::failure::Failure;
 /// Subjects that are built in, the seeded faults aside.
 pub fn names() -> Vec<String> {
     let levels = SimdLevel::available().into_iter().map(level_name);
-    let gpu = StagedCudaBackend::new(0).is_ok().then(|| "cuda".to_string());
+    let gpu = StagedCudaBackend::new(0)
+        .is_ok()
+        .then(|| "cuda".to_string());
     ["reference".to_string(), "cpu".to_string()]
         .into_iter()
         .chain(levels)

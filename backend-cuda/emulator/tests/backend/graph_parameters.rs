@@ -21,7 +21,7 @@ fn warming() -> Model {
 }
 
 #[test]
-fn captured_steps_have_the_factors_of_the_dial() {
+fn captured_steps_have_the_factors_that_were_set_between_them() {
     let mut ordinary = warming();
     ordinary.step(1).expect("a step");
     ordinary.optimizer.set_grad_scale(0.25).expect("valid");
@@ -43,7 +43,7 @@ fn captured_steps_have_the_factors_of_the_dial() {
 }
 
 #[test]
-fn a_dial_refuses_what_no_step_would_take() {
+fn factors_that_no_step_would_take_are_rejected() {
     let mut model = warming();
     let early = model.graph_parameters.set(0, 1.0, 1.0);
     assert!(matches!(early, Err(Error::Backend { .. })), "{early:?}");
@@ -57,7 +57,7 @@ fn a_dial_refuses_what_no_step_would_take() {
         let said = model.graph_parameters.set(0, lr_factor, grad_scale);
         assert!(matches!(said, Err(Error::Invalid { .. })), "{said:?}");
     }
-    // A graph_parameters that outlives its backend reaches memory of its own.
+    // Graph parameters that outlive their backend write to memory of its own.
     let graph_parameters = model.graph_parameters.clone();
     drop(model);
     graph_parameters.set(0, 0.5, 1.0).expect("valid");
