@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lora_pro_core::{Config, Damping, Error, Method, Preset, Scale, XChoice};
-use lora_pro_finetune::{Contender, Dataset, Experiment, Run, Trains};
+use lora_pro_finetune::{MethodSpec, Dataset, Experiment, Run, Trainable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -244,11 +244,11 @@ impl Settings {
             _ => Scale::Alpha(alpha),
         };
         let trains = match method {
-            MethodName::FullFt => Trains::Weights,
-            _ => Trains::Adapters { rank, scale },
+            MethodName::FullFt => Trainable::Weights,
+            _ => Trainable::Adapters { rank, scale },
         };
         Ok(Run {
-            trains,
+            trainable,
             config: self.config(experiment, method)?,
             seed: self.seed.unwrap_or(0),
             batch: self.batch.unwrap_or(experiment.batch),
@@ -292,7 +292,7 @@ impl MethodName {
 
     /// Learning rate of B over that of A, where the method prescribes it.
     fn lr_ratio(self) -> Option<f64> {
-        let plus = || Contender::find("lora-plus").map(|contender| contender.lr_ratio);
+        let plus = || MethodSpec::find("lora-plus").map(|method| method.lr_ratio);
         (self == MethodName::LoraPlus).then(plus).flatten()
     }
 }

@@ -1,6 +1,6 @@
 //! A comparison in a few sentences, computed from its numbers.
 
-use lora_pro_finetune::{Comparison, MethodResult, Spread};
+use lora_pro_finetune::{Comparison, MethodResult, MeanStdErr};
 
 use crate::tables::{distance, rate, reference_lr};
 
@@ -44,7 +44,7 @@ fn mean_distance(method: &MethodResult, lr: f64) -> Option<f64> {
     let distances: Option<Vec<f64>> = runs.iter().map(distance).collect();
     distances
         .filter(|all| !all.is_empty())
-        .map(|all| Spread::of(&all).mean)
+        .map(|all| MeanStdErr::of(&all).mean)
 }
 
 /// The methods that have the number, the largest first.

@@ -1,6 +1,6 @@
 //! What a comparison is shown as: three tables, computed from its numbers.
 
-use lora_pro_finetune::{Comparison, MethodResult, RunResult, Spread};
+use lora_pro_finetune::{Comparison, MethodResult, RunResult, MeanStdErr};
 
 use lora_pro_report::table;
 
@@ -177,11 +177,11 @@ fn runs(method: &MethodResult, lr: f64) -> &[RunResult] {
 }
 
 /// Mean and error of a number that every run has; `None` where one has not.
-fn over_runs(runs: &[RunResult], number: impl Fn(&RunResult) -> Option<f64>) -> Option<Spread> {
+fn over_runs(runs: &[RunResult], number: impl Fn(&RunResult) -> Option<f64>) -> Option<MeanStdErr> {
     let values: Option<Vec<f64>> = runs.iter().map(number).collect();
     values
         .filter(|values| !values.is_empty())
-        .map(|values| Spread::of(&values))
+        .map(|values| MeanStdErr::of(&values))
 }
 
 fn mean(runs: &[RunResult], digits: usize, number: impl Fn(&RunResult) -> Option<f64>) -> String {
@@ -189,13 +189,13 @@ fn mean(runs: &[RunResult], digits: usize, number: impl Fn(&RunResult) -> Option
 }
 
 fn spread(runs: &[RunResult], number: impl Fn(&RunResult) -> Option<f64>) -> String {
-    over_runs(runs, number).map_or(NONE.into(), |Spread { mean, error }| {
+    over_runs(runs, number).map_or(NONE.into(), |MeanStdErr { mean, error }| {
         format!("{mean:.2} ± {error:.2}")
     })
 }
 
 fn accuracy(runs: &[RunResult]) -> String {
-    over_runs(runs, in_percent).map_or(NONE.into(), |Spread { mean, error }| {
+    over_runs(runs, in_percent).map_or(NONE.into(), |MeanStdErr { mean, error }| {
         format!("{mean:.1} ± {error:.1}{}", mark(runs))
     })
 }

@@ -1,15 +1,14 @@
-//! The network in training: frozen layers, adapters, and the tensors that are trained.
+//! The network in training: frozen layers, adapters, and the variables that are trained.
 
-use candle_core::{Device, Module, Tensor};
+use candle_core::{Module, Tensor, Var};
 use candle_nn::Linear;
-use lora_pro_core::{AdapterSpec, Error, ParamSpec};
+use lora_pro_candle::bridge::{candle_error, matrix_shape};
+use lora_pro_candle::{LoraLinear, LoraPro};
+use lora_pro_core::{AdapterSpec, Error, ParamSpec, Scale};
+use rand_chacha::ChaCha8Rng;
 
-use crate::{
-    LoraLinear, Network, Run, Trains,
-    bridge::{Trained, candle},
-    network::forward,
-    run::{START, random, uniform},
-};
+use crate::network::{Network, forward};
+use crate::run::{Run, START, Trainable, random, uniform};
 
 /// The group of the head's parameters, where the configuration has one.
 const HEAD: &str = "head";
@@ -29,26 +28,11 @@ impl Module for Layer {
     }
 }
 
-/// A trained pair.
-pub(crate) struct Pair {
-    pub spec: AdapterSpec,
-    pub a: Trained,
-    pub b: Trained,
-}
-
-/// A trained tensor without a pair.
-pub(crate) struct Param {
-    pub spec: ParamSpec,
-    pub value: Trained,
-}
-
-/// The network in training. The layers hold the variables of `adapters` and `params`, in this order:
-/// pair k belongs to hidden layer k.
+/// The network in training.
 pub(crate) struct Adapted {
     pub hidden: Vec<Layer>,
     pub head: Linear,
-    pub adapters: Vec<Pair>,
-    pub params: Vec<Param>,
+    params: Vec<(ParamSpec, Var)>,
 }
 
 impl Adapted {
@@ -59,27 +43,44 @@ impl Adapted {
         let mut adapted = Adapted {
             hidden: Vec::new(),
             head: head.clone(),
-            adapters: Vec::new(),
             params: Vec::new(),
         };
         let mut random = random(run.seed, START);
         for (index, layer) in hidden.iter().enumerate() {
             let name = base.layer_name(index);
-            let layer = match run.trains {
-                Trains::Adapters { rank, scale } => {
-                    let spec = adapter_spec(&name, layer, rank, scale)?;
-                    let bound = (spec.n as f32).sqrt().recip();
-                    let a = uniform(&mut random, rank * spec.n, bound);
-                    Layer::Adapted(adapted.add_pair(layer, spec, a)?)
+            let layer = match run.trainable {
+                Trainable::Adapters { rank, scale } => {
+                    Layer::Adapted(adapter(&name, layer, rank, scale, &mut random)?)
                 }
-                Trains::Weights => Layer::Plain(adapted.add_linear(layer, &name, false, None)?),
-                Trains::Everything => Layer::Plain(adapted.add_linear(layer, &name, true, None)?),
+                Trainable::Weights => Layer::Plain(adapted.add_linear(layer, &name, false, None)?),
+                Trainable::Everything => {
+                    Layer::Plain(adapted.add_linear(layer, &name, true, None)?)
+                }
             };
             adapted.hidden.push(layer);
         }
         let group = run.config.groups.contains_key(HEAD).then_some(HEAD);
         adapted.head = adapted.add_linear(head, HEAD, true, group)?;
         Ok(adapted)
+    }
+
+    /// Registers everything that is trained.
+    pub fn register(&self, optimizer: &mut LoraPro) -> Result<(), Error> {
+        for layer in self.adapters() {
+            optimizer.add_layer(layer)?;
+        }
+        for (spec, var) in &self.params {
+            optimizer.add_param(spec.clone(), var)?;
+        }
+        Ok(())
+    }
+
+    /// The hidden layers that have adapters.
+    pub fn adapters(&self) -> impl Iterator<Item = &LoraLinear> {
+        self.hidden.iter().filter_map(|layer| match layer {
+            Layer::Adapted(layer) => Some(layer),
+            Layer::Plain(_) => None,
+        })
     }
 
     /// Logits, N x classes.
@@ -98,54 +99,18 @@ impl Adapted {
             .chain([copy(&self.head)])
             .collect::<candle_core::Result<_>>();
         Ok(Network {
-            layers: layers.map_err(candle)?,
+            layers: layers.map_err(candle_error)?,
         })
     }
 
-    /// Copies all stepped host memory into candle's variables; false if a number is not finite.
-    pub fn publish(&self) -> Result<bool, Error> {
-        let adapters = self.adapters.iter().flat_map(|pair| [&pair.a, &pair.b]);
-        let params = self.params.iter().map(|param| &param.value);
-        adapters
-            .chain(params)
-            .try_fold(true, |finite, trained| Ok(trained.publish()? && finite))
-    }
-
-    /// All trained tensors with their names, to be overwritten from a checkpoint.
-    pub fn trained_mut(&mut self) -> impl Iterator<Item = (String, &mut Trained)> {
-        let adapters = self.adapters.iter_mut().flat_map(|Pair { spec, a, b }| {
-            [
-                (format!("{}.lora_A", spec.name), a),
-                (format!("{}.lora_B", spec.name), b),
-            ]
-        });
-        let params = self
-            .params
-            .iter_mut()
-            .map(|param| (param.spec.name.clone(), &mut param.value));
-        adapters.chain(params)
-    }
-
-    fn add_pair(
-        &mut self,
-        base: &Linear,
-        spec: AdapterSpec,
-        a: Vec<f32>,
-    ) -> Result<LoraLinear, Error> {
-        let a = Tensor::from_vec(a, (spec.r, spec.n), &Device::Cpu).map_err(candle)?;
-        let b = Tensor::zeros((spec.m, spec.r), a.dtype(), &Device::Cpu).map_err(candle)?;
-        let (s, a, b) = (spec.s(), Trained::new(&a)?, Trained::new(&b)?);
-        let (base, variable) = (base.clone(), |trained: &Trained| {
-            trained.var.as_tensor().clone()
-        });
-        let layer = LoraLinear {
-            base,
-            a: variable(&a),
-            b: variable(&b),
-            s,
-        };
-        self.adapters.push(Pair { spec, a, b });
-        Ok(layer)
+    /// Whether all trained numbers are finite.
+    pub fn is_finite(&self) -> candle_core::Result<bool> {
+        let adapters = self.adapters().flat_map(|layer| [layer.a(), layer.b()]);
+        let mut vars = adapters.chain(self.params.iter().map(|(_, var)| var));
+        vars.try_fold(true, |finite, var| {
+            let values = var.flatten_all()?.to_vec1::<f32>()?;
+            Ok(finite && values.iter().all(|x| x.is_finite()))
+        })
     }
 
     fn add_linear(
@@ -169,30 +134,37 @@ impl Adapted {
         name: String,
         group: Option<&str>,
     ) -> Result<Tensor, Error> {
-        let value = Trained::new(start)?;
-        let [rows, cols] = value.host.shape();
-        let spec = {
-            let mut spec = ParamSpec::new(name, rows, cols);
-            spec.group = group.map(Into::into);
-            spec
+        let var = Var::from_tensor(start).map_err(candle_error)?;
+        let [rows, cols] = matrix_shape(var.dims());
+        let spec = ParamSpec::new(name, rows, cols);
+        let spec = match group {
+            Some(group) => spec.group(group),
+            None => spec,
         };
-        let variable = value.var.as_tensor().clone();
-        self.params.push(Param { spec, value });
-        Ok(variable)
+        let tensor = var.as_tensor().clone();
+        self.params.push((spec, var));
+        Ok(tensor)
     }
 }
 
-/// The adapter on `layer`'s weight; a rank that does not fit is refused.
-fn adapter_spec(
+/// `layer` with an adapter at its start; a rank that does not fit is rejected.
+fn adapter(
     name: &str,
     layer: &Linear,
     r: usize,
-    scale: lora_pro_core::Scale,
-) -> Result<AdapterSpec, Error> {
-    let (m, n) = layer.weight().dims2().map_err(candle)?;
+    scale: Scale,
+    random: &mut ChaCha8Rng,
+) -> Result<LoraLinear, Error> {
+    let (m, n) = layer.weight().dims2().map_err(candle_error)?;
     let spec = AdapterSpec::new(name, m, n, r).scale(scale);
     spec.validate()?;
-    Ok(spec)
+    let bound = (n as f32).sqrt().recip();
+    let device = layer.weight().device();
+    let a = Tensor::from_vec(uniform(random, r * n, bound), (r, n), device);
+    let (a, b) = a
+        .and_then(|a| Ok((a, Tensor::zeros((m, r), candle_core::DType::F32, device)?)))
+        .map_err(candle_error)?;
+    LoraLinear::with_factors(spec, layer.clone(), &a, &b)
 }
 
 /// The same numbers in memory of their own, without variables.

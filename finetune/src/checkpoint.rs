@@ -1,15 +1,18 @@
 //! A run to and from a file: everything that continuing to the last bit needs.
 //!
-//! Tensors: `base.*` the frozen network, `trained.*` what is trained, `state.*` the optimizer's
-//! (core), `history.*`. The document holds the run and the data's checksum.
+//! Tensors: `base.*` the frozen network, `trained.*` what is trained and `state.*` the
+//! optimizer's (`lora-pro-candle`), `history.*`. The document holds the run and the data's checksum.
 
 use std::path::Path;
 
-use lora_pro_core::{Backend, DType, Error, HostTensor, Optimizer, TensorData, TensorFile};
+use lora_pro_core::{Backend, Error, TensorData, TensorFile};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{Dataset, History, Network, Run, Trainer, adapted::Adapted};
+use crate::data::Dataset;
+use crate::network::Network;
+use crate::run::Run;
+use crate::trainer::{History, Trainer};
 
 /// Version of the layout. A file of another version is refused.
 const FORMAT_VERSION: u32 = 1;
@@ -40,16 +43,11 @@ impl Trainer {
         let mut file = TensorFile::new();
         file.document = json!({ KEY: header });
         self.base.write("base.", &mut file.tensors)?;
-        for (name, trained) in self.adapted.trained_mut() {
-            file.tensors
-                .insert(format!("trained.{name}"), host_data(&trained.host));
+        let History { losses, updates } = &self.history;
+        for (name, values) in [("losses", losses), ("updates", updates)] {
+            let data = TensorData::from_slice([values.len()], values);
+            file.tensors.insert(format!("history.{name}"), data);
         }
-        file.tensors
-            .insert("history.losses".into(), numbers_data(&self.history.losses));
-        file.tensors.insert(
-            "history.updates".into(),
-            numbers_data(&self.history.updates),
-        );
         self.optimizer.save_to(&mut file)?;
         file.save(path)
     }
@@ -70,14 +68,8 @@ impl Trainer {
             )));
         }
         let base = Network::read("base.", &file.tensors).map_err(refuse)?;
-        let mut adapted = Adapted::new(&base, &header.run)?;
-        restore(&mut adapted, &file).map_err(refuse)?;
-        adapted.publish()?;
-        let optimizer = Optimizer::load_from(backend, &file, path)?;
-        if !fits(&optimizer, &adapted) {
-            return Err(refuse("its optimizer does not fit its network".into()));
-        }
-        let mut trainer = Self::assemble(base, data.clone(), header.run, adapted, optimizer)?;
+        let mut trainer = Self::new(&base, data, header.run, backend)?;
+        trainer.optimizer.load_from(&file, path)?;
         trainer.history = read_history(&file).map_err(refuse)?;
         trainer.diverged = header.diverged;
         Ok(trainer)
@@ -96,62 +88,14 @@ fn read_header(file: &TensorFile) -> Result<Header, String> {
     Header::deserialize(header).map_err(|error| format!("its header is damaged ({error})"))
 }
 
-/// Overwrites what is trained.
-fn restore(adapted: &mut Adapted, file: &TensorFile) -> Result<(), String> {
-    for (name, trained) in adapted.trained_mut() {
-        let data = tensor(file, &format!("trained.{name}"))?;
-        let (dtype, shape) = (trained.host.dtype(), trained.host.shape());
-        let restored = HostTensor::from_bytes(dtype, shape, data.bytes.clone());
-        let same = data.dtype == dtype && data.shape == shape;
-        trained.host = restored
-            .filter(|_| same)
-            .ok_or_else(|| format!("tensor `trained.{name}` does not fit its network"))?;
-    }
-    Ok(())
-}
-
-/// Whether the optimizer steps exactly these tensors, in this order.
-fn fits(optimizer: &Optimizer, adapted: &Adapted) -> bool {
-    let adapters = optimizer.adapters().iter().map(|slot| &slot.spec);
-    let params = optimizer.params().iter().map(|slot| &slot.spec);
-    adapters.eq(adapted.adapters.iter().map(|pair| &pair.spec))
-        && params.eq(adapted.params.iter().map(|param| &param.spec))
-}
-
 fn read_history(file: &TensorFile) -> Result<History, String> {
-    let losses = numbers(tensor(file, "history.losses")?);
-    let updates = numbers(tensor(file, "history.updates")?);
-    Ok(History { losses, updates })
-}
-
-fn tensor<'f>(file: &'f TensorFile, name: &str) -> Result<&'f TensorData, String> {
-    file.tensors
-        .get(name)
-        .ok_or_else(|| format!("tensor `{name}` is missing"))
-}
-
-fn host_data(host: &HostTensor) -> TensorData {
-    let (dtype, shape) = (host.dtype(), host.shape().to_vec());
-    TensorData {
-        dtype,
-        shape,
-        bytes: host.bytes().to_vec(),
-    }
-}
-
-fn numbers_data(values: &[f64]) -> TensorData {
-    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    TensorData {
-        dtype: DType::F64,
-        shape: vec![values.len()],
-        bytes,
-    }
-}
-
-fn numbers(data: &TensorData) -> Vec<f64> {
-    let (chunks, _) = data.bytes.as_chunks::<8>();
-    chunks
-        .iter()
-        .map(|bytes| f64::from_le_bytes(*bytes))
-        .collect()
+    let numbers = |name: &str| {
+        let data = file.tensors.get(name);
+        let data = data.ok_or_else(|| format!("tensor `{name}` is missing"))?;
+        data.to_vec::<f64>().map_err(|error| error.to_string())
+    };
+    Ok(History {
+        losses: numbers("history.losses")?,
+        updates: numbers("history.updates")?,
+    })
 }

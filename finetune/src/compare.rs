@@ -15,10 +15,14 @@ use std::{
 
 use lora_pro_core::{Backend, Error};
 
-use crate::{
-    CONTENDERS, Comparison, Contender, Dataset, Experiment, MethodResult, Network, Problem,
-    RateResult, RunResult, Setup, Spread, Trainer, distance::distance,
-};
+use crate::comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult, Setup};
+use crate::data::Dataset;
+use crate::distance::distance;
+use crate::method_spec::{METHODS, MethodSpec};
+use crate::network::Network;
+use crate::setup::Experiment;
+use crate::task::Task;
+use crate::trainer::Trainer;
 
 /// Makes a backend; called once per run, on the thread that computes the run.
 pub type MakeBackend<'a> = &'a (dyn Fn() -> Result<Box<dyn Backend>, Error> + Sync);
@@ -32,7 +36,7 @@ const FIRST_UPDATES: usize = 50;
 /// One run of the comparison.
 #[derive(Clone, Copy)]
 struct Job {
-    contender: usize,
+    method: usize,
     lr: f64,
     seed: u64,
 }
@@ -47,7 +51,7 @@ struct Outcome {
     network: Option<Network>,
 }
 
-/// Runs [`CONTENDERS`] on `data`.
+/// Runs [`METHODS`] on `data`.
 pub fn compare(
     experiment: &Experiment,
     data: &Dataset,
@@ -55,28 +59,28 @@ pub fn compare(
     progress: Progress<'_>,
 ) -> Result<Comparison, Error> {
     let start = Instant::now();
-    let problem = Problem::prepare(experiment, data, make_backend()?)?;
+    let task = Task::prepare(experiment, data, make_backend()?)?;
     let (reference, others) = jobs(experiment);
     let total = reference.len() + others.len();
     let done = AtomicUsize::new(0);
     let work = |jobs: &[Job], full: &[Outcome]| {
         in_parallel(jobs, |&job| {
-            let outcome = run(experiment, &problem, full, job, make_backend)?;
-            let what = format!("{} at {}", CONTENDERS[job.contender].name, job.lr);
+            let outcome = run(experiment, &task, full, job, make_backend)?;
+            let what = format!("{} at {}", METHODS[job.method].name, job.lr);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total, &what);
             Ok(outcome)
         })
     };
     let mut outcomes = work(&reference, &[])?;
-    compare_orders(&mut outcomes, &problem)?;
+    compare_orders(&mut outcomes, &task)?;
     outcomes.extend(work(&others, &outcomes)?);
-    let methods = (0..CONTENDERS.len())
+    let methods = (0..METHODS.len())
         .map(|k| method_result(k, &outcomes))
         .collect();
     Ok(Comparison {
         setup: Setup {
             seconds: start.elapsed().as_secs_f64(),
-            ..describe(experiment, data, &problem, make_backend()?.as_ref())?
+            ..describe(experiment, data, &task, make_backend()?.as_ref())?
         },
         methods,
     })
@@ -85,32 +89,32 @@ pub fn compare(
 /// Full fine-tuning's runs, which come first, and all others'. Full fine-tuning runs at every
 /// rate that any method has: it is what they are measured against.
 fn jobs(experiment: &Experiment) -> (Vec<Job>, Vec<Job>) {
-    let mut all: Vec<f64> = CONTENDERS
+    let mut all: Vec<f64> = METHODS
         .iter()
         .flat_map(|one| one.grid)
         .copied()
         .collect();
     all.sort_by(f64::total_cmp);
     all.dedup();
-    let grid = |one: &Contender| {
+    let grid = |one: &MethodSpec| {
         if one.method.is_none() {
             all.clone()
         } else {
             one.grid.to_vec()
         }
     };
-    let rates = CONTENDERS
+    let rates = METHODS
         .iter()
         .enumerate()
         .flat_map(|(k, one)| grid(one).into_iter().map(move |lr| (k, lr)));
-    let jobs = rates.flat_map(|(contender, lr)| {
+    let jobs = rates.flat_map(|(method, lr)| {
         experiment.seeds.iter().map(move |&seed| Job {
-            contender,
+            method,
             lr,
             seed,
         })
     });
-    jobs.partition(|job| CONTENDERS[job.contender].method.is_none())
+    jobs.partition(|job| METHODS[job.method].method.is_none())
 }
 
 /// `work` on every item, in order of the items, on all cores; the first error ends it.
@@ -159,19 +163,19 @@ fn in_parallel<T: Sync, R: Send>(
 /// One run from start to end, with everything that is measured of it.
 fn run(
     experiment: &Experiment,
-    problem: &Problem,
+    task: &Task,
     full: &[Outcome],
     job: Job,
     make_backend: MakeBackend<'_>,
 ) -> Result<Outcome, Error> {
-    let contender = &CONTENDERS[job.contender];
-    let run = contender.run(experiment, job.lr, job.seed);
-    let mut trainer = Trainer::new(&problem.base, &problem.train, run, make_backend()?)?;
+    let method = &METHODS[job.method];
+    let run = method.run(experiment, job.lr, job.seed);
+    let mut trainer = Trainer::new(&task.base, &task.train, run, make_backend()?)?;
     let measured = gap_steps(experiment);
     let (mut gap, mut gap_rescaled) = (Vec::new(), Vec::new());
     while !trainer.finished() {
         let step = trainer.steps_done() + 1;
-        if contender.method.is_some() && measured.contains(&step) {
+        if method.method.is_some() && measured.contains(&step) {
             let now = trainer.gap()?;
             gap.push((step, now.raw));
             gap_rescaled.push((step, now.rescaled));
@@ -186,11 +190,11 @@ fn run(
     let history = trainer.history();
     let result = RunResult {
         seed: job.seed,
-        validation_accuracy: network.accuracy(&problem.validation)?,
-        test_accuracy: network.accuracy(&problem.test)?,
+        validation_accuracy: network.accuracy(&task.validation)?,
+        test_accuracy: network.accuracy(&task.test)?,
         final_loss: tail_mean(&history.losses),
         distance_to_full: match rival {
-            Some(full) => distance(&network, full, &problem.base)?,
+            Some(full) => distance(&network, full, &task.base)?,
             None => None,
         },
         // Filled when all runs of full fine-tuning are there.
@@ -198,7 +202,7 @@ fn run(
         gap,
         gap_rescaled,
         losses: history.losses.clone(),
-        first_updates: match contender.method {
+        first_updates: match method.method {
             Some(_) => history
                 .updates
                 .iter()
@@ -214,17 +218,17 @@ fn run(
         result,
         seconds_per_step: trainer.optimizer_time().as_secs_f64(),
         state_bytes: trainer.state_bytes(),
-        network: contender.method.is_none().then_some(network),
+        network: method.method.is_none().then_some(network),
     })
 }
 
 /// The distance of each full fine-tuning to the one with the next seed.
-fn compare_orders(full: &mut [Outcome], problem: &Problem) -> Result<(), Error> {
+fn compare_orders(full: &mut [Outcome], task: &Task) -> Result<(), Error> {
     for runs in full.chunk_by_mut(|one, next| one.job.lr == next.job.lr) {
         for k in 0..runs.len() {
             let next = &runs[(k + 1) % runs.len()];
             if let (Some(one), Some(next)) = (&runs[k].network, &next.network) {
-                let apart = distance(one, next, &problem.base)?;
+                let apart = distance(one, next, &task.base)?;
                 runs[k].result.distance_by_order = apart.filter(|_| runs.len() > 1);
             }
         }
@@ -243,13 +247,13 @@ fn gap_steps(experiment: &Experiment) -> Vec<usize> {
 /// Mean of the last tenth.
 fn tail_mean(losses: &[f64]) -> f64 {
     let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
-    Spread::of(tail).mean
+    MeanStdErr::of(tail).mean
 }
 
-fn method_result(contender: usize, outcomes: &[Outcome]) -> MethodResult {
+fn method_result(method: usize, outcomes: &[Outcome]) -> MethodResult {
     let own: Vec<&Outcome> = outcomes
         .iter()
-        .filter(|one| one.job.contender == contender)
+        .filter(|one| one.job.method == method)
         .collect();
     let mut rates: Vec<RateResult> = Vec::new();
     for outcome in &own {
@@ -265,7 +269,7 @@ fn method_result(contender: usize, outcomes: &[Outcome]) -> MethodResult {
     let mut seconds: Vec<f64> = own.iter().map(|one| one.seconds_per_step).collect();
     seconds.sort_by(f64::total_cmp);
     MethodResult {
-        name: CONTENDERS[contender].name.into(),
+        name: METHODS[method].name.into(),
         best_lr: best_rate(&rates),
         seconds_per_step: seconds.get(seconds.len() / 2).copied().unwrap_or_default(),
         state_bytes: own.first().map_or(0, |one| one.state_bytes),
@@ -288,7 +292,7 @@ fn best_rate(rates: &[RateResult]) -> f64 {
 fn describe(
     experiment: &Experiment,
     data: &Dataset,
-    problem: &Problem,
+    task: &Task,
     backend: &dyn Backend,
 ) -> Result<Setup, Error> {
     let widths = [&[data.inputs()], &experiment.hidden[..], &[data.classes]].concat();
@@ -306,11 +310,11 @@ fn describe(
         steps: experiment.steps,
         seeds: experiment.seeds.clone(),
         split: [
-            problem.train.len(),
-            problem.validation.len(),
-            problem.test.len(),
+            task.train.len(),
+            task.validation.len(),
+            task.test.len(),
         ],
-        accuracy_before: problem.base.accuracy(&problem.test)?,
+        accuracy_before: task.base.accuracy(&task.test)?,
         backend: backend.manifest(),
         seconds: 0.0,
     })

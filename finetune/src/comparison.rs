@@ -99,14 +99,14 @@ pub struct RunResult {
 
 /// Mean and standard error.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Spread {
+pub struct MeanStdErr {
     /// The mean.
     pub mean: f64,
     /// The standard error of the mean.
     pub error: f64,
 }
 
-impl Spread {
+impl MeanStdErr {
     /// Of some numbers; the error of fewer than two is 0.
     pub fn of(values: &[f64]) -> Self {
         let count = values.len().max(1) as f64;
@@ -117,7 +117,7 @@ impl Spread {
         } else {
             (squares / (count - 1.0) / count).sqrt()
         };
-        Spread { mean, error }
+        MeanStdErr { mean, error }
     }
 }
 
@@ -130,7 +130,7 @@ impl MethodResult {
 
 impl RateResult {
     /// Mean and error of one number per run.
-    pub fn spread(&self, number: impl Fn(&RunResult) -> f64) -> Spread {
-        Spread::of(&self.runs.iter().map(number).collect::<Vec<_>>())
+    pub fn spread(&self, number: impl Fn(&RunResult) -> f64) -> MeanStdErr {
+        MeanStdErr::of(&self.runs.iter().map(number).collect::<Vec<_>>())
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use flate2::read::GzDecoder;
 use lora_pro_core::Error;
 
-use crate::bridge::candle;
+use lora_pro_candle::bridge::candle_error;
 
 /// Rows of features with a class each.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Dataset {
             let features = self.features.index_select(&indices, 0)?;
             Ok((features, self.labels.index_select(&indices, 0)?))
         };
-        let (features, labels) = pick().map_err(candle)?;
+        let (features, labels) = pick().map_err(candle_error)?;
         Ok(Dataset {
             features,
             labels,
@@ -107,7 +107,7 @@ impl Dataset {
                 .index_select(&Tensor::new(order, &Device::Cpu)?, 1)
         };
         Ok(Dataset {
-            features: pick().map_err(candle)?,
+            features: pick().map_err(candle_error)?,
             ..self.clone()
         })
     }
@@ -118,7 +118,7 @@ impl Dataset {
             let features = self.features.flatten_all()?.to_vec1::<f32>()?;
             Ok((features, self.labels.to_vec1::<u32>()?))
         };
-        let (features, labels) = read().map_err(candle)?;
+        let (features, labels) = read().map_err(candle_error)?;
         let mut hasher = crc32fast::Hasher::new();
         features
             .iter()
@@ -197,7 +197,7 @@ impl Rows {
         let (rows, columns) = (self.labels.len(), self.columns());
         let features = Tensor::from_vec(self.features, (rows, columns), &Device::Cpu);
         let labels = Tensor::from_vec(self.labels, rows, &Device::Cpu);
-        let (features, labels) = (features.map_err(candle)?, labels.map_err(candle)?);
+        let (features, labels) = (features.map_err(candle_error)?, labels.map_err(candle_error)?);
         Ok(Dataset {
             name: name.into(),
             features,

@@ -4,13 +4,15 @@ use candle_core::{DType, Tensor};
 use candle_nn::Linear;
 use lora_pro_core::Error;
 
-use crate::{Network, bridge::candle};
+use lora_pro_candle::bridge::candle_error;
+
+use crate::network::Network;
 
 /// ||W - W_full||_F / ||W_full - W0||_F over all hidden weights; `None` where it is no number,
 /// because one of the networks diverged or full fine-tuning has not moved.
 pub fn distance(network: &Network, full: &Network, start: &Network) -> Result<Option<f64>, Error> {
-    let apart = squared_difference(network, full).map_err(candle)?;
-    let moved = squared_difference(full, start).map_err(candle)?;
+    let apart = squared_difference(network, full).map_err(candle_error)?;
+    let moved = squared_difference(full, start).map_err(candle_error)?;
     Ok(Some((apart / moved).sqrt()).filter(|ratio| ratio.is_finite()))
 }
 

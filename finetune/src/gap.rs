@@ -11,12 +11,14 @@
 
 use candle_core::Var;
 use candle_nn::{Linear, loss::cross_entropy};
+use lora_pro_candle::LoraLinear;
+use lora_pro_candle::bridge::candle_error;
 use lora_pro_core::{Error, Method};
 
-use crate::{
-    Dataset, LoraLinear, Network, Trainer, adapted::Layer, bridge::candle, matrix::Matrix,
-    network::forward,
-};
+use crate::data::Dataset;
+use crate::matrix::Matrix;
+use crate::network::{Network, forward};
+use crate::trainer::Trainer;
 
 /// The gap over all adapted weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -70,19 +72,17 @@ impl Trainer {
     /// The gap on the batch of the coming step; 0 where weights themselves are trained.
     pub fn gap(&self) -> Result<Gap, Error> {
         let hyper = self.run.config.hyper;
-        let adapters = self.adapted.hidden.iter().filter_map(|layer| match layer {
-            Layer::Adapted(adapter) => Some(adapter),
-            Layer::Plain(_) => None,
-        });
         let mut sums = Sums::default();
-        let gradients = match self.adapted.adapters.is_empty() {
-            true => Vec::new(),
-            false => weight_gradients(&self.network()?, &self.batch()?).map_err(candle)?,
+        let gradients = match self.adapted.adapters().next() {
+            None => Vec::new(),
+            Some(_) => {
+                weight_gradients(&self.network()?, &self.batch()?).map_err(candle_error)?
+            }
         };
-        for (adapter, g) in adapters.zip(&gradients) {
-            let (a, b) = factors(adapter).map_err(candle)?;
+        for (adapter, g) in self.adapted.adapters().zip(&gradients) {
+            let (a, b) = factors(adapter).map_err(candle_error)?;
             let equivalent = match hyper.method {
-                Method::Lora => lora_equivalent(&a, &b, g, adapter.s, hyper.lr_ratio),
+                Method::Lora => lora_equivalent(&a, &b, g, adapter.spec().s(), hyper.lr_ratio),
                 _ => g.minus(&unreachable_part(&a, &b, g)),
             };
             sums.add(g, &equivalent);
@@ -116,7 +116,7 @@ fn weight_gradients(network: &Network, batch: &Dataset) -> candle_core::Result<V
 }
 
 fn factors(adapter: &LoraLinear) -> candle_core::Result<(Matrix, Matrix)> {
-    Ok((Matrix::read(&adapter.a)?, Matrix::read(&adapter.b)?))
+    Ok((Matrix::read(adapter.a())?, Matrix::read(adapter.b())?))
 }
 
 /// E = s² (B B'g + ρ g A'A).

@@ -9,12 +9,11 @@ use std::{
 
 use candle_core::{Module, Tensor};
 use candle_nn::{Linear, loss::cross_entropy};
+use lora_pro_candle::PeftAdapter;
+use lora_pro_candle::bridge::{candle_error, from_data, to_data};
 use lora_pro_core::{Error, TensorData, encode_tensors, read_tensors, write_atomically};
 
-use crate::{
-    Dataset,
-    bridge::{candle, from_data, to_data},
-};
+use crate::data::Dataset;
 
 /// A network without trained parts: frozen, or merged for use.
 #[derive(Clone, Debug)]
@@ -40,7 +39,7 @@ impl Network {
     /// Logits, N x classes, of features, N x inputs.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor, Error> {
         let (head, hidden) = self.parts()?;
-        forward(hidden, head, input).map_err(candle)
+        forward(hidden, head, input).map_err(candle_error)
     }
 
     /// The part of the rows that it classifies correctly, in [0, 1].
@@ -51,7 +50,7 @@ impl Network {
                 .mean_all()?
                 .to_scalar()
         };
-        right(self.forward(&data.features)?).map_err(candle)
+        right(self.forward(&data.features)?).map_err(candle_error)
     }
 
     /// Mean cross-entropy on the rows.
@@ -59,7 +58,7 @@ impl Network {
         let loss = cross_entropy(&self.forward(&data.features)?, &data.labels);
         loss.and_then(|loss| loss.to_scalar::<f32>())
             .map(f64::from)
-            .map_err(candle)
+            .map_err(candle_error)
     }
 
     /// Writes a plain safetensors file, `<layer>.weight` and `<layer>.bias`.
@@ -75,6 +74,16 @@ impl Network {
         let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
         let tensors = read_tensors(&bytes).map_err(|error| Error::file(path, error))?;
         Self::read("", &tensors).map_err(|reason| Error::file(path, reason))
+    }
+
+    /// The network with an adapter merged, and with the modules that were trained as a whole.
+    /// Rejects an adapter that does not fit a layer, naming it.
+    pub fn with_adapter(&self, adapter: &PeftAdapter) -> Result<Self, Error> {
+        let layers = self.layers.iter().enumerate();
+        let merged = layers.map(|(index, layer)| adapter.merge(&self.layer_name(index), layer));
+        Ok(Network {
+            layers: merged.collect::<Result<_, _>>()?,
+        })
     }
 
     /// The name of layer `index`.
@@ -117,7 +126,7 @@ impl Network {
             let data = tensors
                 .get(&name)
                 .ok_or_else(|| format!("tensor `{name}` is missing"))?;
-            from_data(&name, data)
+            from_data(data).map_err(|error| format!("tensor `{name}`: {error}"))
         };
         let layer = |name: &str| {
             let weight = read(format!("{prefix}{name}.weight"))?;

@@ -2,13 +2,14 @@
 
 use candle_core::{Device, Tensor};
 use candle_nn::Linear;
+use lora_pro_candle::bridge::candle_error;
 use lora_pro_core::{Backend, Config, Error, Method, Preset, Schedule};
 
-use crate::{
-    Dataset, Experiment, Network, Run, Trainer, Trains,
-    bridge::candle,
-    run::{START, random, uniform},
-};
+use crate::data::Dataset;
+use crate::network::Network;
+use crate::run::{Run, START, Trainable, random, uniform};
+use crate::setup::Experiment;
+use crate::trainer::Trainer;
 
 /// A network trained on `data`, the same bits every time.
 pub fn pretrain(
@@ -23,13 +24,13 @@ pub fn pretrain(
         total: how.steps as u64,
     };
     let run = Run {
-        trains: Trains::Everything,
+        trainable: Trainable::Everything,
         config: Config::from(hyper).schedule(schedule),
         seed: how.seed,
         batch: how.batch.min(data.len()),
         steps: how.steps,
     };
-    let start = start(&experiment.hidden, data, how.seed).map_err(candle)?;
+    let start = start(&experiment.hidden, data, how.seed).map_err(candle_error)?;
     let mut trainer = Trainer::new(&start, data, run, backend)?;
     while !trainer.finished() {
         trainer.step()?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Which parts of the network are trained. The head always is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Trains {
+pub enum Trainable {
     /// An adapter on every hidden weight.
     Adapters {
         /// Rank r.
@@ -26,7 +26,8 @@ pub enum Trains {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// What is trained.
-    pub trains: Trains,
+    #[serde(rename = "trains")]
+    pub trainable: Trainable,
     /// Method, learning rate, schedule and all else about the optimizer. A group called `head`,
     /// if there is one, applies to the head.
     pub config: Config,

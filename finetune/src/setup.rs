@@ -2,7 +2,7 @@
 
 use lora_pro_core::{Hyper, Preset, Schedule};
 
-use crate::Shift;
+use crate::domain_shift::DomainShift;
 
 /// Task, network, adapters and training of a comparison; [`Experiment::default`] is what
 /// `lora-pro compare` runs.
@@ -12,7 +12,7 @@ pub struct Experiment {
     /// testing.
     pub parts: [f64; 3],
     /// What fine-tuning sees that pre-training did not.
-    pub shift: Shift,
+    pub shift: DomainShift,
     /// Widths of the hidden layers; each hidden layer carries an adapter.
     pub hidden: Vec<usize>,
     /// How the frozen network is made.
@@ -22,7 +22,7 @@ pub struct Experiment {
     /// LoRA's alpha; s = alpha / r, or alpha / sqrt(r) for rsLoRA.
     pub alpha: f64,
     /// What all methods share: damping, X, betas, eps, decay. Method, learning rate and ratio are
-    /// the contender's.
+    /// the method's.
     pub hyper: Hyper,
     /// Examples per step.
     pub batch: usize,
@@ -55,7 +55,7 @@ impl Default for Experiment {
             // 599, 399, 400 and 399 of the 1,797 digits: one of 399 is a quarter of one per cent.
             parts: [1.0 / 3.0, 2.0 / 9.0, 2.0 / 9.0],
             // The pre-trained network classifies 12 % of the turned images correctly.
-            shift: Shift::Rotate,
+            shift: DomainShift::Rotate,
             // 128 tells the same and takes a third longer.
             hidden: vec![96, 96, 96],
             pretraining: Pretraining {
@@ -80,7 +80,7 @@ impl Experiment {
     /// The default experiment for anybody's data: further rows of the same kind.
     pub fn without_shift() -> Self {
         Experiment {
-            shift: Shift::None,
+            shift: DomainShift::None,
             ..Self::default()
         }
     }

@@ -1,28 +1,16 @@
-//! What a network is pre-trained on and what it is fine-tuned for: parts of the data, and the
-//! shift between them.
+//! What a network is pre-trained on and what it is fine-tuned for: parts of the data.
 
 use lora_pro_core::{Backend, Error};
 
-use crate::{
-    Dataset, Experiment, Network,
-    pretrain::pretrain,
-    run::{permutation, random},
-};
-
-/// What fine-tuning sees that pre-training did not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shift {
-    /// Nothing: more rows of the same kind.
-    None,
-    /// Square images turned by 90 degrees, counter-clockwise.
-    Rotate,
-    /// Columns in another order, fixed by this seed.
-    Permute(u64),
-}
+use crate::data::Dataset;
+use crate::network::Network;
+use crate::pretrain::pretrain;
+use crate::run::{permutation, random};
+use crate::setup::Experiment;
 
 /// The frozen network and the data to fine-tune it on.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Task {
     /// The pre-trained network.
     pub base: Network,
     /// Rows to train on.
@@ -36,7 +24,7 @@ pub struct Problem {
 /// Fixes which rows go where.
 const SPLIT_SEED: u64 = 0;
 
-impl Problem {
+impl Task {
     /// Splits the data and pre-trains the network; the same inputs give the same bits.
     pub fn prepare(
         experiment: &Experiment,
@@ -44,7 +32,7 @@ impl Problem {
         backend: Box<dyn Backend>,
     ) -> Result<Self, Error> {
         let [known, train, validation, test] = Self::split(experiment, data)?;
-        Ok(Problem {
+        Ok(Task {
             base: pretrain(experiment, &known, backend)?,
             train,
             validation,
@@ -83,43 +71,6 @@ fn split(parts: [f64; 3], data: &Dataset) -> Result<[Dataset; 4], Error> {
     Ok([part(0)?, part(1)?, part(2)?, part(3)?])
 }
 
-impl Shift {
-    /// The shifted data. [`Shift::Rotate`] refuses rows that are not square images.
-    pub fn apply(self, data: &Dataset) -> Result<Dataset, Error> {
-        match self {
-            Shift::None => Ok(data.clone()),
-            Shift::Rotate => data.columns(&quarter_turn(data)?),
-            Shift::Permute(seed) => data.columns(&permutation(&mut random(seed, 0), data.inputs())),
-        }
-    }
-
-    /// In a few words.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Shift::None => "unchanged",
-            Shift::Rotate => "turned by 90 degrees",
-            Shift::Permute(_) => "with their columns permuted",
-        }
-    }
-}
-
-/// Pixel (i, j) of the turned image is pixel (j, side - 1 - i) of the old one.
-fn quarter_turn(data: &Dataset) -> Result<Vec<u32>, Error> {
-    let side = data.inputs().isqrt();
-    if side * side != data.inputs() {
-        return Err(Error::invalid(
-            &data.name,
-            "features",
-            data.inputs(),
-            "a square number",
-        ));
-    }
-    let old = |i: usize, j: usize| (j * side + side - 1 - i) as u32;
-    Ok((0..side)
-        .flat_map(|i| (0..side).map(move |j| old(i, j)))
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,16 +90,5 @@ mod tests {
         let few = Dataset::digits().unwrap().rows(&[0, 1, 2]).unwrap();
         let error = split([0.4, 0.28, 0.14], &few).unwrap_err().to_string();
         assert!(error.contains("rows is 3, but it must be such that every part has a row"));
-    }
-
-    #[test]
-    fn four_quarter_turns_are_none() {
-        let digits = Dataset::digits().unwrap().rows(&[5]).unwrap();
-        let first = Shift::Rotate.apply(&digits).unwrap();
-        let pixels = |data: &Dataset| data.features.to_vec2::<f32>().unwrap();
-        // The upper right corner goes to the upper left.
-        assert_eq!(pixels(&first)[0][0], pixels(&digits)[0][7]);
-        let turned = (0..3).fold(first, |data, _| Shift::Rotate.apply(&data).unwrap());
-        assert_eq!(pixels(&turned), pixels(&digits));
     }
 }

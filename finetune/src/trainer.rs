@@ -2,18 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::{Tensor, backprop::GradStore};
+use candle_core::Tensor;
 use candle_nn::loss::cross_entropy;
-use lora_pro_core::{
-    AdapterId, AdapterIo, AdapterReport, Backend, Error, Optimizer, ParamId, ParamIo,
-};
+use lora_pro_candle::bridge::candle_error;
+use lora_pro_candle::{LoraPro, PeftAdapter};
+use lora_pro_core::{AdapterReport, Backend, Error, Optimizer};
 
-use crate::{
-    Dataset, Network, Run,
-    adapted::Adapted,
-    bridge::{Borrowed, candle},
-    run::batch_rows,
-};
+use crate::adapted::Adapted;
+use crate::data::Dataset;
+use crate::network::Network;
+use crate::run::{Run, batch_rows};
 
 /// A run in progress. Its whole state is saved by [`Trainer::save`].
 pub struct Trainer {
@@ -22,7 +20,7 @@ pub struct Trainer {
     pub(crate) data_crc32: u32,
     pub(crate) run: Run,
     pub(crate) adapted: Adapted,
-    pub(crate) optimizer: Optimizer,
+    pub(crate) optimizer: LoraPro,
     pub(crate) history: History,
     pub(crate) diverged: bool,
     optimizer_time: Vec<Duration>,
@@ -48,37 +46,20 @@ impl Trainer {
         run: Run,
         backend: Box<dyn Backend>,
     ) -> Result<Self, Error> {
-        let adapted = Adapted::new(base, &run)?;
-        let mut optimizer = Optimizer::new(backend, run.config.clone())?;
-        for pair in &adapted.adapters {
-            optimizer.add_adapter(pair.spec.clone())?;
-        }
-        for param in &adapted.params {
-            optimizer.add_param(param.spec.clone())?;
-        }
-        Self::assemble(base.clone(), data.clone(), run, adapted, optimizer)
-    }
-
-    pub(crate) fn assemble(
-        base: Network,
-        data: Dataset,
-        run: Run,
-        adapted: Adapted,
-        optimizer: Optimizer,
-    ) -> Result<Self, Error> {
         run.validate(data.len())?;
-        let data_crc32 = data.checksum()?;
-        let (history, optimizer_time) = (History::default(), Vec::new());
+        let adapted = Adapted::new(base, &run)?;
+        let mut optimizer = LoraPro::new(backend, run.config.clone())?;
+        adapted.register(&mut optimizer)?;
         Ok(Trainer {
-            base,
-            data,
-            data_crc32,
+            base: base.clone(),
+            data: data.clone(),
+            data_crc32: data.checksum()?,
             run,
             adapted,
             optimizer,
-            history,
+            history: History::default(),
             diverged: false,
-            optimizer_time,
+            optimizer_time: Vec::new(),
         })
     }
 
@@ -90,21 +71,22 @@ impl Trainer {
         }
         let batch = self.batch()?;
         let loss = self.loss(&batch)?;
-        let value = f64::from(loss.to_scalar::<f32>().map_err(candle)?);
+        let value = f64::from(loss.to_scalar::<f32>().map_err(candle_error)?);
         if !value.is_finite() {
             self.diverged = true;
             return Ok(());
         }
-        let gradients = loss.backward().map_err(candle)?;
-        match self.update(&gradients) {
-            Ok(()) => {}
+        let gradients = loss.backward().map_err(candle_error)?;
+        let start = Instant::now();
+        match self.optimizer.step(&gradients) {
+            Ok(_) => self.optimizer_time.push(start.elapsed()),
             Err(Error::NonFinite { .. }) => {
                 self.diverged = true;
                 return Ok(());
             }
             Err(error) => return Err(error),
         }
-        self.diverged = !self.adapted.publish()?;
+        self.diverged = !self.adapted.is_finite().map_err(candle_error)?;
         self.history.losses.push(value);
         self.history.updates.push(self.largest_update());
         Ok(())
@@ -125,48 +107,7 @@ impl Trainer {
         let logits = self.adapted.forward(&batch.features);
         logits
             .and_then(|logits| cross_entropy(&logits, &batch.labels))
-            .map_err(candle)
-    }
-
-    /// One step of the optimizer, on gradients borrowed from candle.
-    fn update(&mut self, gradients: &GradStore) -> Result<(), Error> {
-        let Adapted {
-            adapters, params, ..
-        } = &mut self.adapted;
-        let borrow_pair = |pair: &_| borrow_pair(pair, gradients);
-        let of_pairs = adapters
-            .iter()
-            .map(borrow_pair)
-            .collect::<Result<Vec<_>, _>>()?;
-        let of_params = params.iter().map(|param| param.value.gradient(gradients));
-        let of_params = of_params.collect::<Result<Vec<_>, _>>()?;
-        let pair_io = (0..)
-            .zip(adapters)
-            .zip(&of_pairs)
-            .map(|((id, pair), [grad_a, grad_b])| {
-                Ok(AdapterIo::new(
-                    AdapterId::from_index(id),
-                    pair.a.host.view_mut(),
-                    pair.b.host.view_mut(),
-                    grad_a.view()?,
-                    grad_b.view()?,
-                ))
-            });
-        let param_io = (0..)
-            .zip(params)
-            .zip(&of_params)
-            .map(|((id, param), grad)| {
-                let (value, grad) = (param.value.host.view_mut(), grad.view()?);
-                Ok(ParamIo::new(ParamId::from_index(id), value, grad))
-            });
-        let mut pair_io = pair_io.collect::<Result<Vec<_>, Error>>()?;
-        let mut param_io = param_io.collect::<Result<Vec<_>, Error>>()?;
-        let start = Instant::now();
-        self.optimizer
-            .step_with_params(&mut pair_io, &mut param_io)?;
-        self.optimizer.sync()?;
-        self.optimizer_time.push(start.elapsed());
-        Ok(())
+            .map_err(candle_error)
     }
 
     fn largest_update(&self) -> f64 {
@@ -202,7 +143,7 @@ impl Trainer {
 
     /// Names of the adapters and what the last step did to each.
     pub fn reports(&self) -> impl Iterator<Item = (&str, &AdapterReport)> {
-        self.optimizer
+        self.optimizer()
             .adapters()
             .iter()
             .map(|slot| (slot.spec.name.as_str(), &slot.report))
@@ -210,7 +151,7 @@ impl Trainer {
 
     /// The optimizer: configuration, backend, state.
     pub fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
+        self.optimizer.optimizer()
     }
 
     /// Median time of the optimizer's steps alone, since this object was made.
@@ -224,11 +165,11 @@ impl Trainer {
     /// methods, is not counted.
     pub fn state_bytes(&self) -> usize {
         let adapters = self
-            .optimizer
+            .optimizer()
             .adapters()
             .iter()
             .map(|slot| slot.state.bytes());
-        let params = self.optimizer.params().iter();
+        let params = self.optimizer().params().iter();
         let params = params.filter(|slot| !slot.spec.name.starts_with("head."));
         adapters.chain(params.map(|slot| slot.state.bytes())).sum()
     }
@@ -243,15 +184,20 @@ impl Trainer {
         self.adapted.merged()
     }
 
+    /// The adapter as trained so far, with the head, in PEFT's form; `base_name` tells where the
+    /// frozen network comes from.
+    ///
+    /// Rejects a run that trains no adapters.
+    pub fn peft(&self, base_name: &str) -> Result<PeftAdapter, Error> {
+        if self.adapted.adapters().next().is_none() {
+            let (value, expected) = ("full fine-tuning", "one with adapters");
+            return Err(Error::invalid("the run", "method", value, expected));
+        }
+        PeftAdapter::new(base_name, self.adapted.adapters())?.module("head", &self.adapted.head)
+    }
+
     /// The part of the rows that the network classifies correctly, in [0, 1].
     pub fn accuracy(&self, data: &Dataset) -> Result<f64, Error> {
         self.network()?.accuracy(data)
     }
-}
-
-fn borrow_pair<'g>(
-    pair: &crate::adapted::Pair,
-    gradients: &'g GradStore,
-) -> Result<[Borrowed<'g>; 2], Error> {
-    Ok([pair.a.gradient(gradients)?, pair.b.gradient(gradients)?])
 }

@@ -4,8 +4,9 @@ mod common;
 
 use std::fs;
 
-use common::{problem, trainer};
-use lora_pro_finetune::{CONFIG_FILE, MODEL_FILE, Network, PeftAdapter};
+use common::{task, trainer};
+use lora_pro_candle::{CONFIG_FILE, MODEL_FILE, PeftAdapter};
+use lora_pro_finetune::Network;
 
 fn weights(network: &Network) -> Vec<Vec<f32>> {
     let weights = network
@@ -17,26 +18,26 @@ fn weights(network: &Network) -> Vec<Vec<f32>> {
 
 #[test]
 fn saved_loaded_and_merged_it_is_the_trained_network() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
     for id in ["lora-pro-factored", "rslora"] {
-        let mut trainer = trainer(&problem, id);
+        let mut trainer = trainer(&task, id);
         (0..5).for_each(|_| trainer.step().unwrap());
         let adapter = trainer.peft("digits-mlp").unwrap();
         adapter.save(folder.path()).unwrap();
         let loaded = PeftAdapter::load(folder.path()).unwrap();
         assert_eq!(loaded, adapter);
         let base = folder.path().join("base_model.safetensors");
-        problem.base.save(&base).unwrap();
-        let merged = loaded.merge(&Network::load(&base).unwrap()).unwrap();
+        task.base.save(&base).unwrap();
+        let merged = Network::load(&base).unwrap().with_adapter(&loaded).unwrap();
         assert_eq!(weights(&merged), weights(&trainer.network().unwrap()));
-        assert_ne!(weights(&merged), weights(&problem.base));
+        assert_ne!(weights(&merged), weights(&task.base));
     }
 }
 
 #[test]
 fn names_and_configuration_are_pefts() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
-    let adapter = trainer(&problem, "lora").peft("digits-mlp").unwrap();
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
+    let adapter = trainer(&task, "lora").peft("digits-mlp").unwrap();
     let shapes: Vec<_> = adapter
         .tensors
         .iter()
@@ -76,8 +77,8 @@ fn names_and_configuration_are_pefts() {
 
 #[test]
 fn what_is_no_adapter_is_refused() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
-    let error = trainer(&problem, "full-fine-tuning")
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
+    let error = trainer(&task, "full-fine-tuning")
         .peft("digits-mlp")
         .unwrap_err()
         .to_string();
@@ -88,7 +89,7 @@ fn what_is_no_adapter_is_refused() {
 
     let refusal = || PeftAdapter::load(folder.path()).unwrap_err().to_string();
     assert!(refusal().contains(CONFIG_FILE));
-    let adapter = trainer(&problem, "lora").peft("digits-mlp").unwrap();
+    let adapter = trainer(&task, "lora").peft("digits-mlp").unwrap();
     adapter.save(folder.path()).unwrap();
     fs::write(folder.path().join(MODEL_FILE), b"short").unwrap();
     assert!(refusal().contains("not a readable safetensors file"));
@@ -97,7 +98,7 @@ fn what_is_no_adapter_is_refused() {
 
     let mut wrong = adapter.clone();
     wrong.config.rank_pattern.insert("layers.1".into(), 3);
-    let error = wrong.merge(&problem.base).unwrap_err().to_string();
+    let error = task.base.with_adapter(&wrong).unwrap_err().to_string();
     let expected =
         "tensor `base_model.model.layers.1.lora_A.weight` is [2, 12], but [3, 12] is needed";
     assert!(error.contains(expected), "{error}");

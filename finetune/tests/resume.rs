@@ -4,9 +4,9 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::{backend, problem, trainer};
+use common::{backend, task, trainer};
 use lora_pro_core::{TensorFile, backup_path};
-use lora_pro_finetune::{CONTENDERS, Problem, Trainer};
+use lora_pro_finetune::{METHODS, Task, Trainer};
 
 fn steps(trainer: &mut Trainer, count: usize) {
     (0..count).for_each(|_| trainer.step().unwrap());
@@ -19,8 +19,8 @@ fn content(trainer: &mut Trainer, folder: &Path) -> TensorFile {
     TensorFile::load(&path).unwrap()
 }
 
-fn refusal(path: &Path, problem: &Problem) -> String {
-    match Trainer::load(path, &problem.train, backend().unwrap()) {
+fn refusal(path: &Path, task: &Task) -> String {
+    match Trainer::load(path, &task.train, backend().unwrap()) {
         Ok(_) => panic!("{} was accepted", path.display()),
         Err(error) => error.to_string(),
     }
@@ -28,36 +28,36 @@ fn refusal(path: &Path, problem: &Problem) -> String {
 
 #[test]
 fn every_method_continues_to_the_last_bit() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
     let path = folder.path().join("run.safetensors");
-    for contender in &CONTENDERS {
-        let mut whole = trainer(&problem, contender.id);
+    for method in &METHODS {
+        let mut whole = trainer(&task, method.id);
         steps(&mut whole, 20);
 
-        let mut first = trainer(&problem, contender.id);
+        let mut first = trainer(&task, method.id);
         steps(&mut first, 11);
         first.save(&path).unwrap();
         drop(first);
-        let mut second = Trainer::load(&path, &problem.train, backend().unwrap()).unwrap();
+        let mut second = Trainer::load(&path, &task.train, backend().unwrap()).unwrap();
         assert_eq!(second.steps_done(), 11);
         steps(&mut second, 9);
 
-        assert!(second.finished(), "{}", contender.name);
+        assert!(second.finished(), "{}", method.name);
         let (whole, second) = (
             content(&mut whole, folder.path()),
             content(&mut second, folder.path()),
         );
-        assert!(whole == second, "{} differs after resuming", contender.name);
+        assert!(whole == second, "{} differs after resuming", method.name);
     }
 }
 
 #[test]
 fn a_run_saved_before_its_first_step_resumes() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
     let path = folder.path().join("run.safetensors");
-    let mut start = trainer(&problem, "lora-pro-factored");
+    let mut start = trainer(&task, "lora-pro-factored");
     start.save(&path).unwrap();
-    let mut resumed = Trainer::load(&path, &problem.train, backend().unwrap()).unwrap();
+    let mut resumed = Trainer::load(&path, &task.train, backend().unwrap()).unwrap();
     steps(&mut start, 2);
     steps(&mut resumed, 2);
     assert!(content(&mut start, folder.path()) == content(&mut resumed, folder.path()));
@@ -65,9 +65,9 @@ fn a_run_saved_before_its_first_step_resumes() {
 
 #[test]
 fn a_damaged_checkpoint_is_refused_and_the_one_before_it_loads() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
     let path = folder.path().join("run.safetensors");
-    let mut run = trainer(&problem, "lora-pro-full");
+    let mut run = trainer(&task, "lora-pro-full");
     for _ in 0..2 {
         steps(&mut run, 3);
         run.save(&path).unwrap();
@@ -77,7 +77,7 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_loads() {
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     fs::write(&path, &flipped).unwrap();
-    let reason = refusal(&path, &problem);
+    let reason = refusal(&path, &task);
     assert!(
         reason.contains("its checksum is wrong: the file is damaged"),
         "{reason}"
@@ -85,47 +85,47 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_loads() {
     assert!(reason.contains("previous.safetensors"), "{reason}");
 
     fs::write(&path, &good[..good.len() / 2]).unwrap();
-    let reason = refusal(&path, &problem);
+    let reason = refusal(&path, &task);
     assert!(
         reason.contains("not a readable safetensors file"),
         "{reason}"
     );
 
-    let earlier = Trainer::load(&backup_path(&path), &problem.train, backend().unwrap()).unwrap();
+    let earlier = Trainer::load(&backup_path(&path), &task.train, backend().unwrap()).unwrap();
     assert_eq!(earlier.steps_done(), 3);
 }
 
 #[test]
 fn a_file_of_another_kind_is_refused() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
     let path = folder.path().join("other.safetensors");
     let mut file = TensorFile::new();
     file.document = serde_json::json!({ "training": { "format_version": 99 } });
     file.save(&path).unwrap();
-    let reason = refusal(&path, &problem);
+    let reason = refusal(&path, &task);
     assert!(
         reason.contains("its format version is 99, this program reads 1"),
         "{reason}"
     );
     TensorFile::new().save(&path).unwrap();
-    let reason = refusal(&path, &problem);
+    let reason = refusal(&path, &task);
     assert!(reason.contains("it holds no training run"), "{reason}");
-    let reason = refusal(&folder.path().join("none.safetensors"), &problem);
+    let reason = refusal(&folder.path().join("none.safetensors"), &task);
     assert!(reason.contains("none.safetensors"), "{reason}");
 }
 
 #[test]
 fn a_missing_tensor_is_named() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
     let path = folder.path().join("run.safetensors");
-    trainer(&problem, "lora").save(&path).unwrap();
+    trainer(&task, "lora").save(&path).unwrap();
     let whole = TensorFile::load(&path).unwrap();
     for name in whole.tensors.keys() {
         let mut less = whole.clone();
         less.tensors.remove(name);
         less.save(&path).unwrap();
         // A hidden layer's absence makes a smaller network, which the rest then does not fit.
-        let reason = refusal(&path, &problem);
+        let reason = refusal(&path, &task);
         assert!(
             reason.contains("is missing") || reason.contains("fit"),
             "{name}: {reason}"
@@ -135,10 +135,10 @@ fn a_missing_tensor_is_named() {
 
 #[test]
 fn other_training_data_are_refused() {
-    let (folder, problem) = (tempfile::tempdir().unwrap(), problem());
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
     let path = folder.path().join("run.safetensors");
-    trainer(&problem, "lora").save(&path).unwrap();
-    let error = Trainer::load(&path, &problem.test, backend().unwrap())
+    trainer(&task, "lora").save(&path).unwrap();
+    let error = Trainer::load(&path, &task.test, backend().unwrap())
         .err()
         .unwrap();
     let expected = "the run trains on handwritten digits, but the rows given are others";

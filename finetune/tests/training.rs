@@ -2,35 +2,35 @@
 
 mod common;
 
-use common::{backend, experiment, problem, trainer};
+use common::{backend, experiment, task, trainer};
 use lora_pro_core::Error;
 use lora_pro_finetune::{
-    CONTENDERS, Contender, Dataset, Problem, Trainer, Trains, compare, gap_curve,
+    METHODS, MethodSpec, Dataset, Task, Trainer, Trainable, compare, gap_curve,
 };
 
 #[test]
 fn adapters_start_where_the_frozen_network_is() {
-    let problem = problem();
-    let start = trainer(&problem, "lora-pro-factored")
-        .accuracy(&problem.test)
+    let task = task();
+    let start = trainer(&task, "lora-pro-factored")
+        .accuracy(&task.test)
         .unwrap();
-    assert_eq!(start, problem.base.accuracy(&problem.test).unwrap());
+    assert_eq!(start, task.base.accuracy(&task.test).unwrap());
 }
 
 #[test]
 fn every_method_lowers_the_loss() {
-    let problem = problem();
-    for contender in &CONTENDERS {
-        let mut trainer = trainer(&problem, contender.id);
-        let before = trainer.network().unwrap().loss(&problem.train).unwrap();
+    let task = task();
+    for method in &METHODS {
+        let mut trainer = trainer(&task, method.id);
+        let before = trainer.network().unwrap().loss(&task.train).unwrap();
         while !trainer.finished() {
             trainer.step().unwrap();
         }
-        let after = trainer.network().unwrap().loss(&problem.train).unwrap();
+        let after = trainer.network().unwrap().loss(&task.train).unwrap();
         assert!(
             after < 0.95 * before,
             "{}: {before} to {after}",
-            contender.name
+            method.name
         );
         assert_eq!(trainer.history().losses.len(), 20);
     }
@@ -38,8 +38,8 @@ fn every_method_lowers_the_loss() {
 
 #[test]
 fn preparing_twice_gives_the_same_bits() {
-    let values = |problem: &Problem| {
-        let weights = problem
+    let values = |task: &Task| {
+        let weights = task
             .base
             .layers
             .iter()
@@ -48,36 +48,36 @@ fn preparing_twice_gives_the_same_bits() {
             .map(|weight| weight.unwrap().to_vec1::<f32>().unwrap())
             .collect::<Vec<_>>()
     };
-    assert_eq!(values(&problem()), values(&problem()));
+    assert_eq!(values(&task()), values(&task()));
 }
 
 #[test]
 fn a_rate_out_of_all_measure_diverges_without_a_panic() {
-    let problem = problem();
-    for contender in &CONTENDERS {
-        let run = contender.run(&experiment(), 1e30, 0);
+    let task = task();
+    for method in &METHODS {
+        let run = method.run(&experiment(), 1e30, 0);
         let mut trainer =
-            Trainer::new(&problem.base, &problem.train, run, backend().unwrap()).unwrap();
+            Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap();
         while !trainer.finished() {
             trainer.step().unwrap();
         }
-        assert!(trainer.diverged(), "{}", contender.name);
+        assert!(trainer.diverged(), "{}", method.name);
         assert!(trainer.history().losses.iter().all(|loss| loss.is_finite()));
     }
 }
 
 #[test]
 fn impossible_runs_are_refused() {
-    let problem = problem();
+    let task = task();
     let refusal = |change: &dyn Fn(&mut lora_pro_finetune::Run)| {
-        let mut run = Contender::find("lora").unwrap().run(&experiment(), 1e-3, 0);
+        let mut run = MethodSpec::find("lora").unwrap().run(&experiment(), 1e-3, 0);
         change(&mut run);
-        let trainer = Trainer::new(&problem.base, &problem.train, run, backend().unwrap());
+        let trainer = Trainer::new(&task.base, &task.train, run, backend().unwrap());
         trainer.err().unwrap().to_string()
     };
     let rank = |rank| {
         move |run: &mut lora_pro_finetune::Run| {
-            if let Trains::Adapters { rank: old, .. } = &mut run.trains {
+            if let Trainable::Adapters { rank: old, .. } = &mut run.trainable {
                 *old = rank;
             }
         }
@@ -99,11 +99,11 @@ fn at_full_rank_the_gap_closes_after_the_first_steps() {
     let mut experiment = experiment();
     (experiment.hidden, experiment.rank, experiment.steps) = (vec![8], 8, 6);
     let data = Dataset::digits().unwrap();
-    let problem = Problem::prepare(&experiment, &data, backend().unwrap()).unwrap();
-    let run = Contender::find("lora-pro-full")
+    let task = Task::prepare(&experiment, &data, backend().unwrap()).unwrap();
+    let run = MethodSpec::find("lora-pro-full")
         .unwrap()
         .run(&experiment, 1e-2, 0);
-    let mut trainer = Trainer::new(&problem.base, &problem.train, run, backend().unwrap()).unwrap();
+    let mut trainer = Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap();
     let curve = gap_curve(&mut trainer, 2, &|_, _| ()).unwrap();
     let steps: Vec<usize> = curve.iter().map(|point| point.step).collect();
     assert_eq!(steps, [1, 3, 5, 6]);
@@ -115,9 +115,9 @@ fn at_full_rank_the_gap_closes_after_the_first_steps() {
 
 #[test]
 fn a_projection_needs_no_rescaling_and_plain_lora_does() {
-    let problem = problem();
+    let task = task();
     for (id, projection) in [("lora", false), ("lora-pro-factored", true)] {
-        let mut trainer = trainer(&problem, id);
+        let mut trainer = trainer(&task, id);
         (0..3).for_each(|_| trainer.step().unwrap());
         let gap = trainer.gap().unwrap();
         assert_eq!(

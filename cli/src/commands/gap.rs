@@ -1,7 +1,7 @@
 //! `lora-pro gap`: how far a method's steps are from full fine-tuning's.
 
 use clap::Args;
-use lora_pro_finetune::{GapPoint, Problem, Trainer, Trains, gap_curve};
+use lora_pro_finetune::{GapPoint, Task, Trainer, Trainable, gap_curve};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
@@ -33,17 +33,17 @@ pub struct GapArgs {
     every: u32,
 }
 
-/// Trains, measures, prints a table with bars.
+/// Trainable, measures, prints a table with bars.
 pub fn run(args: &GapArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
     let plan = args.run.plan()?;
-    if plan.run.trains == Trains::Weights {
+    if plan.run.trainable == Trainable::Weights {
         return Err(Failure::Input(
             "full fine-tuning has no gap: its E is g".into(),
         ));
     }
-    let problem = Problem::prepare(&plan.experiment, &plan.data, choice.make()?)?;
-    let mut trainer = Trainer::new(&problem.base, &problem.train, plan.run, choice.make()?)?;
+    let task = Task::prepare(&plan.experiment, &plan.data, choice.make()?)?;
+    let mut trainer = Trainer::new(&task.base, &task.train, plan.run, choice.make()?)?;
     let progress = Progress::new();
     let told = |done, all| progress.set(done, all, "steps");
     let curve = gap_curve(&mut trainer, args.every as usize, &told)?;

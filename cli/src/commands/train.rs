@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lora_pro_core::Error;
-use lora_pro_finetune::{Dataset, Problem, Trainer, Trains, pretrain};
+use lora_pro_finetune::{Dataset, Task, Trainer, Trainable, pretrain};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
@@ -59,7 +59,7 @@ pub struct TrainArgs {
     save_every: u32,
 }
 
-/// Trains to the end, saving as it goes.
+/// Trainable to the end, saving as it goes.
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
     let plan = args.run.plan()?;
@@ -71,7 +71,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             checkpoint.display()
         )));
     }
-    let [known, train_rows, validation, test] = Problem::split(&plan.experiment, &plan.data)?;
+    let [known, train_rows, validation, test] = Task::split(&plan.experiment, &plan.data)?;
     let mut trainer = match saved {
         true => resumed(&plan, &train_rows, &checkpoint, &choice)?,
         false => {
@@ -129,7 +129,7 @@ fn train(trainer: &mut Trainer, args: &TrainArgs, checkpoint: &Path) -> Result<(
 
 /// The adapter first: it is never older than the checkpoint.
 fn save(trainer: &mut Trainer, out: &Path, checkpoint: &Path) -> Result<(), Failure> {
-    if trainer.run().trains != Trains::Weights {
+    if trainer.run().trainable != Trainable::Weights {
         trainer.peft(BASE)?.save(out)?;
     }
     Ok(trainer.save(checkpoint)?)

@@ -1,6 +1,6 @@
 //! The report's figures: a comparison's numbers as plots.
 
-use lora_pro_finetune::{Comparison, MethodResult, RateResult, RunResult, Spread};
+use lora_pro_finetune::{Comparison, MethodResult, RateResult, RunResult, MeanStdErr};
 
 use crate::tables::{distance, rate, reference_lr};
 use lora_pro_report::plot::{Axis, Line, Plot, Point, Scale};
@@ -85,7 +85,7 @@ fn error_by_rate(comparison: &Comparison) -> Figure {
 }
 
 fn error_point(rate: &RateResult) -> Point {
-    let Spread { mean, error } = rate.spread(|run| 100.0 * (1.0 - run.test_accuracy));
+    let MeanStdErr { mean, error } = rate.spread(|run| 100.0 * (1.0 - run.test_accuracy));
     Point {
         x: rate.lr,
         y: mean,
@@ -96,7 +96,7 @@ fn error_point(rate: &RateResult) -> Point {
 fn distance_by_rate(comparison: &Comparison) -> Figure {
     let point = |rate: &RateResult| {
         let distances: Option<Vec<f64>> = rate.runs.iter().map(distance).collect();
-        let Spread { mean, error } = Spread::of(&distances?);
+        let MeanStdErr { mean, error } = MeanStdErr::of(&distances?);
         Some(Point {
             x: rate.lr,
             y: mean,

@@ -1,8 +1,8 @@
-//! A small problem that trains in milliseconds.
+//! A small task that trains in milliseconds.
 
 use lora_pro_core::{Backend, Error};
 use lora_pro_finetune::{
-    CONTENDERS, Contender, Dataset, Experiment, Pretraining, Problem, Trainer,
+    METHODS, MethodSpec, Dataset, Experiment, Pretraining, Task, Trainer,
 };
 use lora_pro_reference::ReferenceBackend;
 
@@ -29,8 +29,8 @@ pub fn experiment() -> Experiment {
     }
 }
 
-pub fn problem() -> Problem {
-    Problem::prepare(
+pub fn task() -> Task {
+    Task::prepare(
         &experiment(),
         &Dataset::digits().unwrap(),
         backend().unwrap(),
@@ -39,8 +39,8 @@ pub fn problem() -> Problem {
 }
 
 #[allow(dead_code)] // Not every test file trains by name.
-pub fn trainer(problem: &Problem, id: &str) -> Trainer {
-    let contender: &Contender = CONTENDERS.iter().find(|one| one.id == id).unwrap();
-    let run = contender.run(&experiment(), 1e-2, 5);
-    Trainer::new(&problem.base, &problem.train, run, backend().unwrap()).unwrap()
+pub fn trainer(task: &Task, id: &str) -> Trainer {
+    let method: &MethodSpec = METHODS.iter().find(|one| one.id == id).unwrap();
+    let run = method.run(&experiment(), 1e-2, 5);
+    Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap()
 }

@@ -2,11 +2,12 @@
 
 use lora_pro_core::{Config, Method, Scale};
 
-use crate::{Experiment, Run, Trains};
+use crate::run::{Run, Trainable};
+use crate::setup::Experiment;
 
 /// One method and what sets it apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Contender {
+pub struct MethodSpec {
     /// Its name on the command line: `lora-pro-full`.
     pub id: &'static str,
     /// Its name in tables: `LoRA-Pro full`.
@@ -25,7 +26,7 @@ pub struct Contender {
 const LADDER: [f64; 5] = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2];
 
 /// LoRA, from which the others differ in one thing each.
-const LORA: Contender = Contender {
+const LORA: MethodSpec = MethodSpec {
     id: "lora",
     name: "LoRA",
     method: Some(Method::Lora),
@@ -35,39 +36,39 @@ const LORA: Contender = Contender {
 };
 
 /// The compared methods; full fine-tuning comes first, the others are measured against it.
-pub const CONTENDERS: [Contender; 7] = [
-    Contender {
+pub const METHODS: [MethodSpec; 7] = [
+    MethodSpec {
         id: "full-fine-tuning",
         name: "full fine-tuning",
         method: None,
         ..LORA
     },
     LORA,
-    Contender {
+    MethodSpec {
         id: "rslora",
         name: "rsLoRA",
         rank_stabilised: true,
         ..LORA
     },
-    Contender {
+    MethodSpec {
         id: "lora-plus",
         name: "LoRA+",
         lr_ratio: 16.0,
         ..LORA
     },
-    Contender {
+    MethodSpec {
         id: "lora-pro-efficient",
         name: "LoRA-Pro efficient",
         method: Some(Method::Efficient),
         ..LORA
     },
-    Contender {
+    MethodSpec {
         id: "lora-pro-factored",
         name: "LoRA-Pro factored",
         method: Some(Method::Factored),
         ..LORA
     },
-    Contender {
+    MethodSpec {
         id: "lora-pro-full",
         name: "LoRA-Pro full",
         method: Some(Method::Full),
@@ -75,16 +76,16 @@ pub const CONTENDERS: [Contender; 7] = [
     },
 ];
 
-impl Contender {
-    /// The contender called `id`.
+impl MethodSpec {
+    /// The method called `id`.
     ///
     /// ```
-    /// use lora_pro_finetune::Contender;
-    /// assert_eq!(Contender::find("lora-pro-factored").unwrap().name, "LoRA-Pro factored");
-    /// assert!(Contender::find("lora-pr").is_none());
+    /// use lora_pro_finetune::MethodSpec;
+    /// assert_eq!(MethodSpec::find("lora-pro-factored").unwrap().name, "LoRA-Pro factored");
+    /// assert!(MethodSpec::find("lora-pr").is_none());
     /// ```
-    pub fn find(id: &str) -> Option<&'static Contender> {
-        CONTENDERS.iter().find(|contender| contender.id == id)
+    pub fn find(id: &str) -> Option<&'static MethodSpec> {
+        METHODS.iter().find(|method| method.id == id)
     }
 
     /// One run of this method; every field can be changed afterwards.
@@ -94,15 +95,15 @@ impl Contender {
             false => Scale::Alpha(experiment.alpha),
         };
         let trains = match self.method {
-            Some(_) => Trains::Adapters {
+            Some(_) => Trainable::Adapters {
                 rank: experiment.rank,
                 scale,
             },
-            None => Trains::Weights,
+            None => Trainable::Weights,
         };
         let config = self.config(experiment, lr);
         Run {
-            trains,
+            trainable,
             config,
             seed,
             batch: experiment.batch,
