@@ -1,5 +1,7 @@
 //! A candle model of one's own. Interrupted and started again, it goes on to the last bit.
 
+use std::error::Error;
+
 use candle_core::{DType, Device::Cpu, Module, Result, Tensor, Var};
 use candle_nn::{Linear, loss::mse};
 use lora_pro::{Config, CpuBackend, Hyper, Scale, Schedule};
@@ -22,12 +24,11 @@ fn numbers(rows: usize, cols: usize) -> Result<Tensor> {
     (x * 12.9)?.sin()?.reshape((rows, cols))
 }
 
-fn train(folder: &str, steps: u64) -> std::result::Result<f32, Box<dyn std::error::Error>> {
+pub(crate) fn train(folder: &str, steps: u64) -> std::result::Result<f32, Box<dyn Error>> {
     let frozen = |m, n| Ok::<_, candle_core::Error>(Linear::new((numbers(m, n)? * 0.2)?, None));
-    let (s, seed) = (Scale::Alpha(8.0), 0);
     let model = Model(
-        LoraLinear::new("layers.0", frozen(32, 16)?, 4, s, seed)?,
-        LoraLinear::new("layers.1", frozen(32, 32)?, 4, s, seed)?,
+        LoraLinear::new("layers.0", frozen(32, 16)?, 4, Scale::Alpha(8.0), 0)?,
+        LoraLinear::new("layers.1", frozen(32, 32)?, 4, Scale::Alpha(8.0), 0)?,
         Var::zeros((1, 32), DType::F32, &Cpu)?,
     );
     let (warmup, total) = (10, 200);
@@ -54,7 +55,6 @@ fn train(folder: &str, steps: u64) -> std::result::Result<f32, Box<dyn std::erro
     Ok(mse(&model.forward(&x)?, &y)?.to_scalar()?)
 }
 
-fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    println!("loss {}", train("own_model", 200)?);
-    Ok(())
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    train("own_model", 200).map(|loss| println!("loss {loss}"))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lora_pro_core::{Config, Damping, Error, Method, Preset, Scale, XChoice};
-use lora_pro_finetune::{MethodSpec, Dataset, Experiment, Run, Trainable};
+use lora_pro_finetune::{Dataset, Experiment, MethodSpec, Run, Trainable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

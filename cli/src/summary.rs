@@ -1,6 +1,6 @@
 //! A comparison in a few sentences, computed from its numbers.
 
-use lora_pro_finetune::{Comparison, MethodResult, MeanStdErr};
+use lora_pro_finetune::{Comparison, MeanStdErr, MethodResult};
 
 use crate::tables::{distance, rate, reference_lr};
 

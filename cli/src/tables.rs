@@ -1,6 +1,6 @@
 //! What a comparison is shown as: three tables, computed from its numbers.
 
-use lora_pro_finetune::{Comparison, MethodResult, RunResult, MeanStdErr};
+use lora_pro_finetune::{Comparison, MeanStdErr, MethodResult, RunResult};
 
 use lora_pro_report::table;
 

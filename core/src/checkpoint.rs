@@ -123,7 +123,7 @@ impl Optimizer {
         let same = adapters.eq(self.adapters().iter().map(|slot| &slot.spec))
             && params.eq(self.params().iter().map(|slot| &slot.spec));
         if !same {
-            let reason = "its adapters and parameters are not those of this optimizer";
+            let reason = "its adapters and parameters do not fit this optimizer";
             return Err(Error::file(path, reason));
         }
         self.fill(header, file, path)

@@ -215,7 +215,7 @@ fn what_does_not_fit_is_not_restored() {
     other.save_to(&mut file).unwrap();
     refused(
         &file,
-        "its adapters and parameters are not those of this optimizer",
+        "its adapters and parameters do not fit this optimizer",
     );
 
     let full = config().group("q", Hyper::default().method(Method::Efficient));

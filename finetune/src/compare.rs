@@ -89,11 +89,7 @@ pub fn compare(
 /// Full fine-tuning's runs, which come first, and all others'. Full fine-tuning runs at every
 /// rate that any method has: it is what they are measured against.
 fn jobs(experiment: &Experiment) -> (Vec<Job>, Vec<Job>) {
-    let mut all: Vec<f64> = METHODS
-        .iter()
-        .flat_map(|one| one.grid)
-        .copied()
-        .collect();
+    let mut all: Vec<f64> = METHODS.iter().flat_map(|one| one.grid).copied().collect();
     all.sort_by(f64::total_cmp);
     all.dedup();
     let grid = |one: &MethodSpec| {
@@ -108,11 +104,10 @@ fn jobs(experiment: &Experiment) -> (Vec<Job>, Vec<Job>) {
         .enumerate()
         .flat_map(|(k, one)| grid(one).into_iter().map(move |lr| (k, lr)));
     let jobs = rates.flat_map(|(method, lr)| {
-        experiment.seeds.iter().map(move |&seed| Job {
-            method,
-            lr,
-            seed,
-        })
+        experiment
+            .seeds
+            .iter()
+            .map(move |&seed| Job { method, lr, seed })
     });
     jobs.partition(|job| METHODS[job.method].method.is_none())
 }
@@ -168,14 +163,14 @@ fn run(
     job: Job,
     make_backend: MakeBackend<'_>,
 ) -> Result<Outcome, Error> {
-    let method = &METHODS[job.method];
-    let run = method.run(experiment, job.lr, job.seed);
+    let spec = &METHODS[job.method];
+    let run = spec.run(experiment, job.lr, job.seed);
     let mut trainer = Trainer::new(&task.base, &task.train, run, make_backend()?)?;
     let measured = gap_steps(experiment);
     let (mut gap, mut gap_rescaled) = (Vec::new(), Vec::new());
     while !trainer.finished() {
         let step = trainer.steps_done() + 1;
-        if method.method.is_some() && measured.contains(&step) {
+        if spec.method.is_some() && measured.contains(&step) {
             let now = trainer.gap()?;
             gap.push((step, now.raw));
             gap_rescaled.push((step, now.rescaled));
@@ -202,7 +197,7 @@ fn run(
         gap,
         gap_rescaled,
         losses: history.losses.clone(),
-        first_updates: match method.method {
+        first_updates: match spec.method {
             Some(_) => history
                 .updates
                 .iter()
@@ -218,7 +213,7 @@ fn run(
         result,
         seconds_per_step: trainer.optimizer_time().as_secs_f64(),
         state_bytes: trainer.state_bytes(),
-        network: method.method.is_none().then_some(network),
+        network: spec.method.is_none().then_some(network),
     })
 }
 
@@ -309,11 +304,7 @@ fn describe(
         batch: experiment.batch,
         steps: experiment.steps,
         seeds: experiment.seeds.clone(),
-        split: [
-            task.train.len(),
-            task.validation.len(),
-            task.test.len(),
-        ],
+        split: [task.train.len(), task.validation.len(), task.test.len()],
         accuracy_before: task.base.accuracy(&task.test)?,
         backend: backend.manifest(),
         seconds: 0.0,

@@ -197,7 +197,10 @@ impl Rows {
         let (rows, columns) = (self.labels.len(), self.columns());
         let features = Tensor::from_vec(self.features, (rows, columns), &Device::Cpu);
         let labels = Tensor::from_vec(self.labels, rows, &Device::Cpu);
-        let (features, labels) = (features.map_err(candle_error)?, labels.map_err(candle_error)?);
+        let (features, labels) = (
+            features.map_err(candle_error)?,
+            labels.map_err(candle_error)?,
+        );
         Ok(Dataset {
             name: name.into(),
             features,

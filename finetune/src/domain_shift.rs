@@ -22,7 +22,9 @@ impl DomainShift {
         match self {
             DomainShift::None => Ok(data.clone()),
             DomainShift::Rotate => data.columns(&quarter_turn(data)?),
-            DomainShift::Permute(seed) => data.columns(&permutation(&mut random(seed, 0), data.inputs())),
+            DomainShift::Permute(seed) => {
+                data.columns(&permutation(&mut random(seed, 0), data.inputs()))
+            }
         }
     }
 

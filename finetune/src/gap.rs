@@ -75,9 +75,7 @@ impl Trainer {
         let mut sums = Sums::default();
         let gradients = match self.adapted.adapters().next() {
             None => Vec::new(),
-            Some(_) => {
-                weight_gradients(&self.network()?, &self.batch()?).map_err(candle_error)?
-            }
+            Some(_) => weight_gradients(&self.network()?, &self.batch()?).map_err(candle_error)?,
         };
         for (adapter, g) in self.adapted.adapters().zip(&gradients) {
             let (a, b) = factors(adapter).map_err(candle_error)?;

@@ -72,12 +72,12 @@ mod task;
 mod trainer;
 
 pub use compare::{MakeBackend, Progress, compare};
-pub use comparison::{Comparison, MethodResult, RateResult, RunResult, Setup, MeanStdErr};
-pub use domain_shift::DomainShift;
-pub use method_spec::{METHODS, MethodSpec};
+pub use comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult, Setup};
 pub use data::Dataset;
 pub use distance::distance;
+pub use domain_shift::DomainShift;
 pub use gap::{Gap, GapPoint, gap_curve};
+pub use method_spec::{METHODS, MethodSpec};
 pub use network::Network;
 pub use pretrain::pretrain;
 pub use run::{Run, Trainable};

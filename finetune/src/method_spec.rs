@@ -94,7 +94,7 @@ impl MethodSpec {
             true => Scale::RsLora(experiment.alpha),
             false => Scale::Alpha(experiment.alpha),
         };
-        let trains = match self.method {
+        let trainable = match self.method {
             Some(_) => Trainable::Adapters {
                 rank: experiment.rank,
                 scale,

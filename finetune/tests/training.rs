@@ -5,7 +5,7 @@ mod common;
 use common::{backend, experiment, task, trainer};
 use lora_pro_core::Error;
 use lora_pro_finetune::{
-    METHODS, MethodSpec, Dataset, Task, Trainer, Trainable, compare, gap_curve,
+    Dataset, METHODS, MethodSpec, Task, Trainable, Trainer, compare, gap_curve,
 };
 
 #[test]
@@ -56,8 +56,7 @@ fn a_rate_out_of_all_measure_diverges_without_a_panic() {
     let task = task();
     for method in &METHODS {
         let run = method.run(&experiment(), 1e30, 0);
-        let mut trainer =
-            Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap();
+        let mut trainer = Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap();
         while !trainer.finished() {
             trainer.step().unwrap();
         }
@@ -70,7 +69,9 @@ fn a_rate_out_of_all_measure_diverges_without_a_panic() {
 fn impossible_runs_are_refused() {
     let task = task();
     let refusal = |change: &dyn Fn(&mut lora_pro_finetune::Run)| {
-        let mut run = MethodSpec::find("lora").unwrap().run(&experiment(), 1e-3, 0);
+        let mut run = MethodSpec::find("lora")
+            .unwrap()
+            .run(&experiment(), 1e-3, 0);
         change(&mut run);
         let trainer = Trainer::new(&task.base, &task.train, run, backend().unwrap());
         trainer.err().unwrap().to_string()

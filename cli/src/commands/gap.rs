@@ -1,7 +1,7 @@
 //! `lora-pro gap`: how far a method's steps are from full fine-tuning's.
 
 use clap::Args;
-use lora_pro_finetune::{GapPoint, Task, Trainer, Trainable, gap_curve};
+use lora_pro_finetune::{GapPoint, Task, Trainable, Trainer, gap_curve};
 
 use crate::backends::Choice;
 use crate::failure::Failure;

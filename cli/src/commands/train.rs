@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lora_pro_core::Error;
-use lora_pro_finetune::{Dataset, Task, Trainer, Trainable, pretrain};
+use lora_pro_finetune::{Dataset, Task, Trainable, Trainer, pretrain};
 
 use crate::backends::Choice;
 use crate::failure::Failure;

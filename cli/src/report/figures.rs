@@ -1,6 +1,6 @@
 //! The report's figures: a comparison's numbers as plots.
 
-use lora_pro_finetune::{Comparison, MethodResult, RateResult, RunResult, MeanStdErr};
+use lora_pro_finetune::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult};
 
 use crate::tables::{distance, rate, reference_lr};
 use lora_pro_report::plot::{Axis, Line, Plot, Point, Scale};

@@ -1,9 +1,7 @@
 //! A small task that trains in milliseconds.
 
 use lora_pro_core::{Backend, Error};
-use lora_pro_finetune::{
-    METHODS, MethodSpec, Dataset, Experiment, Pretraining, Task, Trainer,
-};
+use lora_pro_finetune::{Dataset, Experiment, METHODS, MethodSpec, Pretraining, Task, Trainer};
 use lora_pro_reference::ReferenceBackend;
 
 pub fn backend() -> Result<Box<dyn Backend>, Error> {
