@@ -243,7 +243,7 @@ impl Settings {
             MethodName::RsLora => Scale::RsLora(alpha),
             _ => Scale::Alpha(alpha),
         };
-        let trains = match method {
+        let trainable = match method {
             MethodName::FullFt => Trainable::Weights,
             _ => Trainable::Adapters { rank, scale },
         };
