@@ -102,13 +102,12 @@ options! {
     Unpaired = "unpaired",
 }
 
-/// Names of all state tensors that there are, each once: a weight's moments are called like an
-/// unpaired parameter's.
-fn state_names() -> Vec<&'static str> {
-    let mut names = StateKind::ALL.map(StateKind::name).to_vec();
-    names.sort_unstable();
-    names.dedup();
-    names
+/// Names of all state tensors that there are, each once: the moments of an unpaired parameter are
+/// called like those of a weight.
+fn state_names() -> impl Iterator<Item = &'static str> {
+    let named = StateKind::ALL.into_iter();
+    let named = named.filter(|kind| !matches!(kind, StateKind::Param(_)));
+    named.map(StateKind::name)
 }
 
 impl Description {
@@ -127,7 +126,7 @@ impl Description {
             x: vec![XChoice::Sylvester, XChoice::Symmetric, XChoice::Zero],
             dampings: DAMPINGS.map(String::from).to_vec(),
             options: Opt::ALL.to_vec(),
-            state: state_names().into_iter().map(String::from).collect(),
+            state: state_names().map(String::from).collect(),
             stability,
             determinism: manifest.determinism,
         }
@@ -155,9 +154,8 @@ impl Description {
                     .map_err(|error| error.to_string())?;
             }
         }
-        let known = state_names();
         let mut state = self.state.iter();
-        match state.find(|name| !known.contains(&name.as_str())) {
+        match state.find(|name| !state_names().any(|known| known == name.as_str())) {
             Some(name) => Err(format!("`{name}` is no state tensor")),
             None => Ok(()),
         }
