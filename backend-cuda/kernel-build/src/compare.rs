@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::compile::Built;
-use crate::{Result, image, resources};
+use crate::result::Result;
+use crate::{image, resources};
 
 /// Compares everything, byte by byte; an error names what differs, and what to do.
 pub fn all(built: &Built, images: &Path, kernels: &Path) -> Result<()> {

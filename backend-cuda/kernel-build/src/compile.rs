@@ -5,8 +5,9 @@ use std::path::Path;
 use std::thread;
 
 use crate::resources::{self, Use};
+use crate::result::Result;
+use crate::sources;
 use crate::toolkit::{Toolkit, output};
-use crate::{Result, sources};
 
 /// Machine code for three generations, and PTX for those that come later.
 pub const TARGETS: [Target; 4] = [

@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
-use crate::Result;
+use crate::result::Result;
 
 /// The file of an image.
 pub fn file(name: &str) -> String {

@@ -7,17 +7,18 @@ mod image;
 #[path = "../../src/driver/nvrtc.rs"]
 mod nvrtc;
 mod resources;
+mod result;
 mod sass;
 mod sources;
 mod toolkit;
 
+use result::Result;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use toolkit::PACKAGE;
 
-use toolkit::Toolkit;
-
-/// Failures are words for the person at the terminal.
-type Result<T> = std::result::Result<T, String>;
+use result::Result;
+use toolkit::{PACKAGE, Toolkit};
 
 const HELP: &str = "\
 lora-pro-cuda-kernels COMMAND [OPTIONS]
@@ -34,9 +35,6 @@ Options:
   --kernels PATH  the sources (backend-cuda/kernels)
   --images PATH   the images (backend-cuda/images)
 ";
-
-/// Of `CARGO_MANIFEST_DIR`.
-const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
 struct Options {
     cuda: Option<PathBuf>,

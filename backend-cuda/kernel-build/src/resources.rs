@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::Result;
+use crate::result::Result;
 
 /// The table, among the kernels.
 pub const FILE: &str = "resources.txt";

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::Result;
 use crate::compile::{Built, TARGETS};
+use crate::result::Result;
 use crate::toolkit::{Toolkit, output};
 
 /// The rules, among the kernels. A line names kernels, targets and instructions; a name may end in `*`,

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{PACKAGE, Result};
+use crate::result::Result;
+
+/// The folder of this crate.
+pub const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The compiler that made the images; another one makes other bytes.
 const VERSION: &str = "V13.0.88";

@@ -5,8 +5,14 @@ use std::str::FromStr;
 
 use lora_pro_core::{AdapterSpec, DType, Damping, Error, Hyper, Method, Preset, Scale};
 
-use super::Quirk;
 use crate::sample::CaseSpec;
+
+/// Something that the program behind a recording does, and the formulas do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quirk {
+    /// From the second step on, E is rounded to bf16 before it is squared into the second moment.
+    Bf16Square,
+}
 
 /// Hyper-parameters that change a trajectory and are not read: better refused than ignored.
 const NOT_RECORDED: [&str; 5] = [

@@ -22,6 +22,7 @@ use lora_pro_core::{
 use lora_pro_reference::ReferenceBackend;
 
 use metadata::Metadata;
+pub use metadata::Quirk;
 
 pub use metadata::metadata;
 
@@ -32,13 +33,6 @@ pub struct StoredFactors {
     pub a: HostTensor,
     /// B, m x r.
     pub b: HostTensor,
-}
-
-/// Something that the program behind a recording does, and the formulas do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quirk {
-    /// From the second step on, E is rounded to bf16 before it is squared into the second moment.
-    Bf16Square,
 }
 
 /// One recorded trajectory, checked.

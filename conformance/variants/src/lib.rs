@@ -15,12 +15,13 @@
 //! assert_eq!(VariantBackend::new(fault.id).manifest().name, fault.id);
 //! ```
 
+mod active;
 mod backend;
 mod wrong;
 
 pub use backend::VariantBackend;
 
-use backend::{active, without_fault};
+use active::{active, without_fault};
 
 /// One difference from the reference.
 #[derive(Clone, Copy, Debug)]

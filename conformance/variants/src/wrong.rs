@@ -8,7 +8,7 @@ use lora_pro_core::{
 };
 use nalgebra::{DMatrix, SymmetricEigen};
 
-pub(crate) use crate::backend::{batch, keep, kept, kept_hyper};
+pub(crate) use crate::active::{batch, keep, kept, kept_hyper};
 use crate::reference::adamw::{adam, adam_with_square};
 use crate::reference::closed_form::Split;
 use crate::reference::damping::{Grams, InverseRoot};

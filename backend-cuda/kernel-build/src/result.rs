@@ -1,0 +1,3 @@
+//! Errors are for people alone: words.
+
+pub type Result<T> = std::result::Result<T, String>;
