@@ -12,10 +12,8 @@ mod sass;
 mod sources;
 mod toolkit;
 
-use result::Result;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use toolkit::PACKAGE;
 
 use result::Result;
 use toolkit::{PACKAGE, Toolkit};
