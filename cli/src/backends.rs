@@ -16,8 +16,6 @@ pub type Made = Result<Box<dyn Backend>, Error>;
 pub struct Entry {
     /// Its name on the command line.
     pub name: &'static str,
-    /// When `auto` takes it: the first row that is there.
-    pub why: &'static str,
     /// With so many threads; `None` for what the backend likes.
     make: fn(Option<usize>) -> Made,
 }
@@ -26,12 +24,10 @@ pub struct Entry {
 pub const BACKENDS: &[Entry] = &[
     Entry {
         name: lora_pro_cuda::NAME,
-        why: "a GPU is here",
         make: |_| Ok(Box::new(StagedCudaBackend::new(0)?)),
     },
     Entry {
         name: lora_pro_cpu::NAME,
-        why: "it is the fastest that works here",
         make: |threads| {
             let options = CpuOptions::default().threads(threads);
             Ok(Box::new(CpuBackend::with(options)?))
@@ -39,7 +35,6 @@ pub const BACKENDS: &[Entry] = &[
     },
     Entry {
         name: lora_pro_reference::NAME,
-        why: "no faster one works here",
         make: |_| Ok(Box::new(ReferenceBackend::new())),
     },
 ];
@@ -48,17 +43,17 @@ pub const BACKENDS: &[Entry] = &[
 #[derive(Clone, Debug)]
 pub struct Choice {
     entry: &'static Entry,
-    /// Why `auto` took it, where it did.
+    /// Where `auto` took it: why not the one before it in the table, if there is one.
     automatic: Option<String>,
 }
 
 impl Choice {
-    /// The backend called `name`. For `auto`, standard error says which one and why.
+    /// The backend called `name`. For `auto`, standard error says which one it is.
     pub fn of(name: &str) -> Result<Self, Failure> {
         if name == "auto" {
             let choice = Self::automatic()?;
-            let why = choice.automatic.as_deref().unwrap_or_default();
-            note(&format!("backend: auto chose {}: {why}", choice.entry.name));
+            let why = choice.why();
+            note(&format!("backend: {}{why}", choice.entry.name));
             return Ok(choice);
         }
         match BACKENDS.iter().find(|entry| entry.name == name) {
@@ -79,22 +74,26 @@ impl Choice {
         for entry in BACKENDS {
             match (entry.make)(None) {
                 Ok(_) => {
-                    let why = entry.why;
-                    let automatic = match &why_not[..] {
-                        "" => why.to_string(),
-                        why_not => format!("{why} ({why_not})"),
-                    };
                     return Ok(Choice {
                         entry,
-                        automatic: Some(automatic),
+                        automatic: Some(why_not),
                     });
                 }
+                Err(Error::Backend { reason, .. }) => why_not = reason,
                 Err(error) => why_not = error.to_string(),
             }
         }
         Err(Failure::Run(format!(
             "no backend of this build works here: {why_not}"
         )))
+    }
+
+    /// In brackets, why a faster backend was not taken; empty where it was asked for.
+    fn why(&self) -> String {
+        match self.automatic.as_deref() {
+            None | Some("") => String::new(),
+            Some(why_not) => format!(" ({why_not})"),
+        }
     }
 
     /// A new backend of this kind.
@@ -116,7 +115,7 @@ impl Choice {
     pub fn manifest(&self) -> Result<Manifest, Error> {
         let mut manifest = self.make()?.manifest();
         manifest.selection = match &self.automatic {
-            Some(why) => format!("auto: {why}"),
+            Some(_) => format!("auto{}", self.why()),
             None => "asked for".into(),
         };
         Ok(manifest)

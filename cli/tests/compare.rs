@@ -48,5 +48,5 @@ fn a_short_comparison_prints_a_table_and_writes_a_report() {
         assert!(!html.contains(outside), "{outside}");
     }
     let json = fs::read_to_string(folder.path().join("r.json")).unwrap();
-    assert!(json.contains("\"selection\": \"auto: "));
+    assert!(json.contains("\"selection\": \"auto"));
 }

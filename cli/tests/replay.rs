@@ -149,7 +149,7 @@ fn a_case_without_recorded_factors_is_replayed() {
     fs::write(folder.path().join("case.safetensors"), parts.bytes()).unwrap();
     let said = succeeds(folder.path(), &["replay", "case.safetensors"]);
     assert_snapshot!(said.stdout, @"6 steps; the case records no factors to compare with");
-    assert_snapshot!(said.stderr, @"backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])");
+    assert_snapshot!(said.stderr, @"backend: cpu ([...])");
 }
 
 #[test]
@@ -228,11 +228,11 @@ fn files_that_are_no_safetensors_are_refused() {
     assert_snapshot!(refused_bytes(b"not a case at all"), @"error: case.safetensors: not a readable safetensors file (header too large)");
     let folder = folder();
     assert_snapshot!(refusal(folder.path(), &["replay", "no.safetensors"]), @r"
-    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
+    backend: cpu ([...])
     error: no.safetensors: No such file or directory (os error 2)
     ");
     assert_snapshot!(refusal(folder.path(), &["replay", "."]), @r"
-    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
+    backend: cpu ([...])
     error: .: Is a directory (os error 21)
     ");
 }

@@ -132,11 +132,11 @@ fn words_that_are_not_known_are_refused() {
         "train", "--out", "run", "--method", "lora", "--mode", "full",
     ];
     assert_snapshot!(refusal(folder.path(), &arguments), @r"
-    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
+    backend: cpu ([...])
     error: mode is for method lora-pro only, not for lora
     ");
     assert_snapshot!(refusal(folder.path(), &["gap", "--method", "full-ft"]), @r"
-    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
+    backend: cpu ([...])
     error: full fine-tuning has no gap: its E is g
     ");
 }
@@ -156,7 +156,7 @@ fn data_that_cannot_be_used_is_refused() {
     assert_snapshot!(compare("empty.csv", ""), @"error: empty.csv: it has no rows");
     assert_snapshot!(compare("short.csv", "1,2,0\n3,4,1\n"), @"error: short.csv: rows is 2, but it must be such that every part has a row");
     assert_snapshot!(refusal(folder.path(), &["compare", "--data", "no.csv"]), @r"
-    backend: auto chose cpu: it is the fastest that works here (the cuda backend: [...])
+    backend: cpu ([...])
     error: no.csv: No such file or directory (os error 2)
     ");
     assert!(!folder.path().join("report.html").exists());

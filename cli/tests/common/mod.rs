@@ -43,7 +43,7 @@ pub fn lora_pro(folder: &Path, arguments: &[&str]) -> Outcome {
 
 /// Why there is no GPU differs from machine to machine.
 fn without_why(stderr: &str) -> String {
-    const START: &str = "(the cuda backend: ";
+    const START: &str = "backend: cpu (";
     let line = |line: &str| match line.split_once(START) {
         Some((before, _)) => format!("{before}{START}[...])\n"),
         None => format!("{line}\n"),
