@@ -73,8 +73,8 @@ fn small_cases_run_every_kernel() {
     let found = Suite::SmallCases.run(&ctx(gpu.clone(), out.path()), &Progress::hidden());
     assert_eq!(found.outcome(), Outcome::Pass, "{found:#?}");
     let table = include_str!("../../backend-cuda/kernels/resources.txt").lines();
-    // `sizes` tells tests how large the structures of the kernels are.
-    let table = table.filter(|line| !line.starts_with('#') && !line.starts_with("sizes "));
+    // `layout` tells a test where the fields of the kernels' structures are.
+    let table = table.filter(|line| !line.starts_with('#') && !line.starts_with("layout "));
     let all: BTreeSet<&str> = table.filter_map(|line| line.split(' ').next()).collect();
     let seen = gpu.seen();
     let missing: Vec<_> = all.difference(&seen).collect();
