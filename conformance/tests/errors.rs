@@ -41,7 +41,7 @@ fn adding(spec: AdapterSpec) -> Error {
 }
 
 fn configuring(config: impl Into<Config>) -> Error {
-    optimizer(config).err().expect("refused")
+    optimizer(config).expect_err("refused")
 }
 
 /// The error of one step whose tensors were changed.

@@ -200,10 +200,11 @@ fn share(slots: &mut [AdapterSlot], from: usize, to: usize, which: impl Fn(State
             continue;
         };
         let (tensor, buffer) = &mut slots[to].state.tensors[k];
-        if (tensor.kind, tensor.shape) == (kind, shape) && which(kind) {
-            if let Some(own) = buffer.get_mut::<HostTensor>() {
-                *own = values;
-            }
+        if (tensor.kind, tensor.shape) == (kind, shape)
+            && which(kind)
+            && let Some(own) = buffer.get_mut::<HostTensor>()
+        {
+            *own = values;
         }
     }
 }

@@ -347,7 +347,7 @@ fn arguments(source: &Source<'_>, at: usize) -> Option<(Range<usize>, String)> {
     let (left, right) = (argument(left), argument(right));
     let text = |range: &Range<usize>| &source.text[range.clone()];
     let to = format!("{}, {}", text(&right), text(&left));
-    (alike && text(&left) != text(&right)).then(|| (left.start..right.end, to))
+    (alike && text(&left) != text(&right)).then_some((left.start..right.end, to))
 }
 
 /// An assignment, a call, a `return;` and the like, left out.
@@ -367,7 +367,8 @@ fn statement(source: &Source<'_>, at: usize) -> Option<(Range<usize>, String)> {
     };
     let keyword = KEYWORDS.contains(&words(0));
     let declares = words(1) == "<" && source.tokens[at..end].iter().any(|token| token.text == "=");
-    if source.word(end) != ";" || !(jumps || acts && !keyword && !declares) {
+    let can_go = jumps || (acts && !keyword && !declares);
+    if source.word(end) != ";" || !can_go {
         return None;
     }
     Some((source.tokens[at].at..source.tokens[end].end(), ";".into()))

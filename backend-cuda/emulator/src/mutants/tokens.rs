@@ -52,8 +52,8 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
 /// The length of the token that a text starts with.
 fn length(rest: &str) -> usize {
     let first = rest.chars().next().map_or(0, char::len_utf8);
-    if rest.starts_with('"') {
-        return rest[1..].find('"').map_or(rest.len(), |end| end + 2);
+    if let Some(text) = rest.strip_prefix('"') {
+        return text.find('"').map_or(rest.len(), |end| end + 2);
     }
     if rest.starts_with(|c: char| c.is_ascii_digit()) {
         let (mut previous, decimal) = (' ', !rest.starts_with("0x"));
