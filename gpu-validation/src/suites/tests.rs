@@ -127,7 +127,7 @@ fn found_in(what: String, holds: bool, passed: usize, failed: &[&str], stderr: &
 }
 
 #[cfg(test)]
-mod tests {
+mod unit {
     use super::*;
     use crate::result::Outcome;
 
