@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`format`] | numbers, lengths of time, dates |
+//! | [`mod@format`] | numbers, lengths of time, dates |
 //! | [`escape`] | text inside of HTML, JSON and a shell's command line |
 //! | [`table`] | the same cells for a terminal, a page and Markdown |
 //! | [`plot`] | line plots as SVG |
