@@ -140,7 +140,7 @@ fn damping(text: &str) -> Result<Damping, String> {
     }
 }
 
-/// The metadata of a case, as [`Metadata`] reads it. Optional keys are written where they say
+/// The metadata of a case, as [`Case`](super::Case) reads it. Optional keys are written where they say
 /// something; options that a case cannot prescribe are left out.
 pub fn metadata(adapter: &CaseSpec, hyper: &Hyper, source: &str) -> BTreeMap<String, String> {
     let real = |x: f64| format!("{x:?}");
