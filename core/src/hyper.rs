@@ -67,7 +67,7 @@ pub enum MomentDType {
     F32,
     /// bfloat16.
     Bf16,
-    /// 8-bit floating-point codes with one f32 scale for each block of [`crate::MOMENT_BLOCK`]
+    /// 8-bit floating-point codes with one f32 scale for each block of [`crate::backend::MOMENT_BLOCK`]
     /// entries, rounded stochastically.
     #[serde(rename = "8bit")]
     EightBit,
