@@ -31,7 +31,7 @@ pub enum MethodName {
     #[value(name = "lora-pro")]
     #[serde(rename = "lora-pro")]
     LoraPro,
-    /// Full fine-tuning of the weights that carry adapters elsewhere
+    /// Full fine-tuning: the same weights directly, without adapters
     #[value(name = "full-ft")]
     #[serde(rename = "full-ft")]
     FullFt,

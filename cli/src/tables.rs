@@ -39,8 +39,8 @@ pub fn results(comparison: &Comparison) -> Table {
         Column::new(
             &at,
             "distance",
-            "of the trained weights from full fine-tuning's in the same data order, over the way \
-             that full fine-tuning went; in its own row, what another data order alone does",
+            "to full fine-tuning's weights with the same data order, divided by how far full \
+             fine-tuning moved; 1 = did not move. In its own row, what another data order alone does",
             move |method| spread(runs(method, lr), distance),
         ),
         Column::new(

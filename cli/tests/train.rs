@@ -166,10 +166,10 @@ fn a_run_is_not_overwritten_nor_mixed_with_another() {
     succeeds(folder.path(), &short(&["--out", "run"]));
     assert_snapshot!(refusal(folder.path(), &short(&["--out", "run"])), @"error: run/checkpoint.safetensors is there already: --resume goes on with it, another --out starts anew");
     let other = short(&["--out", "run", "--resume", "--lr", "0.5"]);
-    assert_snapshot!(refusal(folder.path(), &other), @"error: run/checkpoint.safetensors: it is of a run with other settings; leave them out to go on with its own");
+    assert_snapshot!(refusal(folder.path(), &other), @"error: run/checkpoint.safetensors: the checkpoint was made with other settings: omit the options to keep the saved ones");
     fs::write(folder.path().join("rows.csv"), rows()).unwrap();
     let other = ["train", "--out", "run", "--resume", "--data", "rows.csv"];
-    assert_snapshot!(refusal(folder.path(), &[&other[..], &["--backend", "reference"]].concat()), @"error: run/checkpoint.safetensors: the run trains on handwritten digits, but the rows given are others");
+    assert_snapshot!(refusal(folder.path(), &[&other[..], &["--backend", "reference"]].concat()), @"error: run/checkpoint.safetensors: this run was trained on handwritten digits, not on the rows given now");
 }
 
 /// Two classes on either side of a line, on a small grid.

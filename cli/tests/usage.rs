@@ -81,7 +81,7 @@ fn values_out_of_range_are_refused_before_anything_is_written() {
     assert_snapshot!(train("--rank", "0"), @"error: adapter `layers.0`: r is 0, but it must be at least 1");
     assert_snapshot!(train("--rank", "65"), @"error: adapter `layers.0`: r is 65, but it must be at most min(m, n) = 64");
     assert_snapshot!(train("--alpha", "0"), @"error: adapter `layers.0`: scale is 0, but it must be positive and finite");
-    assert_snapshot!(train("--batch", "0"), @"error: the run: batch is 0, but it must be from 1 to the 399 rows to train on");
+    assert_snapshot!(train("--batch", "0"), @"error: the run: batch is 0, but it must be from 1 to 399, the number of training rows");
     assert_snapshot!(train("--weight-decay", "inf"), @r"
     error: invalid value 'inf' for '--weight-decay <W>': it is not a finite number
 
@@ -154,7 +154,7 @@ fn data_that_cannot_be_used_is_refused() {
     assert_snapshot!(compare("word.csv", "1,2,0\n1,x,1\n"), @"error: word.csv: line 2, column 2: `x` is not a finite number");
     assert_snapshot!(compare("nan.csv", "1,2,0\nNaN,2,1\n"), @"error: nan.csv: line 2, column 1: `NaN` is not a finite number");
     assert_snapshot!(compare("empty.csv", ""), @"error: empty.csv: it has no rows");
-    assert_snapshot!(compare("short.csv", "1,2,0\n3,4,1\n"), @"error: short.csv: rows is 2, but it must be such that every part has a row");
+    assert_snapshot!(compare("short.csv", "1,2,0\n3,4,1\n"), @"error: short.csv: rows is 2, but it must be enough for a row each in pre-training, training, validation and test");
     assert_snapshot!(refusal(folder.path(), &["compare", "--data", "no.csv"]), @r"
     backend: cpu ([...])
     error: no.csv: No such file or directory (os error 2)

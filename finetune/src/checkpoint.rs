@@ -63,7 +63,7 @@ impl Trainer {
         let header = read_header(&file).map_err(refuse)?;
         if header.data_crc32 != data.checksum()? {
             return Err(refuse(format!(
-                "the run trains on {}, but the rows given are others",
+                "this run was trained on {}, not on the rows given now",
                 header.data
             )));
         }

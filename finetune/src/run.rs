@@ -46,7 +46,7 @@ impl Run {
         if (1..=rows).contains(&self.batch) {
             return Ok(());
         }
-        let expected = format!("from 1 to the {rows} rows to train on");
+        let expected = format!("from 1 to {rows}, the number of training rows");
         Err(Error::invalid("the run", "batch", self.batch, expected))
     }
 }

@@ -64,7 +64,7 @@ fn split(parts: [f64; 3], data: &Dataset) -> Result<[Dataset; 4], Error> {
     }
     cut[4] = data.len();
     if !cut.is_sorted_by(|a, b| a < b) {
-        let expected = "such that every part has a row";
+        let expected = "enough for a row each in pre-training, training, validation and test";
         return Err(Error::invalid(&data.name, "rows", data.len(), expected));
     }
     let part = |k: usize| data.rows(&order[cut[k]..cut[k + 1]]);
@@ -89,6 +89,6 @@ mod tests {
     fn too_few_rows_are_refused() {
         let few = Dataset::digits().unwrap().rows(&[0, 1, 2]).unwrap();
         let error = split([0.4, 0.28, 0.14], &few).unwrap_err().to_string();
-        assert!(error.contains("rows is 3, but it must be such that every part has a row"));
+        assert!(error.contains("rows is 3, but it must be enough for a row each in pre-training, training, validation and test"));
     }
 }

@@ -154,7 +154,8 @@ impl Trainer {
         self.optimizer.optimizer()
     }
 
-    /// Median time of the optimizer's steps alone, since this object was made.
+    /// Median time of the optimizer's steps, with the exchange of memory with candle, since this
+    /// object was made.
     pub fn optimizer_time(&self) -> Duration {
         let mut times = self.optimizer_time.clone();
         times.sort();

@@ -141,6 +141,6 @@ fn other_training_data_are_refused() {
     let error = Trainer::load(&path, &task.test, backend().unwrap())
         .err()
         .unwrap();
-    let expected = "the run trains on handwritten digits, but the rows given are others";
+    let expected = "this run was trained on handwritten digits, not on the rows given now";
     assert!(error.to_string().contains(expected), "{error}");
 }

@@ -87,9 +87,9 @@ fn impossible_runs_are_refused() {
     assert_eq!(refusal(&rank(10)), message);
     let message = "adapter `layers.0`: r is 0, but it must be at least 1";
     assert_eq!(refusal(&rank(0)), message);
-    let message = "the run: batch is 0, but it must be from 1 to the 399 rows to train on";
+    let message = "the run: batch is 0, but it must be from 1 to 399, the number of training rows";
     assert_eq!(refusal(&|run| run.batch = 0), message);
-    assert!(refusal(&|run| run.batch = usize::MAX).contains("from 1 to the 399 rows"));
+    assert!(refusal(&|run| run.batch = usize::MAX).contains("from 1 to 399, the number"));
     let message = "the optimizer: lr is NaN, but it must be finite and at least 0";
     assert_eq!(refusal(&|run| run.config.hyper.lr = f64::NAN), message);
 }

@@ -14,7 +14,7 @@ use crate::output::say;
 
 /// Run a recorded trajectory on a backend, and compare
 ///
-/// CASE holds the factors at the start (A.0, B.0), the full gradients g.1 to g.T and, if it likes,
+/// CASE holds the factors at the start (A.0, B.0), the full gradients g.1 to g.T and optionally
 /// the factors after each step (A.1, B.1 to A.T, B.T), with the hyper-parameters as string
 /// metadata: m, n, r, scale, steps, method (efficient, factored, full, sgd, lora), x (sylvester,
 /// symmetric, zero), damping, lr, beta1, beta2, eps, weight_decay, and where they are wanted
@@ -26,7 +26,7 @@ use crate::output::say;
 /// printed, and the exit code is 1 where it is over the tolerance: 1e-10 for f64, and otherwise
 /// u * T * sqrt(m + n) with the dtype's unit round-off u (2^-24 for f32, 2^-8 for bf16, 2^-11 for
 /// f16). That allows for rounding at every step and not for a case that amplifies it: an
-/// ill-conditioned case may fail in a short dtype, and honestly so.
+/// ill-conditioned case may legitimately fail in a 16-bit dtype.
 ///
 /// CASE may also be a failure that `lora-pro conform --report` has stored: its safetensors file is
 /// followed like any other case, and of its JSON file the check is repeated, as by `conform replay`.

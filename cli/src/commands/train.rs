@@ -95,7 +95,7 @@ fn resumed(
     let trainer = Trainer::load(checkpoint, rows, choice.make()?)?;
     if !plan.by_default && *trainer.run() != plan.run {
         return Err(Failure::Input(format!(
-            "{}: it is of a run with other settings; leave them out to go on with its own",
+            "{}: the checkpoint was made with other settings: omit the options to keep the saved ones",
             checkpoint.display()
         )));
     }
