@@ -16,24 +16,11 @@ pub struct PerFactor {
 }
 
 impl PerFactor {
-    /// The larger of the two.
-    pub fn max(self) -> f64 {
-        self.a.max(self.b)
-    }
-
     /// The number of one factor.
     pub fn of(self, factor: Factor) -> f64 {
         match factor {
             Factor::A => self.a,
             Factor::B => self.b,
-        }
-    }
-
-    /// `f` of both numbers.
-    pub fn map(self, f: impl Fn(f64) -> f64) -> PerFactor {
-        PerFactor {
-            a: f(self.a),
-            b: f(self.b),
         }
     }
 }
