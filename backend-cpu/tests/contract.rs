@@ -26,7 +26,7 @@ const R: usize = 3;
 
 /// A, B, their gradients, and an unpaired parameter with its gradient.
 #[derive(Clone, PartialEq)]
-struct Tensors {
+struct AdapterTensors {
     a: HostTensor,
     b: HostTensor,
     grad_a: HostTensor,
@@ -35,7 +35,7 @@ struct Tensors {
     grad: HostTensor,
 }
 
-impl Tensors {
+impl AdapterTensors {
     fn new(dtype: DType) -> Self {
         let tensor = |shape, size: f64, phase: f64| {
             HostTensor::from_fn(dtype, shape, move |i, j| {
@@ -43,7 +43,7 @@ impl Tensors {
                 size * ((3 * i * i + 5 * j + 7 * i * j) as f64 + phase).sin()
             })
         };
-        Tensors {
+        AdapterTensors {
             a: tensor([R, N], 0.5, 1.0),
             b: tensor([M, R], 0.1, 2.0),
             grad_a: tensor([R, N], 0.3, 3.0),
@@ -89,11 +89,14 @@ fn a_step_that_overflows_changes_no_report() {
         let ids = ["first", "second"].map(add);
         let param = ParamSpec::new("bias", 1, N).dtype(DType::F16);
         let param = optimizer.add_param(param).expect("valid");
-        let mut tensors = [Tensors::new(DType::F16), Tensors::new(DType::F16)];
+        let mut tensors = [
+            AdapterTensors::new(DType::F16),
+            AdapterTensors::new(DType::F16),
+        ];
         // The first adapter can be stepped and is restored; the second overflows.
         tensors[0].grad_a = HostTensor::zeros(DType::F16, [R, N]);
         tensors[0].grad_b = HostTensor::zeros(DType::F16, [M, R]);
-        let step = |optimizer: &mut Optimizer, tensors: &mut [Tensors; 2]| {
+        let step = |optimizer: &mut Optimizer, tensors: &mut [AdapterTensors; 2]| {
             let [first, second] = tensors;
             let (first, _) = first.io(ids[0], param);
             let (second, param) = second.io(ids[1], param);
@@ -172,8 +175,8 @@ fn hyper_parameters_act_in_the_step_after_they_were_set() {
             (optimizer, id, param)
         };
         let (mut optimizer, id, param) = start(hyper(method));
-        let mut tensors = Tensors::new(DType::F32);
-        let step = |optimizer: &mut Optimizer, tensors: &mut Tensors| {
+        let mut tensors = AdapterTensors::new(DType::F32);
+        let step = |optimizer: &mut Optimizer, tensors: &mut AdapterTensors| {
             let (adapter, param) = tensors.io(id, param);
             let stepped = optimizer.step_with_params(&mut [adapter], &mut [param]);
             stepped.expect("a step");
@@ -247,7 +250,7 @@ fn state_that_is_missing_is_an_error_before_anything_is_written() {
                 hyper,
                 state: state_without(&mut backend, &param_layout, l),
             }];
-            let mut tensors = Tensors::new(DType::Bf16);
+            let mut tensors = AdapterTensors::new(DType::Bf16);
             let before = tensors.clone();
             let (adapter, param) = tensors.io(AdapterId::from_index(0), ParamId::from_index(0));
             let slots = Slots {

@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::rows::Measure;
 use crate::size::Size;
 use crate::stats::Samples;
-use crate::verdict::Verdict;
+use crate::verdict::GoalVerdict;
 
 /// Raised where a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
@@ -37,7 +37,7 @@ pub struct Report {
 impl Report {
     /// The names of rows whose answer was wrong.
     pub fn wrong(&self) -> Vec<&str> {
-        let wrong = |row: &&RowReport| matches!(row.outcome, Outcome::Wrong { .. });
+        let wrong = |row: &&RowReport| matches!(row.outcome, RowOutcome::Wrong { .. });
         self.rows
             .iter()
             .filter(wrong)
@@ -58,13 +58,13 @@ pub struct RowReport {
     /// Threads of the work.
     pub threads: usize,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: RowOutcome,
 }
 
 /// What came of a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum RowOutcome {
     /// The answer was right, and was measured.
     Measured(Measured),
     /// The answer was wrong, and was not measured.
@@ -106,7 +106,7 @@ pub struct GoalReport {
     /// The measured value over the floor of the largest limit, round by round.
     pub ratio: Samples,
     /// Whether that ratio is within the limit.
-    pub verdict: Verdict,
+    pub verdict: GoalVerdict,
 }
 
 /// One limit of a goal.

@@ -46,7 +46,7 @@ impl Measure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Work {
-    /// Name of the model ([`crate::shapes::Model::named`]).
+    /// Name of the model ([`crate::shapes::ModelShape::named`]).
     pub model: String,
     /// The method.
     pub method: Method,
@@ -176,7 +176,7 @@ mod tests {
         for (k, row) in rows.iter().enumerate() {
             assert!(rows[..k].iter().all(|other| other.id != row.id));
             assert!(row.goals.iter().all(|limits| !limits.is_empty()));
-            assert!(crate::shapes::Model::named(&row.work.model).is_ok());
+            assert!(crate::shapes::ModelShape::named(&row.work.model).is_ok());
         }
     }
 

@@ -8,12 +8,12 @@ use crate::check::{Check, check};
 use crate::machine::Machine;
 use crate::memory::{self, ALLOWANCE};
 use crate::others::Ticks;
-use crate::report::{GoalReport, LimitReport, Measured, Outcome, Report, RowReport, SCHEMA};
+use crate::report::{GoalReport, LimitReport, Measured, Report, RowOutcome, RowReport, SCHEMA};
 use crate::rounds::{self, floors, no_floor};
 use crate::rows::{Floor, Limit, Measure, Row};
 use crate::size::Size;
 use crate::stats::Samples;
-use crate::verdict::Verdict;
+use crate::verdict::GoalVerdict;
 use crate::work::{Engine, Job};
 
 /// What is to be run.
@@ -73,7 +73,7 @@ impl Bench<'_> {
     fn row(&self, row: &Row, checks: &mut Checks) -> Result<RowReport, Error> {
         let job = self.job(row)?;
         let outcome = match self.outcome(row, &job, checks) {
-            Err(error @ Error::Unsupported { .. }) => Outcome::NotAvailable {
+            Err(error @ Error::Unsupported { .. }) => RowOutcome::NotAvailable {
                 reason: error.to_string(),
             },
             other => other?,
@@ -87,11 +87,11 @@ impl Bench<'_> {
         })
     }
 
-    fn outcome(&self, row: &Row, job: &Job, checks: &mut Checks) -> Result<Outcome, Error> {
+    fn outcome(&self, row: &Row, job: &Job, checks: &mut Checks) -> Result<RowOutcome, Error> {
         let check = checks.of(job, self.engine, self.size)?;
         if !check.holds() {
             let Check { error, tolerance } = check;
-            return Ok(Outcome::Wrong {
+            return Ok(RowOutcome::Wrong {
                 reason: format!(
                     "{error:.1e} from the reference, of which {tolerance:.0e} is allowed"
                 ),
@@ -99,7 +99,7 @@ impl Bench<'_> {
         }
         let before = Ticks::now();
         let Some(samples) = self.samples(row, job)? else {
-            return Ok(Outcome::NotAvailable {
+            return Ok(RowOutcome::NotAvailable {
                 reason: "no peak memory of a process on this system".into(),
             });
         };
@@ -107,7 +107,7 @@ impl Bench<'_> {
         let cost = job.cost();
         let (value, floor_values) = split(samples);
         let goal = |limits: &Vec<Limit>| self.goal(row, limits, &value, &floor_values);
-        Ok(Outcome::Measured(Measured {
+        Ok(RowOutcome::Measured(Measured {
             check,
             traffic: cost.traffic(),
             operations: cost.operations,
@@ -184,8 +184,8 @@ impl Bench<'_> {
             .unwrap_or(0);
         let ratio = value.over(&limits[largest].value);
         let verdict = match self.size {
-            Size::Quick => Verdict::NotJudged,
-            Size::Full => Verdict::of(&ratio, limits[largest].times),
+            Size::Quick => GoalVerdict::NotJudged,
+            Size::Full => GoalVerdict::of(&ratio, limits[largest].times),
         };
         GoalReport {
             limits,

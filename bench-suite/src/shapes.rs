@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// The adapters of a model.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct ModelShape {
     /// In words.
     pub what: String,
     /// How often `adapters` are repeated.
@@ -33,7 +33,7 @@ const MODELS: &[(&str, &str)] = &[
     ("llama-2-7b", include_str!("../models/llama-2-7b.toml")),
 ];
 
-impl Model {
+impl ModelShape {
     /// The model called `name`.
     pub fn named(name: &str) -> Result<Self, Error> {
         let Some((_, text)) = MODELS.iter().find(|(known, _)| *known == name) else {
@@ -53,7 +53,7 @@ impl Model {
             n: side(adapter.n),
             ..adapter
         });
-        Model {
+        ModelShape {
             layers: side(self.layers),
             adapters: adapters.collect(),
             ..self
@@ -78,16 +78,16 @@ mod tests {
     #[test]
     fn every_model_is_readable() {
         for (name, _) in MODELS {
-            assert!(!Model::named(name).unwrap().weights().is_empty());
+            assert!(!ModelShape::named(name).unwrap().weights().is_empty());
         }
-        let error = Model::named("gpt").unwrap_err().to_string();
+        let error = ModelShape::named("gpt").unwrap_err().to_string();
         assert!(error.contains("square-4096 llama-2-7b"), "{error}");
     }
 
     /// 78,080 rows and columns a layer: the numbers by hand.
     #[test]
     fn llama_has_224_adapters() {
-        let weights = Model::named("llama-2-7b").unwrap().weights();
+        let weights = ModelShape::named("llama-2-7b").unwrap().weights();
         assert_eq!(weights.len(), 224);
         let sides: usize = weights.iter().map(|(_, [m, n])| m + n).sum();
         assert_eq!(sides, 32 * (4 * 8192 + 3 * 15104));

@@ -7,7 +7,7 @@ use crate::stats::Samples;
 /// What the rounds say about a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum GoalVerdict {
     /// At least three quarters of the rounds reach it.
     Met,
     /// At least three quarters of the rounds do not.
@@ -18,27 +18,27 @@ pub enum Verdict {
     NotJudged,
 }
 
-impl Verdict {
+impl GoalVerdict {
     /// Of the ratios to a floor that should be `times` at most.
     pub fn of(ratios: &Samples, times: f64) -> Self {
         let [low, high] = ratios.quartiles;
         if high <= times {
-            Verdict::Met
+            GoalVerdict::Met
         } else if low > times {
-            Verdict::Missed
+            GoalVerdict::Missed
         } else {
-            Verdict::CannotTell
+            GoalVerdict::CannotTell
         }
     }
 }
 
-impl std::fmt::Display for Verdict {
+impl std::fmt::Display for GoalVerdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Verdict::Met => "met",
-            Verdict::Missed => "missed",
-            Verdict::CannotTell => "cannot tell",
-            Verdict::NotJudged => "not judged",
+            GoalVerdict::Met => "met",
+            GoalVerdict::Missed => "missed",
+            GoalVerdict::CannotTell => "cannot tell",
+            GoalVerdict::NotJudged => "not judged",
         })
     }
 }
@@ -49,10 +49,10 @@ mod tests {
 
     #[test]
     fn the_middle_half_decides() {
-        let verdict = |ratios: &[f64]| Verdict::of(&Samples::of(ratios.to_vec()), 2.0);
-        assert_eq!(verdict(&[1.0, 1.5, 1.9, 2.0, 9.0]), Verdict::Met);
-        assert_eq!(verdict(&[1.0, 2.1, 2.2, 2.3, 9.0]), Verdict::Missed);
-        assert_eq!(verdict(&[1.0, 1.5, 1.9, 2.1, 9.0]), Verdict::CannotTell);
-        assert_eq!(verdict(&[f64::NAN]), Verdict::CannotTell);
+        let verdict = |ratios: &[f64]| GoalVerdict::of(&Samples::of(ratios.to_vec()), 2.0);
+        assert_eq!(verdict(&[1.0, 1.5, 1.9, 2.0, 9.0]), GoalVerdict::Met);
+        assert_eq!(verdict(&[1.0, 2.1, 2.2, 2.3, 9.0]), GoalVerdict::Missed);
+        assert_eq!(verdict(&[1.0, 1.5, 1.9, 2.1, 9.0]), GoalVerdict::CannotTell);
+        assert_eq!(verdict(&[f64::NAN]), GoalVerdict::CannotTell);
     }
 }

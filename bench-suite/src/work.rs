@@ -10,7 +10,7 @@ use lora_pro_core::{
 use crate::fill;
 use crate::model::Cost;
 use crate::rows::Work;
-use crate::shapes::Model;
+use crate::shapes::ModelShape;
 
 /// Makes a backend with so many threads.
 pub type Engine<'a> = &'a dyn Fn(usize) -> Result<Box<dyn Backend>, Error>;
@@ -29,7 +29,7 @@ pub struct Job {
 impl Job {
     /// The job of `work` with the model's sides divided by `divisor`.
     pub fn new(work: &Work, divisor: usize, threads: usize) -> Result<Self, Error> {
-        let model = Model::named(&work.model)?.shrunk(divisor);
+        let model = ModelShape::named(&work.model)?.shrunk(divisor);
         let weights = model.weights().into_iter();
         Ok(Job {
             specs: weights
@@ -76,7 +76,7 @@ fn hyper(work: &Work) -> Hyper {
 }
 
 /// The tensors of one adapter.
-struct Tensors {
+struct AdapterTensors {
     id: AdapterId,
     a: Vec<f32>,
     b: Vec<f32>,
@@ -86,13 +86,13 @@ struct Tensors {
     b_shape: [usize; 2],
 }
 
-impl Tensors {
+impl AdapterTensors {
     /// A as LoRA starts it, B small but not zero, gradients of no direction.
     fn new(k: usize, spec: &AdapterSpec) -> Self {
         let (a_len, b_len) = (spec.r * spec.n, spec.m * spec.r);
         let bound = 1.0 / (spec.n as f32).sqrt();
         let seed = 4 * k as u64;
-        Tensors {
+        AdapterTensors {
             id: AdapterId::from_index(k),
             a: fill::numbers(a_len, bound, seed),
             b: fill::numbers(b_len, 0.01, seed + 1),
@@ -116,24 +116,28 @@ impl Tensors {
 }
 
 /// The tensors of a job, filled.
-pub struct Data(Vec<Tensors>);
+pub struct Data(Vec<AdapterTensors>);
 
 impl Data {
     /// Allocates and fills.
     pub fn new(job: &Job) -> Self {
         let tensors = job.specs.iter().enumerate();
-        Data(tensors.map(|(k, spec)| Tensors::new(k, spec)).collect())
+        Data(
+            tensors
+                .map(|(k, spec)| AdapterTensors::new(k, spec))
+                .collect(),
+        )
     }
 
     /// Bytes of parameters and gradients.
     pub fn bytes(&self) -> u64 {
-        let floats = |t: &Tensors| 2 * (t.a.len() + t.b.len());
+        let floats = |t: &AdapterTensors| 2 * (t.a.len() + t.b.len());
         self.0.iter().map(|t| 4 * floats(t) as u64).sum()
     }
 
     /// Steps all adapters once: the seconds of the step alone.
     pub fn step(&mut self, optimizer: &mut Optimizer) -> Result<f64, Error> {
-        let adapters = self.0.iter_mut().map(Tensors::io);
+        let adapters = self.0.iter_mut().map(AdapterTensors::io);
         let mut adapters = adapters.collect::<Result<Vec<_>, _>>()?;
         let start = Instant::now();
         optimizer.step(&mut adapters)?;

@@ -1,10 +1,10 @@
 //! The whole machinery on tiny shapes.
 
 use lora_pro_bench::Bench;
-use lora_pro_bench::report::{Outcome, Report, SCHEMA};
+use lora_pro_bench::report::{Report, RowOutcome, SCHEMA};
 use lora_pro_bench::rows::{Measure, Row, named, rows};
 use lora_pro_bench::size::Size;
-use lora_pro_bench::verdict::Verdict;
+use lora_pro_bench::verdict::GoalVerdict;
 use lora_pro_bench::work::Engine;
 use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
 use lora_pro_core::{Backend, Error, Manifest, StepReport, XChoice};
@@ -43,15 +43,18 @@ fn a_report_comes_back_from_json() {
     assert_eq!(back.schema, SCHEMA);
     assert!(back.wrong().is_empty());
     for row in &back.rows[..2] {
-        let Outcome::Measured(measured) = &row.outcome else {
+        let RowOutcome::Measured(measured) = &row.outcome else {
             panic!("{row:?}");
         };
         assert!(measured.value.median > 0.0);
         let goal = &measured.goals[0];
         assert!(goal.ratio.median > 0.0);
-        assert_eq!(goal.verdict, Verdict::NotJudged);
+        assert_eq!(goal.verdict, GoalVerdict::NotJudged);
     }
-    assert!(matches!(back.rows[2].outcome, Outcome::NotAvailable { .. }));
+    assert!(matches!(
+        back.rows[2].outcome,
+        RowOutcome::NotAvailable { .. }
+    ));
 }
 
 /// Every row, on the backend that the goals are about.
@@ -63,7 +66,7 @@ fn the_cpu_backend_runs_every_row() {
     };
     let report = quick(rows().unwrap(), &engine);
     for row in &report.rows {
-        let measured = matches!(row.outcome, Outcome::Measured(_));
+        let measured = matches!(row.outcome, RowOutcome::Measured(_));
         assert_eq!(measured, row.measure != Measure::Memory, "{row:?}");
     }
 }

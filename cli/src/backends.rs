@@ -9,31 +9,31 @@ use crate::failure::Failure;
 use crate::output::note;
 
 /// A backend, or why there is none.
-pub type Made = Result<Box<dyn Backend>, Error>;
+pub type BackendResult = Result<Box<dyn Backend>, Error>;
 
 /// One row of the table.
 #[derive(Debug)]
-pub struct Entry {
+pub struct BackendEntry {
     /// Its name on the command line.
     pub name: &'static str,
     /// With so many threads; `None` for what the backend likes.
-    make: fn(Option<usize>) -> Made,
+    make: fn(Option<usize>) -> BackendResult,
 }
 
 /// All backends, the one that `auto` likes best first.
-pub const BACKENDS: &[Entry] = &[
-    Entry {
+pub const BACKENDS: &[BackendEntry] = &[
+    BackendEntry {
         name: lora_pro_cuda::NAME,
         make: |_| Ok(Box::new(StagedCudaBackend::new(0)?)),
     },
-    Entry {
+    BackendEntry {
         name: lora_pro_cpu::NAME,
         make: |threads| {
             let options = CpuOptions::default().threads(threads);
             Ok(Box::new(CpuBackend::with(options)?))
         },
     },
-    Entry {
+    BackendEntry {
         name: lora_pro_reference::NAME,
         make: |_| Ok(Box::new(ReferenceBackend::new())),
     },
@@ -42,7 +42,7 @@ pub const BACKENDS: &[Entry] = &[
 /// A backend that was asked for, and how.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    entry: &'static Entry,
+    entry: &'static BackendEntry,
     /// Where `auto` took it: why not the one before it in the table, if there is one.
     automatic: Option<String>,
 }
@@ -97,12 +97,12 @@ impl Choice {
     }
 
     /// A new backend of this kind.
-    pub fn make(&self) -> Made {
+    pub fn make(&self) -> BackendResult {
         self.make_with(None)
     }
 
     /// As [`Choice::make`], with so many threads where the backend has a choice.
-    pub fn make_with(&self, threads: Option<usize>) -> Made {
+    pub fn make_with(&self, threads: Option<usize>) -> BackendResult {
         (self.entry.make)(threads)
     }
 

@@ -1,7 +1,7 @@
 //! A benchmark's report as text.
 
 use lora_pro_bench::machine::Rates;
-use lora_pro_bench::report::{GoalReport, Measured, Outcome, Report, RowReport};
+use lora_pro_bench::report::{GoalReport, Measured, Report, RowOutcome, RowReport};
 use lora_pro_bench::rows::{Limit, Row};
 use lora_pro_bench::size::Size;
 
@@ -65,7 +65,7 @@ fn lines(row: &RowReport) -> Vec<Line> {
         found,
     };
     match &row.outcome {
-        Outcome::Measured(measured) => {
+        RowOutcome::Measured(measured) => {
             let goals = measured.goals.iter();
             goals
                 .map(|goal| line(Some((measured.clone(), goal.clone()))))
@@ -122,9 +122,9 @@ fn cell(line: &Line, text: impl Fn(&Measured, &GoalReport) -> String) -> String 
 
 fn verdict(line: &Line) -> String {
     match &line.row.outcome {
-        Outcome::Wrong { .. } => "WRONG".into(),
-        Outcome::NotAvailable { .. } => "not available".into(),
-        Outcome::Measured(_) => cell(line, |_, goal| goal.verdict.to_string()),
+        RowOutcome::Wrong { .. } => "WRONG".into(),
+        RowOutcome::NotAvailable { .. } => "not available".into(),
+        RowOutcome::Measured(_) => cell(line, |_, goal| goal.verdict.to_string()),
     }
 }
 
@@ -151,9 +151,9 @@ fn giga(rate: f64) -> String {
 
 fn remark(row: &RowReport) -> Option<String> {
     match &row.outcome {
-        Outcome::Wrong { reason } => Some(format!("{}: WRONG, not measured: {reason}", row.id)),
-        Outcome::NotAvailable { reason } => Some(format!("{}: not available: {reason}", row.id)),
-        Outcome::Measured(_) => None,
+        RowOutcome::Wrong { reason } => Some(format!("{}: WRONG, not measured: {reason}", row.id)),
+        RowOutcome::NotAvailable { reason } => Some(format!("{}: not available: {reason}", row.id)),
+        RowOutcome::Measured(_) => None,
     }
 }
 
@@ -161,7 +161,7 @@ fn remark(row: &RowReport) -> Option<String> {
 fn others(report: &Report) -> Option<String> {
     let timed = report.rows.iter().filter(|row| row.measure.is_time());
     let shares = timed.filter_map(|row| match &row.outcome {
-        Outcome::Measured(measured) => measured.others,
+        RowOutcome::Measured(measured) => measured.others,
         _ => None,
     });
     let most = shares.max_by(f64::total_cmp)?;

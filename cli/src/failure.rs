@@ -11,7 +11,7 @@ pub enum Failure {
     Input(String),
     /// The work itself failed, or its result is not good enough: exit code 1.
     Run(String),
-    /// Whoever read our output has left, as `head` does: nothing to say, exit code 0.
+    /// The reader of our output is gone, as after `head`: nothing to say, exit code 0.
     ReaderGone,
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lora_pro_core::{Config, Damping, Error, Method, Preset, Scale, XChoice};
-use lora_pro_finetune::{Dataset, Experiment, MethodSpec, Run, Trainable};
+use lora_pro_finetune::{Dataset, Experiment, MethodSpec, RunConfig, Trainable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -128,7 +128,7 @@ pub struct Plan {
     /// How the frozen network is made.
     pub experiment: Experiment,
     /// The run.
-    pub run: Run,
+    pub run: RunConfig,
     /// True where nothing about the run was asked for: all of it is the default.
     pub by_default: bool,
 }
@@ -231,7 +231,7 @@ impl OptimizerArgs {
 }
 
 impl Settings {
-    fn run(&self, experiment: &Experiment) -> Result<Run, Failure> {
+    fn run(&self, experiment: &Experiment) -> Result<RunConfig, Failure> {
         let method = self.method.unwrap_or_default();
         if self.mode.is_some() && method != MethodName::LoraPro {
             let message = format!("mode is for method lora-pro only, not for {method}");
@@ -247,7 +247,7 @@ impl Settings {
             MethodName::FullFt => Trainable::Weights,
             _ => Trainable::Adapters { rank, scale },
         };
-        Ok(Run {
+        Ok(RunConfig {
             trainable,
             config: self.config(experiment, method)?,
             seed: self.seed.unwrap_or(0),

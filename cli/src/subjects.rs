@@ -1,11 +1,11 @@
-//! Who can be held against the checks: what is built in, by name, and commands.
+//! What can be tested: the built-in backends, by name, and commands.
 
 use std::time::Duration;
 
 use lora_pro_conformance::record::Stability;
 use lora_pro_conformance::remote::{Limits, Remote};
 use lora_pro_conformance::subject::Subject;
-use lora_pro_conformance::suite::Entry;
+use lora_pro_conformance::suite::Implementation;
 use lora_pro_core::{Backend, DType};
 use lora_pro_cpu::{CpuBackend, CpuOptions, SimdLevel};
 use lora_pro_cuda::StagedCudaBackend;
@@ -35,10 +35,10 @@ fn level_name(level: SimdLevel) -> String {
 }
 
 /// The subject of this name, or `fault:NAME`.
-pub fn built_in(name: &str) -> Result<Entry, Failure> {
+pub fn built_in(name: &str) -> Result<Implementation, Failure> {
     if let Some(id) = name.strip_prefix("fault:") {
         return match FAULTS.iter().find(|known| known.id == id) {
-            Some(fault) => Ok(entry(name, Stability::Kappa, || {
+            Some(fault) => Ok(implementation(name, Stability::Kappa, || {
                 Box::new(VariantBackend::new(fault.id))
             })),
             None => Err(Failure::Input(format!(
@@ -48,11 +48,11 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
     }
     if name == "reference" {
         let make = || Box::new(ReferenceBackend::new()) as Box<dyn Backend>;
-        return Ok(entry(name, Stability::Kappa, make));
+        return Ok(implementation(name, Stability::Kappa, make));
     }
     if name == "cpu" {
         let make = || Box::new(CpuBackend::new()) as Box<dyn Backend>;
-        return Ok(entry(name, Stability::KappaSquared, make));
+        return Ok(implementation(name, Stability::KappaSquared, make));
     }
     if name == "cuda" {
         StagedCudaBackend::new(0)?;
@@ -61,7 +61,7 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
             let backend = StagedCudaBackend::new(0).expect("a GPU that was there");
             Box::new(backend) as Box<dyn Backend>
         };
-        return Ok(entry(name, Stability::KappaSquared, make));
+        return Ok(implementation(name, Stability::KappaSquared, make));
     }
     match SimdLevel::available()
         .into_iter()
@@ -74,7 +74,7 @@ pub fn built_in(name: &str) -> Result<Entry, Failure> {
                 let backend = CpuBackend::with(on(level)).expect("a level that is available");
                 Box::new(backend) as Box<dyn Backend>
             };
-            Ok(entry(name, Stability::KappaSquared, make))
+            Ok(implementation(name, Stability::KappaSquared, make))
         }
         None => Err(Failure::Input(format!(
             "there is no subject `{name}`: use one of {}, fault:NAME, or --command",
@@ -88,31 +88,31 @@ fn on(level: SimdLevel) -> CpuOptions {
 }
 
 /// A subject behind a command that speaks the protocol.
-pub fn command(command: &str, seconds: u64) -> Result<Entry, Failure> {
+pub fn command(command: &str, seconds: u64) -> Result<Implementation, Failure> {
     let limits = Limits {
         time: Duration::from_secs(seconds),
         ..Limits::default()
     };
     let remote = Remote::start(command, limits)?;
-    let (name, class) = {
+    let (name, stability) = {
         let description = remote.description();
         (description.name.clone(), description.stability)
     };
-    let mut entry = entry(&name, class, move || remote.backend());
-    entry.command = Some(command.into());
-    Ok(entry)
+    let mut implementation = implementation(&name, stability, move || remote.backend());
+    implementation.command = Some(command.into());
+    Ok(implementation)
 }
 
-fn entry(
+fn implementation(
     name: &str,
-    class: Stability,
+    stability: Stability,
     make: impl Fn() -> Box<dyn Backend> + Send + Sync + 'static,
-) -> Entry {
+) -> Implementation {
     let subject = Subject::new(name, DType::F64, make);
-    Entry {
+    Implementation {
         name: subject.name,
         command: None,
         make: subject.make,
-        class,
+        stability,
     }
 }

@@ -12,7 +12,7 @@ pub fn summary(comparison: &Comparison) -> Vec<String> {
         .collect()
 }
 
-/// Who follows full fine-tuning at its own learning rate.
+/// The methods that follow full fine-tuning at its own learning rate.
 fn tracking(comparison: &Comparison) -> Option<String> {
     let lr = reference_lr(comparison);
     let adapters = comparison.methods.get(1..)?;

@@ -72,7 +72,7 @@ pub fn results(comparison: &Comparison) -> Table {
 }
 
 /// Accuracy and distance at every learning rate of full fine-tuning's grid: a single rate, however
-/// it is chosen, does not show who follows full fine-tuning.
+/// it is chosen, does not show which method follows full fine-tuning.
 pub fn by_rate(comparison: &Comparison) -> Table {
     let rates: Vec<f64> = comparison.methods.first().map_or(vec![], |full| {
         full.rates.iter().map(|rate| rate.lr).collect()

@@ -11,15 +11,15 @@ use insta::assert_snapshot;
 use lora_pro_core::{DType, TensorData, encode_tensors, read_metadata, read_tensors};
 
 /// A case taken apart, to be damaged.
-struct Parts {
+struct CaseFile {
     tensors: BTreeMap<String, TensorData>,
     metadata: HashMap<String, String>,
 }
 
-impl Parts {
+impl CaseFile {
     fn of(name: &str) -> Self {
         let bytes = fs::read(vector(name)).unwrap();
-        Parts {
+        CaseFile {
             tensors: read_tensors(&bytes).unwrap(),
             metadata: read_metadata(&bytes).unwrap(),
         }
@@ -31,8 +31,8 @@ impl Parts {
 }
 
 /// What the program says about a case that `damage` was done to; nothing may be written.
-fn refused(damage: impl FnOnce(&mut Parts)) -> String {
-    let mut parts = Parts::of("00-full.safetensors");
+fn refused(damage: impl FnOnce(&mut CaseFile)) -> String {
+    let mut parts = CaseFile::of("00-full.safetensors");
     damage(&mut parts);
     refused_bytes(&parts.bytes())
 }
@@ -57,7 +57,7 @@ fn refused_bytes(bytes: &[u8]) -> String {
     message
 }
 
-fn set(key: &'static str, value: &'static str) -> impl FnOnce(&mut Parts) {
+fn set(key: &'static str, value: &'static str) -> impl FnOnce(&mut CaseFile) {
     move |parts| {
         parts.metadata.insert(key.into(), value.into());
     }
@@ -118,7 +118,7 @@ fn the_output_holds_every_moment() {
 #[test]
 fn out_of_tolerance_is_exit_code_1() {
     let folder = folder();
-    let mut parts = Parts::of("00-full.safetensors");
+    let mut parts = CaseFile::of("00-full.safetensors");
     let last = parts.tensors.get_mut("B.4").unwrap();
     let exponent = last.bytes.len() - 2;
     last.bytes[exponent] ^= 1;
@@ -142,7 +142,7 @@ fn out_of_tolerance_is_exit_code_1() {
 #[test]
 fn a_case_without_recorded_factors_is_replayed() {
     let folder = folder();
-    let mut parts = Parts::of("00-full.safetensors");
+    let mut parts = CaseFile::of("00-full.safetensors");
     parts
         .tensors
         .retain(|name, _| name.starts_with('g') || name.ends_with(".0"));
@@ -198,11 +198,11 @@ fn tensors_that_do_not_fit_are_refused() {
     assert_snapshot!(refused(set("steps", "7")), @"error: case.safetensors: tensor `g.7` is missing");
     assert_snapshot!(refused(set("steps", "5")), @"error: case.safetensors: tensor `A.6` does not belong to a case of 5 steps");
     assert_snapshot!(refused(set("m", "13")), @"error: case.safetensors: tensor `B.0` has shape [12, 3], but m x r = [13, 3] is needed");
-    let transposed = |parts: &mut Parts| {
+    let transposed = |parts: &mut CaseFile| {
         parts.tensors.get_mut("g.2").unwrap().shape.reverse();
     };
     assert_snapshot!(refused(transposed), @"error: case.safetensors: tensor `g.2` has shape [10, 12], but m x n = [12, 10] is needed");
-    let flat = |parts: &mut Parts| {
+    let flat = |parts: &mut CaseFile| {
         parts.tensors.get_mut("A.0").unwrap().shape = vec![30];
     };
     assert_snapshot!(refused(flat), @"error: case.safetensors: tensor `A.0` has shape [30], but r x n = [3, 10] is needed");

@@ -10,7 +10,7 @@ fn main() -> Result<(), String> {
     let folder = folder();
     for vector in catalogue::all() {
         let path = folder.join(vector.file());
-        let old = generate::Parts::read(&path);
+        let old = generate::VectorFile::read(&path);
         if old.is_ok_and(|old| generate::same(&vector, &old).is_ok()) {
             continue;
         }

@@ -50,7 +50,7 @@ pub struct Case {
 /// What a comparison found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finding {
-    /// The largest ratio of error and explained error.
+    /// The largest ratio of an error and its bound.
     pub ratio: f64,
     /// What had it, and when.
     pub worst: String,

@@ -6,15 +6,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use lora_pro_core::{DType, Error, Method};
 
 use crate::check::Check;
-use crate::record::{Cell, End, Line, Machine, NOT_RUN, Run, SubjectInfo};
+use crate::record::{Cell, End, Line, Machine, NOT_RUN, RunInfo, SubjectInfo};
 use crate::remote::protocol::PROTOCOL;
-use crate::suite::{Entry, Plan};
+use crate::suite::{Implementation, Plan};
 use crate::verdict::Verdict;
 
 /// What the laws are taken from.
 pub const SPEC: &str = "arXiv 2407.18242 and the laws of this kit";
 
-/// Who listens to a run.
+/// What hears of a run as it goes on.
 pub trait Listener {
     /// A line of the record; an error ends the run.
     fn line(&mut self, line: &Line) -> Result<(), Error>;
@@ -30,25 +30,28 @@ impl Plan {
     /// A skip that matches no cell, and what the listener returns.
     pub fn run(
         &self,
-        entries: &[Entry],
+        implementations: &[Implementation],
         command: &str,
         listener: &mut dyn Listener,
     ) -> Result<End, Error> {
         let started = Instant::now();
-        self.check_skips(entries)?;
+        self.check_skips(implementations)?;
         listener.line(&Line::Run(self.head(command)))?;
-        let total: usize = entries.iter().map(|entry| self.cells(entry).len()).sum();
+        let total: usize = implementations
+            .iter()
+            .map(|each| self.cells(each).len())
+            .sum();
         let mut counts = BTreeMap::new();
         let (mut verdict, mut done) = (Verdict::Pass, 0);
-        for entry in entries {
-            listener.line(&Line::Subject(entry.info()))?;
+        for implementation in implementations {
+            listener.line(&Line::Subject(implementation.info()))?;
             let mut failed = Vec::new();
-            for (check, dtype, method) in self.cells(entry) {
-                let what = format!("{} {} {method} {dtype}", entry.name, check.id());
+            for (check, dtype, method) in self.cells(implementation) {
+                let what = format!("{} {} {method} {dtype}", implementation.name, check.id());
                 listener.progress(done, total, &what);
                 let cell = match failed_smoke(&failed, dtype, method) {
                     Some(cell) => unknown(cell, check),
-                    None => self.cell(entry, check, dtype, method),
+                    None => self.cell(implementation, check, dtype, method),
                 };
                 if matches!(check, Check::Smoke(_)) && cell.verdict != Verdict::Pass {
                     failed.push(cell.clone());
@@ -71,11 +74,11 @@ impl Plan {
     }
 
     /// A skip that matches nothing is a mistake, or about something that has been mended.
-    fn check_skips(&self, entries: &[Entry]) -> Result<(), Error> {
+    fn check_skips(&self, implementations: &[Implementation]) -> Result<(), Error> {
         let mut used = vec![false; self.skips.len()];
-        for entry in entries {
-            for (check, dtype, method) in self.cells(entry) {
-                if let Some(k) = self.skip(&entry.name, &check.id(), dtype, method) {
+        for implementation in implementations {
+            for (check, dtype, method) in self.cells(implementation) {
+                if let Some(k) = self.skip(&implementation.name, &check.id(), dtype, method) {
                     used[k] = true;
                 }
             }
@@ -91,9 +94,9 @@ impl Plan {
         }
     }
 
-    fn head(&self, command: &str) -> Run {
+    fn head(&self, command: &str) -> RunInfo {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Run {
+        RunInfo {
             kit: env!("CARGO_PKG_VERSION").into(),
             spec: SPEC.into(),
             vectors: crate::vectors::VERSION.into(),
@@ -107,7 +110,7 @@ impl Plan {
     }
 }
 
-impl Entry {
+impl Implementation {
     fn info(&self) -> SubjectInfo {
         let manifest = (self.make)().manifest();
         SubjectInfo {
@@ -115,7 +118,7 @@ impl Entry {
             version: manifest.version.clone(),
             command: self.command.clone(),
             manifest: serde_json::to_value(&manifest).unwrap_or_default(),
-            class: self.class,
+            stability: self.stability,
         }
     }
 }
@@ -148,7 +151,7 @@ fn unknown(smoke: &Cell, check: Check) -> Cell {
         ratio: 0.0,
         worst: None,
         replay: None,
-        attained: None,
+        measured_stability: None,
         coverage: BTreeMap::new(),
         seconds: 0.0,
         ..smoke.clone()

@@ -14,8 +14,8 @@ use crate::verdict::Verdict;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Line {
     /// The first line.
-    Run(Run),
-    /// Somebody who is held against the checks.
+    Run(RunInfo),
+    /// An implementation under test.
     Subject(SubjectInfo),
     /// What one check found on one subject.
     Cell(Cell),
@@ -23,9 +23,9 @@ pub enum Line {
     End(End),
 }
 
-/// What was run, by whom, where.
+/// What was run, with which versions, on which machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct RunInfo {
     /// Version of this crate.
     pub kit: String,
     /// What the laws are taken from, with its version.
@@ -59,7 +59,7 @@ pub struct Machine {
     pub threads: usize,
 }
 
-/// Who is held against the checks.
+/// An implementation under test, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SubjectInfo {
     /// Its name in the matrix.
@@ -71,7 +71,7 @@ pub struct SubjectInfo {
     /// What it says it is and can do.
     pub manifest: serde_json::Value,
     /// How its error grows with the condition number, as it declares.
-    pub class: Stability,
+    pub stability: Stability,
 }
 
 /// How the error of a result grows with the condition number kappa of A or B.
@@ -112,8 +112,8 @@ pub struct Cell {
     pub worst: Option<CaseSpec>,
     /// Where the failure is stored, to be replayed.
     pub replay: Option<String>,
-    /// The stability class that the ratios of this cell show.
-    pub attained: Option<Stability>,
+    /// The stability that the ratios of this cell show.
+    pub measured_stability: Option<Stability>,
     /// How often each branch, decade of kappa and option was met (`kappa/1e4`, `branch/B = 0`), zero
     /// for what could have been met and was not.
     pub coverage: BTreeMap<String, u32>,

@@ -16,7 +16,7 @@ use crate::run::Run;
 use crate::sample::rounded;
 
 /// Makes a backend.
-pub type Make = Arc<dyn Fn() -> Box<dyn Backend> + Send + Sync>;
+pub type BackendFactory = Arc<dyn Fn() -> Box<dyn Backend> + Send + Sync>;
 
 /// A backend under test.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct Subject {
     /// Its name in reports.
     pub name: String,
     /// Makes one.
-    pub make: Make,
+    pub make: BackendFactory,
     /// Storage type of A, B and their gradients.
     pub dtype: DType,
 }

@@ -15,20 +15,20 @@ use crate::record::{Cell, Stability};
 use crate::regression::Regression;
 use crate::sample::CaseSpec;
 use crate::shrink::shrink;
-use crate::subject::{Make, Subject};
+use crate::subject::{BackendFactory, Subject};
 use crate::verdict::Verdict;
 
-/// Who is held against the checks.
+/// An implementation under test.
 #[derive(Clone)]
-pub struct Entry {
+pub struct Implementation {
     /// Its name in the matrix.
     pub name: String,
     /// The command that starts it; none for what is built in.
     pub command: Option<String>,
     /// Makes its backend.
-    pub make: Make,
+    pub make: BackendFactory,
     /// How its error grows with the condition number, as it declares.
-    pub class: Stability,
+    pub stability: Stability,
 }
 
 /// A cell that is left out on purpose. What is left open matches everything.
@@ -90,8 +90,8 @@ impl Plan {
     }
 
     /// Every cell of a subject: the check, the storage type and the method.
-    pub fn cells(&self, entry: &Entry) -> Vec<(Check, DType, Method)> {
-        let manifest = (entry.make)().manifest();
+    pub fn cells(&self, implementation: &Implementation) -> Vec<(Check, DType, Method)> {
+        let manifest = (implementation.make)().manifest();
         let mut all = Vec::new();
         for &check in &self.checks {
             for &dtype in &self.dtypes {
@@ -118,10 +118,16 @@ impl Plan {
     }
 
     /// One cell of the matrix.
-    pub fn cell(&self, entry: &Entry, check: Check, dtype: DType, method: Method) -> Cell {
+    pub fn cell(
+        &self,
+        implementation: &Implementation,
+        check: Check,
+        dtype: DType,
+        method: Method,
+    ) -> Cell {
         let started = Instant::now();
         let mut cell = Cell {
-            subject: entry.name.clone(),
+            subject: implementation.name.clone(),
             check: check.id(),
             title: check.title().into(),
             dtype,
@@ -133,18 +139,18 @@ impl Plan {
             ratio: 0.0,
             worst: None,
             replay: None,
-            attained: None,
+            measured_stability: None,
             coverage: BTreeMap::new(),
             seconds: 0.0,
         };
-        if let Some(skip) = self.skip(&entry.name, &cell.check, dtype, method) {
+        if let Some(skip) = self.skip(&implementation.name, &cell.check, dtype, method) {
             cell.verdict = Verdict::Skipped;
             cell.reason = Some(self.skips[skip].reason.clone());
             return cell;
         }
         let subject = Subject {
-            name: entry.name.clone(),
-            make: entry.make.clone(),
+            name: implementation.name.clone(),
+            make: implementation.make.clone(),
             dtype,
         };
         let mut search = Search::new(&subject, check, method);
@@ -336,7 +342,7 @@ impl<'s> Search<'s> {
             cell.reason = Some(reason);
         } else if matches!(self.check, Check::Law(_)) && cell.ratio > 0.0 {
             let linear = self.linear < crate::residual::THRESHOLD;
-            cell.attained = Some(match linear {
+            cell.measured_stability = Some(match linear {
                 true => Stability::Kappa,
                 false => Stability::KappaSquared,
             });

@@ -29,7 +29,7 @@ use crate::check::Check;
 use crate::record::Stability;
 use crate::regression::Regression;
 use crate::subject::Subject;
-use crate::suite::{Entry, Plan};
+use crate::suite::{Implementation, Plan};
 use crate::verdict::Verdict;
 
 /// Random cases per test, unless the suite or the environment says otherwise (`LORA_PRO_CASES`,
@@ -86,17 +86,17 @@ impl Suite {
     /// Runs one check; fails with the smallest failing case where it does not hold.
     fn verify(&self, check: Check, dtype: DType, method: Method) -> Result<(), Failed> {
         let subject = Subject::new(self.name, dtype, self.make);
-        let entry = Entry {
+        let implementation = Implementation {
             name: subject.name,
             command: None,
             make: subject.make,
-            class: Stability::KappaSquared,
+            stability: Stability::KappaSquared,
         };
         let mut plan = Plan::new(0, wanted_cases(self.cases));
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions");
         // Where the kit's sources are not there, neither are its regressions.
         plan.regressions = Regression::load_all(folder.as_ref())?;
-        let cell = plan.cell(&entry, check, dtype, method);
+        let cell = plan.cell(&implementation, check, dtype, method);
         if cell.verdict == Verdict::Unsupported {
             println!("unsupported: {}", cell.reason.unwrap_or_default());
             return Ok(());

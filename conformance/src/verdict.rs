@@ -10,7 +10,7 @@ use crate::residual::THRESHOLD;
 pub enum Verdict {
     /// Every ratio is below the threshold.
     Pass,
-    /// Somebody has decided not to look, and has said why.
+    /// The cell was left out on purpose, with a reason.
     Skipped,
     /// The subject says that it does not do this.
     Unsupported,

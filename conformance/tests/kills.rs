@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lora_pro_conformance::check::Check;
 use lora_pro_conformance::record::Stability;
 use lora_pro_conformance::subject::Subject;
-use lora_pro_conformance::suite::{Entry, Plan};
+use lora_pro_conformance::suite::{Implementation, Plan};
 use lora_pro_core::{Backend, DType};
 use lora_pro_variants::{FAULTS, Fault, VariantBackend};
 
@@ -117,17 +117,17 @@ fn kills(fault: &'static str) -> BTreeSet<String> {
     plan.shrink = false;
     let make = move || -> Box<dyn Backend> { Box::new(VariantBackend::new(fault)) };
     let subject = Subject::new(fault, DType::F64, make);
-    let entry = Entry {
+    let implementation = Implementation {
         name: subject.name,
         command: None,
         make: subject.make,
-        class: Stability::Kappa,
+        stability: Stability::Kappa,
     };
     let laws = Check::all();
     let seen = |check: &&Check| {
         let mut methods = check.methods().iter();
         methods.any(|method| {
-            let cell = plan.cell(&entry, **check, DType::F64, *method);
+            let cell = plan.cell(&implementation, **check, DType::F64, *method);
             !cell.verdict.is_fine()
         })
     };

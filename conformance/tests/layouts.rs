@@ -4,7 +4,7 @@
 mod common;
 
 use common::layout::{LAYOUTS, Layout, StridedBuffer};
-use common::{METHODS, Make, adapter, cpu, hyper, reference};
+use common::{BackendFn, METHODS, adapter, cpu, hyper, reference};
 use lora_pro_conformance::sample::{CaseSpec, uniform};
 use lora_pro_core::{
     AdapterIo, AdapterSpec, DType, HostTensor, Location, MatMut, MatRef, Method, Optimizer,
@@ -17,7 +17,7 @@ use lora_pro_reference::storage::{host, matrix};
 const STEPS: u64 = 3;
 
 /// A, B, W0 and the parameter at the end, for tensors laid out in turn as in `layouts`.
-fn run(make: Make, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<HostTensor> {
+fn run(make: BackendFn, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> Vec<HostTensor> {
     let mut turn = layouts.iter().cycle();
     let mut lay = |tensor: &HostTensor| StridedBuffer::new(tensor, *turn.next().expect("cycles"));
     let hyper = hyper(method).decay_base(true);
@@ -66,7 +66,7 @@ fn register(
     (id, optimizer.add_param(param).expect("valid"))
 }
 
-fn every_layout(make: Make, shapes: &[(usize, usize, usize)]) {
+fn every_layout(make: BackendFn, shapes: &[(usize, usize, usize)]) {
     for &(m, n, r) in shapes {
         for dtype in DType::PARAMETERS {
             for method in METHODS {
@@ -101,7 +101,7 @@ fn cpu_takes_every_layout() {
 }
 
 /// A and its gradient element by element in turn, as views of one complex tensor are.
-fn interleaved(make: Make, method: Method) {
+fn interleaved(make: BackendFn, method: Method) {
     let spec = adapter(9, 70, 3, DType::F32);
     let start = spec.factors();
     let pair = spec.gradients(&start, 1);

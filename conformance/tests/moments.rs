@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::coded::{differs, small_numbers, varies};
-use common::{Make, cpu, cuda};
+use common::quantized::{differs, small_numbers, varies};
+use common::{BackendFn, cpu, cuda};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::support::quantized_moments::{STEPS, follow, specs};
 
-fn follows(make: Make, spec: CaseSpec, amsgrad: bool) {
+fn follows(make: BackendFn, spec: CaseSpec, amsgrad: bool) {
     let found = follow(make, spec, amsgrad, STEPS).expect("steps");
     assert_eq!(found.factors, 0.0, "to the last bit");
     assert!(found.codes <= 1.001, "{found:?}");

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    Batch, Gradients, METHODS, Make, adapter, cpu, cuda, differing, hyper, name, reference,
+    BackendFn, Batch, Gradients, METHODS, adapter, cpu, cuda, differing, hyper, name, reference,
 };
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{Config, DType, Method, OnNonFinite};
@@ -17,32 +17,32 @@ fn specs(dtype: DType) -> Vec<CaseSpec> {
     ]
 }
 
-/// One step that goes well, then one that is refused, naming the adapter at `wild`.
-fn refused(batch: &mut Batch, gradients: &Gradients, wild: usize, what: &str) {
+/// One step that goes well, then one that is refused, naming the adapter at `faulty`.
+fn refused(batch: &mut Batch, gradients: &Gradients, faulty: usize, what: &str) {
     let before = batch.bits().expect("saves");
     let error = batch.step_with(gradients).expect_err(what).to_string();
-    let subject = name(&batch.specs[wild]);
+    let subject = name(&batch.specs[faulty]);
     assert!(error.contains(&subject), "{what}: {error}");
     let differ = differing(&before, &batch.bits().expect("saves"));
     assert!(differ.is_empty(), "{what}: {differ:?} changed");
 }
 
 /// One adapter has a learning rate at which its factors leave the storage type.
-fn overflowing_factors(make: Make) {
+fn overflowing_factors(make: BackendFn) {
     for dtype in [DType::F16, DType::Bf16, DType::F32] {
         for method in METHODS {
-            for wild in 0..3 {
+            for faulty in 0..3 {
                 let calm = hyper(method);
                 let lr = if dtype == DType::F16 { 1e6 } else { 1e41 };
-                let config = Config::from(calm).group("wild", calm.lr(lr).weight_decay(0.0));
-                let group = |k: usize| (k == wild).then(|| "wild".to_string());
+                let config = Config::from(calm).group("overflowing", calm.lr(lr).weight_decay(0.0));
+                let group = |k: usize| (k == faulty).then(|| "overflowing".to_string());
                 let mut batch = Batch::grouped(make, &specs(dtype), config, group).expect("valid");
                 let gradients = batch.gradients(1);
                 refused(
                     &mut batch,
                     &gradients,
-                    wild,
-                    &format!("{method} {dtype} {wild}"),
+                    faulty,
+                    &format!("{method} {dtype} {faulty}"),
                 );
             }
         }
@@ -65,7 +65,7 @@ fn cuda_refuses_overflowing_factors() {
 }
 
 /// Finite gradients whose squares f32 does not hold.
-fn overflowing_moments(make: Make) {
+fn overflowing_moments(make: BackendFn) {
     for method in [
         Method::Lora,
         Method::Efficient,
@@ -103,32 +103,32 @@ fn cuda_refuses_overflowing_moments() {
 }
 
 /// NaN and infinity at the first and the last entry of every tensor of every adapter.
-fn broken_entries(make: Make, dtype: DType) {
+fn broken_entries(make: BackendFn, dtype: DType) {
     for method in METHODS {
         let mut batch = Batch::start(make, &specs(dtype), hyper(method)).expect("valid");
         batch.step(1).expect("a step");
         let good = batch.gradients(2);
-        for wild in 0..3 {
+        for faulty in 0..3 {
             for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 for last in [false, true] {
                     let mut gradients = good.clone();
-                    let (a, b) = &mut gradients[wild];
+                    let (a, b) = &mut gradients[faulty];
                     let tensor = if last { a } else { b };
                     let [rows, cols] = tensor.shape();
                     let at = if last { (rows - 1, cols - 1) } else { (0, 0) };
                     tensor.view_mut().set(at.0, at.1, value);
-                    let what = format!("{method} {dtype}, gradient {wild}, {value}");
-                    refused(&mut batch, &gradients, wild, &what);
+                    let what = format!("{method} {dtype}, gradient {faulty}, {value}");
+                    refused(&mut batch, &gradients, faulty, &what);
 
-                    let member = &mut batch.run.adapters[wild];
+                    let member = &mut batch.run.adapters[faulty];
                     let kept = member.clone();
                     let factor = if last { &mut member.b } else { &mut member.a };
                     let [rows, cols] = factor.shape();
                     let at = if last { (rows - 1, cols - 1) } else { (0, 0) };
                     factor.view_mut().set(at.0, at.1, value);
-                    let what = format!("{method} {dtype}, factor {wild}, {value}");
-                    refused(&mut batch, &good, wild, &what);
-                    batch.run.adapters[wild] = kept;
+                    let what = format!("{method} {dtype}, factor {faulty}, {value}");
+                    refused(&mut batch, &good, faulty, &what);
+                    batch.run.adapters[faulty] = kept;
                 }
             }
         }
@@ -156,7 +156,7 @@ fn cuda_refuses_broken_entries() {
 }
 
 /// Where broken gradients are to be skipped, the whole batch is, and then goes on.
-fn skips(make: Make) {
+fn skips(make: BackendFn) {
     for method in METHODS {
         let config = Config::from(hyper(method)).on_non_finite(OnNonFinite::Skip);
         let mut batch = Batch::start(make, &specs(DType::F16), config.clone()).expect("valid");

@@ -12,8 +12,8 @@ use common::{Batch, METHODS, adapter, differing, hyper, reference};
 use lora_pro_conformance::laws::LAWS;
 use lora_pro_conformance::record::Stability;
 use lora_pro_conformance::remote::protocol::{
-    Adapter, Answer, Control, Failure, FailureKind, Hello, PROTOCOL, Param, Report, Request, Run,
-    Skipped, Stepped,
+    Adapter, Answer, Control, Failure, FailureKind, Hello, PROTOCOL, Param, Report, Request,
+    Skipped, StepRequest, Stepped,
 };
 use lora_pro_conformance::remote::{Description, Limits, Opt, Remote};
 use lora_pro_conformance::residual::holds;
@@ -368,7 +368,7 @@ fn a_dropped_child_is_gone() {
 /// One message per line, as they cross the pipe.
 #[test]
 fn messages() {
-    let run = Run {
+    let run = StepRequest {
         session: 7,
         input: PathBuf::from("/tmp/kit/7-in.safetensors"),
         output: PathBuf::from("/tmp/kit/7-out.safetensors"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lora_pro_conformance::record::{Cell, End, Line, Machine, Run, Stability, SubjectInfo};
+use lora_pro_conformance::record::{Cell, End, Line, Machine, RunInfo, Stability, SubjectInfo};
 use lora_pro_conformance::report::{Record, html, junit, parse, read, write_all};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_conformance::verdict::Verdict;
@@ -11,8 +11,8 @@ use lora_pro_core::{DType, Method};
 /// Text that would turn into markup, were it not escaped.
 const NASTY: &str = "</script><script>alert(\"1\")</script> & 'b' `c` | *d*\u{7}";
 
-fn run() -> Run {
-    Run {
+fn run() -> RunInfo {
+    RunInfo {
         kit: "0.1.0".into(),
         spec: "derivation 1".into(),
         vectors: "1".into(),
@@ -36,7 +36,7 @@ fn subject(name: &str, command: Option<&str>) -> SubjectInfo {
         version: "1.2".into(),
         command: command.map(String::from),
         manifest: serde_json::json!({ "methods": ["full"], "note": NASTY }),
-        class: Stability::Kappa,
+        stability: Stability::Kappa,
     }
 }
 
@@ -55,7 +55,7 @@ fn cell(check: &str, method: Option<Method>, ratio: f64) -> Cell {
         ratio,
         worst: Some(CaseSpec::default()),
         replay: (!verdict.is_fine()).then(|| format!("out/{check} 1.json")),
-        attained: None,
+        measured_stability: None,
         coverage: BTreeMap::new(),
         seconds: 0.25,
     }
@@ -90,12 +90,12 @@ fn cells() -> Vec<Cell> {
             subject: "reference".into(),
             dtype: DType::F64,
             coverage: coverage(&[("kappa/1e2", 3), ("kappa/1e10", 1), ("branch/rank cut", 0)]),
-            attained: Some(Stability::Kappa),
+            measured_stability: Some(Stability::Kappa),
             ..cell("law-15-balance", Some(Method::Full), 0.5)
         },
         Cell {
             coverage: coverage(&[("kappa/1e2", 4), ("plain", 2)]),
-            attained: Some(Stability::KappaSquared),
+            measured_stability: Some(Stability::KappaSquared),
             worst: Some(zero),
             ..cell("law-15-balance", Some(Method::Full), 45.6)
         },

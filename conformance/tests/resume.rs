@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Batch, METHODS, Make, adapter, cpu, cuda, differing, hyper, reference, variants};
+use common::{
+    BackendFn, Batch, METHODS, adapter, cpu, cuda, differing, hyper, reference, variants,
+};
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::backend::MOMENT_BLOCK;
 use lora_pro_core::{DType, Hyper, Method, MomentDType, Rounding};
@@ -14,7 +16,7 @@ fn specs(dtype: DType) -> Vec<CaseSpec> {
     vec![adapter(7, 65, 3, dtype), adapter(70, 13, 2, dtype)]
 }
 
-fn continues(make: Make, dtype: DType, hyper: Hyper) {
+fn continues(make: BackendFn, dtype: DType, hyper: Hyper) {
     let mut straight = Batch::start(make, &specs(dtype), hyper).expect("valid");
     let mut interrupted = Batch::start(make, &specs(dtype), hyper).expect("valid");
     for t in 1..=STEPS {
@@ -29,7 +31,7 @@ fn continues(make: Make, dtype: DType, hyper: Hyper) {
     assert!(differ.is_empty(), "{hyper:?} in {dtype}: {differ:?}");
 }
 
-fn continues_everywhere(make: Make) {
+fn continues_everywhere(make: BackendFn) {
     for dtype in DType::PARAMETERS {
         for method in METHODS {
             for (moment_dtype, rounding) in variants(dtype) {
@@ -55,7 +57,7 @@ fn cuda_continues_to_the_last_bit() {
     continues_everywhere(&cuda);
 }
 
-fn continues_stochastic_rounding(make: Make) {
+fn continues_stochastic_rounding(make: BackendFn) {
     for dtype in [DType::Bf16, DType::F16] {
         for method in METHODS {
             let hyper = hyper(method).rounding(Rounding::Stochastic);
@@ -74,7 +76,7 @@ fn cuda_continues_stochastic_rounding() {
     continues_stochastic_rounding(&cuda);
 }
 
-fn continues_8_bit_moments(make: Make, dtypes: &[DType]) {
+fn continues_8_bit_moments(make: BackendFn, dtypes: &[DType]) {
     for dtype in dtypes {
         for amsgrad in [false, true] {
             let hyper = hyper(Method::Full)
@@ -126,7 +128,7 @@ fn tensors_of_8_bit_moments() {
 /// A checkpoint of one loads on every other without a bit changed.
 #[test]
 fn checkpoints_move_between_backends() {
-    let there: [Make; 3] = [&reference, &cpu, &cuda];
+    let there: [BackendFn; 3] = [&reference, &cpu, &cuda];
     let routes = [[0, 1], [1, 0], [1, 2], [2, 1], [2, 0], [0, 2]];
     for dtype in DType::PARAMETERS {
         for method in METHODS {

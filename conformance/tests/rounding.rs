@@ -3,11 +3,11 @@
 mod common;
 
 use common::random::differs;
-use common::{Batch, METHODS, Make, adapter, cpu, cuda, hyper, reference};
+use common::{BackendFn, Batch, METHODS, adapter, cpu, cuda, hyper, reference};
 use lora_pro_conformance::support::rounding::{SHORT, STEPS, master, small_lr, specs, stochastic};
 use lora_pro_core::{DType, Method, Rounding};
 
-fn master_copies(make: Make) {
+fn master_copies(make: BackendFn) {
     for dtype in SHORT {
         for method in METHODS {
             let wrong = master(make, specs(dtype)[0], method, STEPS).expect("steps");
@@ -34,12 +34,12 @@ fn master_copies_on_the_cuda_backend() {
 /// In f32 the choice of rounding changes nothing.
 #[test]
 fn long_parameters_are_rounded_to_nearest() {
-    for make in [&cpu as Make, &cuda] {
+    for make in [&cpu as BackendFn, &cuda] {
         rounded_to_nearest(make);
     }
 }
 
-fn rounded_to_nearest(make: Make) {
+fn rounded_to_nearest(make: BackendFn) {
     for rounding in [Rounding::Stochastic, Rounding::MasterCopy] {
         let spec = adapter(9, 70, 3, DType::F32);
         let finish = |rounding| {
@@ -51,7 +51,7 @@ fn rounded_to_nearest(make: Make) {
     }
 }
 
-fn unbiased(make: Make) {
+fn unbiased(make: BackendFn) {
     for dtype in SHORT {
         for method in METHODS {
             let errors =
@@ -73,7 +73,7 @@ fn stochastic_rounding_on_the_cuda_backend() {
 
 #[test]
 fn stochastic_rounding_differs_between_steps_and_adapters() {
-    for make in [&cpu as Make, &cuda] {
+    for make in [&cpu as BackendFn, &cuda] {
         differs(make);
     }
 }

@@ -5,28 +5,28 @@ use lora_pro_conformance::matrix::Listener;
 use lora_pro_conformance::record::{Cell, Line, Stability};
 use lora_pro_conformance::regression::Regression;
 use lora_pro_conformance::subject::Subject;
-use lora_pro_conformance::suite::{Entry, Plan, Skip};
+use lora_pro_conformance::suite::{Implementation, Plan, Skip};
 use lora_pro_conformance::verdict::Verdict;
 use lora_pro_core::{Backend, DType, Error, Method};
 use lora_pro_reference::ReferenceBackend;
 use lora_pro_variants::VariantBackend;
 
-fn entry(make: impl Fn() -> Box<dyn Backend> + Send + Sync + 'static) -> Entry {
+fn implementation(make: impl Fn() -> Box<dyn Backend> + Send + Sync + 'static) -> Implementation {
     let subject = Subject::new("subject", DType::F64, make);
-    Entry {
+    Implementation {
         name: subject.name,
         command: None,
         make: subject.make,
-        class: Stability::Kappa,
+        stability: Stability::Kappa,
     }
 }
 
-fn reference() -> Entry {
-    entry(|| Box::new(ReferenceBackend::new()))
+fn reference() -> Implementation {
+    implementation(|| Box::new(ReferenceBackend::new()))
 }
 
-fn faulty(fault: &'static str) -> Entry {
-    entry(move || Box::new(VariantBackend::new(fault)))
+fn faulty(fault: &'static str) -> Implementation {
+    implementation(move || Box::new(VariantBackend::new(fault)))
 }
 
 fn check(id: &str) -> Check {
@@ -119,8 +119,13 @@ fn a_failure_is_made_plain_stored_and_repeated() {
     let mut again = plan(&[]);
     again.cases = 0;
     again.regressions = vec![known];
-    let on = |entry: &Entry| {
-        let cell = again.cell(entry, check("law-15-balance"), DType::F64, Method::Sgd);
+    let on = |implementation: &Implementation| {
+        let cell = again.cell(
+            implementation,
+            check("law-15-balance"),
+            DType::F64,
+            Method::Sgd,
+        );
         (cell.verdict, cell.ratio, cell.cases)
     };
     assert_eq!(on(&subject), (Verdict::Fail, cell.ratio, 1));

@@ -140,7 +140,7 @@ fn the_index_and_replay_agree_on_tolerances() {
 #[test]
 fn every_generated_vector_is_generated_again() {
     for vector in catalogue::all() {
-        let file = generate::Parts::read(&folder().join(vector.file())).expect("a file");
+        let file = generate::VectorFile::read(&folder().join(vector.file())).expect("a file");
         let same = generate::same(&vector, &file);
         assert_eq!(same, Ok(()), "{}", vector.file());
     }

@@ -24,7 +24,7 @@ const S: f64 = 2.0;
 const STEPS: usize = 2000;
 
 /// One run: an adapter and its optimizer.
-struct Run {
+struct LongRun {
     kind: &'static str,
     dtype: DType,
     optimizer: Optimizer,
@@ -33,7 +33,7 @@ struct Run {
     b: HostTensor,
 }
 
-impl Run {
+impl LongRun {
     fn new(
         kind: &'static str,
         backend: Box<dyn Backend>,
@@ -53,7 +53,7 @@ impl Run {
             DType::Bf16.round(random.random_range(-limit..limit))
         });
         let (a, b) = (host(&a, dtype), HostTensor::zeros(dtype, [SIZE, RANK]));
-        Ok(Run {
+        Ok(LongRun {
             kind,
             dtype,
             optimizer,
@@ -119,7 +119,7 @@ fn main() -> Result<(), Error> {
     let task = Task::new();
     for method in [Method::Full, Method::Efficient, Method::Factored] {
         let hyper = Preset::Recommended.hyper().method(method).lr(5e-4);
-        let mut reference = Run::new(
+        let mut reference = LongRun::new(
             "reference",
             Box::new(ReferenceBackend::new()),
             DType::F64,
@@ -133,7 +133,12 @@ fn main() -> Result<(), Error> {
             ("bf16, nearest", DType::Bf16, Rounding::Nearest),
         ] {
             let hyper = hyper.rounding(rounding);
-            runs.push(Run::new(kind, Box::new(CpuBackend::new()), dtype, hyper)?);
+            runs.push(LongRun::new(
+                kind,
+                Box::new(CpuBackend::new()),
+                dtype,
+                hyper,
+            )?);
         }
         for t in 1..=STEPS {
             let towards = task.towards(t);

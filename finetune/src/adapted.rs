@@ -8,7 +8,7 @@ use lora_pro_core::{AdapterSpec, Error, ParamSpec, Scale};
 use rand_chacha::ChaCha8Rng;
 
 use crate::network::{Network, forward};
-use crate::run::{Run, START, Trainable, random, uniform};
+use crate::run::{RunConfig, START, Trainable, random, uniform};
 
 /// The group of the head's parameters, where the configuration has one.
 const HEAD: &str = "head";
@@ -38,7 +38,7 @@ pub(crate) struct Adapted {
 impl Adapted {
     /// The frozen network with what `run` trains at its start: A uniform in +-1 / sqrt(n)
     /// (Kaiming, as PEFT), B zero, all else as it is.
-    pub fn new(base: &Network, run: &Run) -> Result<Self, Error> {
+    pub fn new(base: &Network, run: &RunConfig) -> Result<Self, Error> {
         let (head, hidden) = base.parts()?;
         let mut adapted = Adapted {
             hidden: Vec::new(),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::data::Dataset;
 use crate::network::Network;
-use crate::run::Run;
+use crate::run::RunConfig;
 use crate::trainer::{History, Trainer};
 
 /// Version of the layout. A file of another version is refused.
@@ -23,7 +23,7 @@ const KEY: &str = "training";
 #[derive(Serialize, Deserialize)]
 struct Header {
     format_version: u32,
-    run: Run,
+    run: RunConfig,
     data: String,
     data_crc32: u32,
     diverged: bool,

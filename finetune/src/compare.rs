@@ -28,7 +28,7 @@ use crate::trainer::Trainer;
 pub type MakeBackend<'a> = &'a (dyn Fn() -> Result<Box<dyn Backend>, Error> + Sync);
 
 /// Told how many runs are done, of how many, and which was the last.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize, &str) + Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(usize, usize, &str) + Sync);
 
 /// Steps whose update sizes are reported.
 const FIRST_UPDATES: usize = 50;
@@ -42,7 +42,7 @@ struct Job {
 }
 
 /// What a job gives.
-struct Outcome {
+struct JobResult {
     job: Job,
     result: RunResult,
     seconds_per_step: f64,
@@ -56,14 +56,14 @@ pub fn compare(
     experiment: &Experiment,
     data: &Dataset,
     make_backend: MakeBackend<'_>,
-    progress: Progress<'_>,
+    progress: OnProgress<'_>,
 ) -> Result<Comparison, Error> {
     let start = Instant::now();
     let task = Task::prepare(experiment, data, make_backend()?)?;
     let (reference, others) = jobs(experiment);
     let total = reference.len() + others.len();
     let done = AtomicUsize::new(0);
-    let work = |jobs: &[Job], full: &[Outcome]| {
+    let work = |jobs: &[Job], full: &[JobResult]| {
         in_parallel(jobs, |&job| {
             let outcome = run(experiment, &task, full, job, make_backend)?;
             let what = format!("{} at {}", METHODS[job.method].name, job.lr);
@@ -159,10 +159,10 @@ fn in_parallel<T: Sync, R: Send>(
 fn run(
     experiment: &Experiment,
     task: &Task,
-    full: &[Outcome],
+    full: &[JobResult],
     job: Job,
     make_backend: MakeBackend<'_>,
-) -> Result<Outcome, Error> {
+) -> Result<JobResult, Error> {
     let spec = &METHODS[job.method];
     let run = spec.run(experiment, job.lr, job.seed);
     let mut trainer = Trainer::new(&task.base, &task.train, run, make_backend()?)?;
@@ -208,7 +208,7 @@ fn run(
         },
         diverged: trainer.diverged(),
     };
-    Ok(Outcome {
+    Ok(JobResult {
         job,
         result,
         seconds_per_step: trainer.optimizer_time().as_secs_f64(),
@@ -218,7 +218,7 @@ fn run(
 }
 
 /// The distance of each full fine-tuning to the one with the next seed.
-fn compare_orders(full: &mut [Outcome], task: &Task) -> Result<(), Error> {
+fn compare_orders(full: &mut [JobResult], task: &Task) -> Result<(), Error> {
     for runs in full.chunk_by_mut(|one, next| one.job.lr == next.job.lr) {
         for k in 0..runs.len() {
             let next = &runs[(k + 1) % runs.len()];
@@ -245,8 +245,8 @@ fn tail_mean(losses: &[f64]) -> f64 {
     MeanStdErr::of(tail).mean
 }
 
-fn method_result(method: usize, outcomes: &[Outcome]) -> MethodResult {
-    let own: Vec<&Outcome> = outcomes
+fn method_result(method: usize, outcomes: &[JobResult]) -> MethodResult {
+    let own: Vec<&JobResult> = outcomes
         .iter()
         .filter(|one| one.job.method == method)
         .collect();

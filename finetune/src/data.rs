@@ -1,4 +1,4 @@
-//! Labelled rows of numbers: the embedded digits, or anybody's CSV file.
+//! Labelled rows of numbers: the embedded digits, or a CSV file.
 
 use std::{fs, io::Read, path::Path};
 

@@ -71,7 +71,7 @@ mod setup;
 mod task;
 mod trainer;
 
-pub use compare::{MakeBackend, Progress, compare};
+pub use compare::{MakeBackend, OnProgress, compare};
 pub use comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult, Setup};
 pub use data::Dataset;
 pub use distance::distance;
@@ -80,7 +80,7 @@ pub use gap::{Gap, GapPoint, gap_curve};
 pub use method_spec::{METHODS, MethodSpec};
 pub use network::Network;
 pub use pretrain::pretrain;
-pub use run::{Run, Trainable};
+pub use run::{RunConfig, Trainable};
 pub use setup::{Experiment, Pretraining};
 pub use task::Task;
 pub use trainer::{History, Trainer};

@@ -2,7 +2,7 @@
 
 use lora_pro_core::{Config, Method, Scale};
 
-use crate::run::{Run, Trainable};
+use crate::run::{RunConfig, Trainable};
 use crate::setup::Experiment;
 
 /// One method and what sets it apart.
@@ -89,7 +89,7 @@ impl MethodSpec {
     }
 
     /// One run of this method; every field can be changed afterwards.
-    pub fn run(&self, experiment: &Experiment, lr: f64, seed: u64) -> Run {
+    pub fn run(&self, experiment: &Experiment, lr: f64, seed: u64) -> RunConfig {
         let scale = match self.rank_stabilised {
             true => Scale::RsLora(experiment.alpha),
             false => Scale::Alpha(experiment.alpha),
@@ -102,7 +102,7 @@ impl MethodSpec {
             None => Trainable::Weights,
         };
         let config = self.config(experiment, lr);
-        Run {
+        RunConfig {
             trainable,
             config,
             seed,

@@ -7,7 +7,7 @@ use lora_pro_core::{Backend, Config, Error, Method, Preset, Schedule};
 
 use crate::data::Dataset;
 use crate::network::Network;
-use crate::run::{Run, START, Trainable, random, uniform};
+use crate::run::{RunConfig, START, Trainable, random, uniform};
 use crate::setup::Experiment;
 use crate::trainer::Trainer;
 
@@ -23,7 +23,7 @@ pub fn pretrain(
         warmup: 0,
         total: how.steps as u64,
     };
-    let run = Run {
+    let run = RunConfig {
         trainable: Trainable::Everything,
         config: Config::from(hyper).schedule(schedule),
         seed: how.seed,

@@ -24,7 +24,7 @@ pub enum Trainable {
 
 /// What fixes a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct RunConfig {
     /// What is trained.
     #[serde(rename = "trains")]
     pub trainable: Trainable,
@@ -39,7 +39,7 @@ pub struct Run {
     pub steps: usize,
 }
 
-impl Run {
+impl RunConfig {
     /// Refuses a batch that is empty or larger than the `rows` to train on; the optimizer checks
     /// the rest.
     pub fn validate(&self, rows: usize) -> Result<(), Error> {

@@ -77,7 +77,7 @@ impl Default for Experiment {
 }
 
 impl Experiment {
-    /// The default experiment for anybody's data: further rows of the same kind.
+    /// The default experiment for data of one's own: further rows of the same kind.
     pub fn without_shift() -> Self {
         Experiment {
             shift: DomainShift::None,

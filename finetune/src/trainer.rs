@@ -11,14 +11,14 @@ use lora_pro_core::{AdapterReport, Backend, Error, Optimizer};
 use crate::adapted::Adapted;
 use crate::data::Dataset;
 use crate::network::Network;
-use crate::run::{Run, batch_rows};
+use crate::run::{RunConfig, batch_rows};
 
 /// A run in progress. Its whole state is saved by [`Trainer::save`].
 pub struct Trainer {
     pub(crate) base: Network,
     pub(crate) data: Dataset,
     pub(crate) data_crc32: u32,
-    pub(crate) run: Run,
+    pub(crate) run: RunConfig,
     pub(crate) adapted: Adapted,
     pub(crate) optimizer: LoraPro,
     pub(crate) history: History,
@@ -43,7 +43,7 @@ impl Trainer {
     pub fn new(
         base: &Network,
         data: &Dataset,
-        run: Run,
+        run: RunConfig,
         backend: Box<dyn Backend>,
     ) -> Result<Self, Error> {
         run.validate(data.len())?;
@@ -132,7 +132,7 @@ impl Trainer {
     }
 
     /// What fixes the run.
-    pub fn run(&self) -> &Run {
+    pub fn run(&self) -> &RunConfig {
         &self.run
     }
 

@@ -68,7 +68,7 @@ fn a_rate_out_of_all_measure_diverges_without_a_panic() {
 #[test]
 fn impossible_runs_are_refused() {
     let task = task();
-    let refusal = |change: &dyn Fn(&mut lora_pro_finetune::Run)| {
+    let refusal = |change: &dyn Fn(&mut lora_pro_finetune::RunConfig)| {
         let mut run = MethodSpec::find("lora")
             .unwrap()
             .run(&experiment(), 1e-3, 0);
@@ -77,7 +77,7 @@ fn impossible_runs_are_refused() {
         trainer.err().unwrap().to_string()
     };
     let rank = |rank| {
-        move |run: &mut lora_pro_finetune::Run| {
+        move |run: &mut lora_pro_finetune::RunConfig| {
             if let Trainable::Adapters { rank: old, .. } = &mut run.trainable {
                 *old = rank;
             }

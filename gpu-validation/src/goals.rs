@@ -159,7 +159,7 @@ impl Known<'_> {
         [&timing.step_ms, &timing.graph_ms].map(|ms| share(timing.bytes, ms, rate.median))
     }
 
-    /// Milliseconds of somebody else.
+    /// Milliseconds of another implementation.
     fn other(&self, name: &str) -> Option<f64> {
         let all = self.suites.iter().flat_map(|x| &x.found.others);
         let named = |other: &&Other| other.name == name;

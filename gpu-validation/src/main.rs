@@ -11,7 +11,7 @@ use lora_pro_cuda::Driver;
 use lora_pro_gpu_validation::ctx::Ctx;
 use lora_pro_gpu_validation::effort::Effort;
 use lora_pro_gpu_validation::goals::goals;
-use lora_pro_gpu_validation::progress::{Progress, note};
+use lora_pro_gpu_validation::progress::{SuiteProgress, note};
 use lora_pro_gpu_validation::report::{Results, goal_row, page, word};
 use lora_pro_gpu_validation::result::Outcome;
 use lora_pro_gpu_validation::store::{Environment, Store, Stored, pretty};
@@ -152,7 +152,7 @@ fn run_suite(
     note(&format!("{} ...", suite.name()));
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     let clock = Instant::now();
-    let found = suite.run(ctx, &Progress::new());
+    let found = suite.run(ctx, &SuiteProgress::new());
     let stored = Stored {
         suite,
         environment: environment.clone(),

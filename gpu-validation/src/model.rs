@@ -15,21 +15,21 @@ use lora_pro_cuda::{CudaBackend, DeviceBuffer, Options};
 use crate::gpu::{Gpu, Replay};
 
 /// A, B, gA, gB of one adapter.
-struct Tensors {
+struct AdapterTensors {
     blocks: [DeviceBuffer; 4],
     shapes: [[usize; 2]; 2],
     dtype: DType,
 }
 
 /// A model on a device, never waited for within a step.
-pub struct Model {
+pub struct DeviceModel {
     optimizer: Optimizer,
-    adapters: Vec<Tensors>,
+    adapters: Vec<AdapterTensors>,
     ordinal: usize,
     stream: u64,
 }
 
-impl Model {
+impl DeviceModel {
     /// A as LoRA starts it, B small but not zero, gradients of no direction.
     ///
     /// # Errors
@@ -46,9 +46,9 @@ impl Model {
         let mut adapters = Vec::new();
         for (k, spec) in specs.iter().enumerate() {
             optimizer.add_adapter(spec.clone())?;
-            adapters.push(Tensors::new(device, stream, k, spec)?);
+            adapters.push(AdapterTensors::new(device, stream, k, spec)?);
         }
-        Ok(Model {
+        Ok(DeviceModel {
             optimizer,
             adapters,
             ordinal: device.info().ordinal,
@@ -114,7 +114,7 @@ impl Model {
     /// [`Error::Backend`] where the driver refuses.
     pub fn turn_gradients(&mut self, t: u64) -> Result<(), Error> {
         for k in 0..self.adapters.len() {
-            let Tensors { shapes, dtype, .. } = &self.adapters[k];
+            let AdapterTensors { shapes, dtype, .. } = &self.adapters[k];
             let seed = ((k as u64) << 32) | (2 * t);
             let [a, b] = [0, 1].map(|side| random(*dtype, shapes[side], 1e-3, seed + side as u64));
             self.set_gradients(k, &a, &b)?;
@@ -127,7 +127,7 @@ impl Model {
     /// # Errors
     /// What went wrong in a step before.
     pub fn factors(&self, k: usize) -> Result<[HostTensor; 2], Error> {
-        let Tensors {
+        let AdapterTensors {
             blocks,
             shapes,
             dtype,
@@ -150,7 +150,7 @@ impl Model {
         to_b.write(self.stream, b.bytes())
     }
 
-    /// Factors, state and counters, after a [`Model::sync`].
+    /// Factors, state and counters, after a [`DeviceModel::sync`].
     ///
     /// # Errors
     /// Those of the backend.
@@ -169,14 +169,14 @@ impl Model {
         Ok(bits)
     }
 
-    /// Steps that each adapter has taken, after a [`Model::sync`].
+    /// Steps that each adapter has taken, after a [`DeviceModel::sync`].
     pub fn counters(&self) -> Vec<u64> {
         let slots = self.optimizer.adapters().iter();
         slots.map(|slot| slot.state.step).collect()
     }
 }
 
-impl Tensors {
+impl AdapterTensors {
     fn new(
         device: &Arc<dyn Device>,
         stream: u64,
@@ -192,7 +192,7 @@ impl Tensors {
             block.write(stream, &bytes)?;
             Ok(block)
         };
-        Ok(Tensors {
+        Ok(AdapterTensors {
             blocks: [block(0)?, block(1)?, block(2)?, block(3)?],
             shapes,
             dtype: spec.dtype,

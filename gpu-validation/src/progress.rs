@@ -5,20 +5,20 @@ use std::io::Write;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// One suite's bar.
-pub struct Progress(ProgressBar);
+pub struct SuiteProgress(ProgressBar);
 
-impl Progress {
+impl SuiteProgress {
     /// Nothing is done.
     pub fn new() -> Self {
         // The template is a constant; without it the default is fine.
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        Progress(ProgressBar::new(0).with_style(style))
+        SuiteProgress(ProgressBar::new(0).with_style(style))
     }
 
-    /// One that nobody sees: for tests.
+    /// One that is not drawn: for tests.
     pub fn hidden() -> Self {
-        Progress(ProgressBar::hidden())
+        SuiteProgress(ProgressBar::hidden())
     }
 
     /// `done` of `total` steps are done; `what` comes next.
@@ -29,13 +29,13 @@ impl Progress {
     }
 }
 
-impl Default for Progress {
+impl Default for SuiteProgress {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Drop for Progress {
+impl Drop for SuiteProgress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

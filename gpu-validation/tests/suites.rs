@@ -7,14 +7,17 @@ use std::time::Instant;
 
 use common::{Emulated, Fault, ctx};
 use lora_pro_core::Method;
-use lora_pro_gpu_validation::progress::Progress;
+use lora_pro_gpu_validation::progress::SuiteProgress;
 use lora_pro_gpu_validation::result::{Outcome, SuiteResults};
 use lora_pro_gpu_validation::suites::Suite;
 
 fn run(suite: Suite, fault: Fault) -> SuiteResults {
     let out = tempfile::tempdir().unwrap();
     let start = Instant::now();
-    let found = suite.run(&ctx(Emulated::new(fault), out.path()), &Progress::hidden());
+    let found = suite.run(
+        &ctx(Emulated::new(fault), out.path()),
+        &SuiteProgress::hidden(),
+    );
     println!("{}: {:.1} s", suite.name(), start.elapsed().as_secs_f64());
     found
 }
@@ -70,7 +73,7 @@ fn tools_that_are_not_there_are_skipped() {
 fn small_cases_run_every_kernel() {
     let gpu = Emulated::new(Fault::default());
     let out = tempfile::tempdir().unwrap();
-    let found = Suite::SmallCases.run(&ctx(gpu.clone(), out.path()), &Progress::hidden());
+    let found = Suite::SmallCases.run(&ctx(gpu.clone(), out.path()), &SuiteProgress::hidden());
     assert_eq!(found.outcome(), Outcome::Pass, "{found:#?}");
     let table = include_str!("../../backend-cuda/kernels/resources.txt").lines();
     // `layout` tells a test where the fields of the kernels' structures are.

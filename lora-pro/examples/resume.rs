@@ -9,18 +9,18 @@ use lora_pro::{
 };
 
 /// A run in progress: the optimizer of one adapter (3 x 2, rank 1) and its factors.
-struct Run {
+struct Training {
     optimizer: Optimizer,
     a: Vec<f32>,
     b: Vec<f32>,
 }
 
-impl Run {
+impl Training {
     fn new() -> Result<Self, lora_pro::Error> {
         let mut optimizer = Optimizer::new(CpuBackend::new(), Config::default())?;
         optimizer.add_adapter(AdapterSpec::new("q", 3, 2, 1).alpha(2.0))?;
         let (a, b) = (vec![0.5, -0.25], vec![0.0; 3]);
-        Ok(Run { optimizer, a, b })
+        Ok(Training { optimizer, a, b })
     }
 
     /// Steps down |B A|^2 / 2 + the sum of B.
@@ -54,21 +54,21 @@ impl Run {
         let file = TensorFile::load(path)?;
         let optimizer = Optimizer::load_from(CpuBackend::new(), &file, path)?;
         let (a, b) = (file.tensors["a"].to_vec()?, file.tensors["b"].to_vec()?);
-        Ok(Run { optimizer, a, b })
+        Ok(Training { optimizer, a, b })
     }
 }
 
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::temp_dir().join(format!("lora-pro-resume-{}", std::process::id()));
-    let mut straight = Run::new()?;
+    let mut straight = Training::new()?;
     for _ in 0..20 {
         straight.step()?;
     }
-    let mut run = Run::new()?;
+    let mut run = Training::new()?;
     for step in 0..20 {
         if step == 11 {
             run.save(&path)?;
-            run = Run::load(&path)?;
+            run = Training::load(&path)?;
         }
         run.step()?;
     }

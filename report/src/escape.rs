@@ -1,4 +1,4 @@
-//! Text inside of markup. Names, reasons and manifests come from whoever is tested: none of it may
+//! Text inside of markup. Names, reasons and manifests come from the program under test: none of it may
 //! turn into markup.
 
 /// For text and quoted attributes of HTML and XML. What XML cannot hold becomes a replacement

@@ -20,7 +20,7 @@ inline struct sigaction& handler_before(int signal) {
 inline void fault_body() { fail("%s (address %p)", fault, fault_address); }
 
 // Sends the thread of the block that did it on to `fault_body`, on its own stack. What happens
-// outside of kernels goes to whoever was asked before.
+// outside of kernels goes to the handler that was there before.
 inline void on_fault(int signal, siginfo_t* about, void* context) {
     if (!self) {
         const struct sigaction& before = handler_before(signal);

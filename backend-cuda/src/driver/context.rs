@@ -1,4 +1,4 @@
-//! The device's primary context: the one that it shares with everybody else in the process, so that
+//! The device's primary context: the one that all code in the process shares, so that
 //! their memory and their streams are ours too.
 
 use std::ffi::c_int;

@@ -75,7 +75,7 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         if let Ok(_entered) = self.context.enter() {
-            // SAFETY: the event is alive, and nobody has it any more.
+            // SAFETY: the event is alive, and this was its last handle.
             let _ = unsafe { sys::cuEventDestroy_v2(self.raw) };
         }
     }

@@ -93,7 +93,7 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         if let Ok(_entered) = self.context.enter() {
-            // SAFETY: the graph is alive, and nobody has it any more.
+            // SAFETY: the graph is alive, and this was its last handle.
             let _ = unsafe { sys::cuGraphExecDestroy(self.raw) };
         }
     }

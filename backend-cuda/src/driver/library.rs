@@ -52,7 +52,7 @@ const FUNCTIONS: [&str; 42] = [
     "cuThreadExchangeStreamCaptureMode",
 ];
 
-/// Finds the library, and starts it where nobody has.
+/// Finds the library, and starts it unless it is started.
 pub(super) fn start() -> Result<(), Error> {
     // SAFETY: opening the driver's library runs no code but its own.
     if !unsafe { sys::is_culib_present() } {

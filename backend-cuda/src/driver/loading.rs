@@ -79,7 +79,7 @@ impl Kernels {
 impl Drop for Kernels {
     fn drop(&mut self) {
         if let Ok(_relaxed) = self.context.enter_relaxed() {
-            // SAFETY: the module is alive, and nobody has its functions any more.
+            // SAFETY: the module is alive, and its functions are gone with it.
             let _ = unsafe { sys::cuModuleUnload(self.module) };
         }
     }

@@ -157,7 +157,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // SAFETY: the program is alive, and nobody has it any more.
+        // SAFETY: the program is alive, and this was its last handle.
         let _ = unsafe { sys::nvrtcDestroyProgram(&mut self.0) };
     }
 }

@@ -100,7 +100,7 @@ impl Drop for Staging {
             let _ = event.wait();
         }
         if let Ok(_relaxed) = self.context.enter_relaxed() {
-            // SAFETY: no copy reads it any more, and nobody has it.
+            // SAFETY: no copy reads it any more, and this was its last handle.
             let _ = unsafe { sys::cuMemFreeHost(ring.memory.cast()) };
         }
     }

@@ -45,7 +45,7 @@ impl Driver {
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Ok(_entered) = self.context.enter() {
-            // SAFETY: the stream is alive, and nobody has it any more.
+            // SAFETY: the stream is alive, and this was its last handle.
             let _ = unsafe { sys::cuStreamDestroy_v2(self.raw as CUstream) };
         }
     }

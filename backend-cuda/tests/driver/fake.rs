@@ -1,5 +1,5 @@
 //! A libcuda of no device, for tests of what the backend asks of the real one. Memory is the host's.
-//! Work waits in one queue until somebody waits for it: a copy that is not staged would see what its
+//! Work stays in one queue until it is waited for: a copy that is not staged would see what its
 //! source became. Everything is counted, and refused where the real one refuses it.
 
 use std::cell::{Cell, RefCell};
@@ -72,7 +72,7 @@ struct State {
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 static NEXT: AtomicU64 = AtomicU64::new(16);
-/// Contexts, modules, events, streams, graphs and pinned memory that nobody has given back.
+/// Contexts, modules, events, streams, graphs and pinned memory that have not been given back.
 static LIVE: AtomicI64 = AtomicI64::new(0);
 /// Modules that were ever to be loaded.
 static LOADED: AtomicI64 = AtomicI64::new(0);

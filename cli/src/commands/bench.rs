@@ -70,7 +70,7 @@ pub struct BenchArgs {
     memory_of: Option<String>,
 }
 
-/// An hour a row is more than anybody waits for.
+/// At most an hour for each row.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),

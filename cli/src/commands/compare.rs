@@ -17,8 +17,8 @@ use crate::{data, report, tables};
 ///
 /// Every method trains the same weights of the same pre-trained network, over several seeds and
 /// learning rates. Accuracies on the test split are given twice: at full fine-tuning's best
-/// learning rate, where the question is who follows it, and at the method's own best, chosen on
-/// the validation split. Numbers are printed as they come out.
+/// learning rate, where the question is which method follows it, and at the method's own best,
+/// chosen on the validation split. Numbers are printed as they come out.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,

@@ -11,7 +11,7 @@ use lora_pro_conformance::matrix::Listener;
 use lora_pro_conformance::record::{Cell, End, Line};
 use lora_pro_conformance::regression::Regression;
 use lora_pro_conformance::report;
-use lora_pro_conformance::suite::{Entry, Plan, Skip};
+use lora_pro_conformance::suite::{Implementation, Plan, Skip};
 use lora_pro_conformance::verdict::Verdict;
 use lora_pro_core::{DType, Error, Method};
 use lora_pro_report::format::plural;
@@ -37,7 +37,7 @@ use crate::subjects;
     after_long_help = "\
 Verdicts, from best to worst; the worst one counts:
   PASS         every ratio is below the threshold
-  SKIPPED      somebody has decided not to look, and has said why (--skip)
+  SKIPPED      left out on purpose, with a reason (--skip)
   UNSUPPORTED  the subject says that it does not do this
   MARGINAL     past the threshold, below ten times that
   FAIL         further off
@@ -74,7 +74,7 @@ pub struct ConformArgs {
     /// Only this storage type: f64, f32, bf16, f16
     #[arg(long, value_name = "DTYPE")]
     dtype: Vec<DType>,
-    /// Only the smoke set: does anybody answer?
+    /// Only the smoke set: does the subject answer at all?
     #[arg(long)]
     smoke: bool,
     /// Random cases for each cell
@@ -114,7 +114,7 @@ struct AgainArgs {
     /// The failure
     #[arg(value_name = "FILE.json")]
     file: PathBuf,
-    /// Who is to try it; without this, who failed
+    /// The subject that runs it; without this, the one that failed
     #[arg(long, value_name = "NAME")]
     subject: Option<String>,
     /// The same, as a command
@@ -134,11 +134,11 @@ pub fn run(args: &ConformArgs) -> Result<(), Failure> {
     if args.list {
         return list();
     }
-    let entries = entries(args)?;
+    let implementations = implementations(args)?;
     let plan = plan(args)?;
     let command: Vec<String> = std::env::args().collect();
     let mut listener = Console::new(args.report.as_deref())?;
-    let end = plan.run(&entries, &command.join(" "), &mut listener);
+    let end = plan.run(&implementations, &command.join(" "), &mut listener);
     listener.progress.finish();
     let end = end?;
     listener.write_reports(args.report.as_deref())?;
@@ -152,7 +152,7 @@ pub fn run(args: &ConformArgs) -> Result<(), Failure> {
     }
 }
 
-fn entries(args: &ConformArgs) -> Result<Vec<Entry>, Failure> {
+fn implementations(args: &ConformArgs) -> Result<Vec<Implementation>, Failure> {
     let all = args.all || (args.subject.is_empty() && args.command.is_empty());
     let mut names = args.subject.clone();
     if all {
@@ -219,7 +219,7 @@ fn list() -> Result<(), Failure> {
 /// Repeats the check of a stored failure on a command, on a built-in subject, or on what failed.
 pub fn repeat(file: &Path, subject: Option<&str>, command: Option<&str>) -> Result<(), Failure> {
     let known = Regression::load(file)?;
-    let entry = match (command, subject) {
+    let implementation = match (command, subject) {
         (Some(command), _) => subjects::command(command, 60)?,
         (None, Some(name)) => subjects::built_in(name)?,
         (None, None) => subjects::built_in(&known.subject)?,
@@ -238,7 +238,7 @@ pub fn repeat(file: &Path, subject: Option<&str>, command: Option<&str>) -> Resu
     let (method, dtype) = (known.method, known.dtype);
     let stored = format!("{} found {}", known.subject, known.found);
     plan.regressions = vec![known];
-    let cell = plan.cell(&entry, check, dtype, method);
+    let cell = plan.cell(&implementation, check, dtype, method);
     say(&format!("{}\nnow: {}", stored, line(&cell)))?;
     match cell.verdict.is_fine() {
         true => Ok(()),

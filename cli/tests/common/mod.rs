@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 /// What a run of the program left behind.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct ProgramOutput {
     /// Exit code; `None` where a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
@@ -28,13 +28,13 @@ pub fn command(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Runs the program in `folder`.
-pub fn lora_pro(folder: &Path, arguments: &[&str]) -> Outcome {
+pub fn lora_pro(folder: &Path, arguments: &[&str]) -> ProgramOutput {
     let output = command(folder, arguments)
         .output()
         .expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
     let stderr = text(output.stderr);
-    Outcome {
+    ProgramOutput {
         code: output.status.code(),
         stdout: text(output.stdout),
         stderr: without_why(&stderr.replace(&folder.display().to_string(), "[DIR]")),
@@ -52,7 +52,7 @@ fn without_why(stderr: &str) -> String {
 }
 
 /// Asserts that the program ran to its end.
-pub fn succeeds(folder: &Path, arguments: &[&str]) -> Outcome {
+pub fn succeeds(folder: &Path, arguments: &[&str]) -> ProgramOutput {
     let outcome = lora_pro(folder, arguments);
     assert_eq!(outcome.code, Some(0), "{arguments:?}: {outcome:#?}");
     outcome

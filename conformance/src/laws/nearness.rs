@@ -54,8 +54,8 @@ pub(super) fn check(subject: &Subject, spec: &CaseSpec, method: Method) -> Resul
         };
         let gain = (square(&far) - square(&moved)).max(0.0);
         // What a slope that is rounding amounts to along this way, and rounding of the squares.
-        let explained = h.abs() * direction.norm() * size + square(&far);
-        ratio(spec, gain, explained)
+        let bound = h.abs() * direction.norm() * size + square(&far);
+        ratio(spec, gain, bound)
     });
     let slope = ratio(spec, slope.norm(), size);
     Ok(worst(gains.into_iter().chain([slope])))

@@ -18,7 +18,7 @@ pub(super) const LAW: Law = Law {
     number: 32,
     name: "report",
     formula: "|E|^2 = <gA, U> + <gB, V>; |update| is how far the factors moved",
-    cannot_see: "results that nobody reports",
+    cannot_see: "results that are not reported",
     applies: Applies::Trajectory,
     methods: &METHODS,
     check,

@@ -9,9 +9,9 @@ use lora_pro_core::backend::{
 use lora_pro_core::{AdapterIo, Backend, Error, HostTensor, Manifest, MatRef, StepReport};
 
 use super::explain::explain;
-use super::protocol::{self, Answer, Done, Request, Run, Stepped};
+use super::protocol::{self, Answer, Done, Request, StepRequest, Stepped};
 use super::report::{summary, whole};
-use super::tensors::{Tensors, copy};
+use super::tensors::{StepFile, copy};
 use super::{Description, Remote, Session, failed, unsupported};
 
 /// One session of a [`Remote`]. Dropping it ends the session.
@@ -105,7 +105,7 @@ impl RemoteBackend {
         io: &StepIo<'_, '_>,
         control: &Control,
     ) -> Result<Request, Error> {
-        let mut tensors = Tensors::default();
+        let mut tensors = StepFile::default();
         let mut adapters = Vec::new();
         for (k, pair) in io.adapters.iter().enumerate() {
             let slot = &slots.adapters[pair.id.index()];
@@ -135,7 +135,7 @@ impl RemoteBackend {
         tensors
             .save(&input)
             .map_err(|reason| failed(self.name(), &reason))?;
-        Ok(Request::Run(Run {
+        Ok(Request::Run(StepRequest {
             session: session.number,
             input,
             output,
@@ -150,7 +150,7 @@ impl RemoteBackend {
         }))
     }
 
-    fn put_state(&self, tensors: &mut Tensors, prefix: &str, state: &State) -> Result<(), Error> {
+    fn put_state(&self, tensors: &mut StepFile, prefix: &str, state: &State) -> Result<(), Error> {
         for (tensor, buffer) in &state.tensors {
             if self.exposes(tensor.name()) {
                 let bytes = self.cached(tensor, buffer)?.values.bytes();
@@ -172,7 +172,7 @@ impl RemoteBackend {
             let (got, needed) = (stepped.reports.len(), io.adapters.len());
             return Err(format!("{got} reports for {needed} adapters"));
         }
-        let mut file = Tensors::load(&session.output())?;
+        let mut file = StepFile::load(&session.output())?;
         let mut adapters = Vec::new();
         for (k, pair) in io.adapters.iter().enumerate() {
             let slot = &slots.adapters[pair.id.index()];
@@ -200,7 +200,7 @@ impl RemoteBackend {
 
     fn take_state(
         &self,
-        file: &mut Tensors,
+        file: &mut StepFile,
         prefix: &str,
         state: &State,
     ) -> Result<Vec<Option<HostTensor>>, String> {

@@ -46,9 +46,13 @@ pub(super) fn explain(
     }
 }
 
-type Entry = (usize, usize, f64);
+type NonFiniteEntry = (usize, usize, f64);
 
-fn non_finite(name: &str, slots: &Slots<'_>, io: &StepIo<'_, '_>) -> Option<(&'static str, Entry)> {
+fn non_finite(
+    name: &str,
+    slots: &Slots<'_>,
+    io: &StepIo<'_, '_>,
+) -> Option<(&'static str, NonFiniteEntry)> {
     let pair = |pair: &&AdapterIo<'_>| slots.adapters[pair.id.index()].spec.name == name;
     let param = |param: &&ParamIo<'_>| slots.params[param.id.index()].spec.name == name;
     let mut given = Vec::new();

@@ -138,7 +138,7 @@ impl Remote {
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {
-        // Whoever panicked while asking has left at worst a child that the next question kills.
+        // A panic during a request leaves at worst a child, which the next request kills.
         let link = self.shared.link.lock();
         link.unwrap_or_else(PoisonError::into_inner)
     }

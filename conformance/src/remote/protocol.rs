@@ -27,7 +27,7 @@ pub enum Request {
     /// What the child is and can do. Answered by a [`super::Description`].
     Describe,
     /// One step of one session. Answered by [`Stepped`].
-    Run(Run),
+    Run(StepRequest),
     /// A session is over, and what is kept for it can go. Answered by [`Done`].
     End {
         /// The session.
@@ -90,7 +90,7 @@ pub struct Done {}
 /// number k it holds `param.k.value`, `param.k.grad` and, where `load` is set, `param.k.<name>`.
 /// The output file holds what all of these are after the step, gradients left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct StepRequest {
     /// Number of the session; a new number is a new session.
     pub session: u64,
     /// The tensors before the step.

@@ -16,10 +16,10 @@ use serde::Serialize;
 
 use super::Description;
 use super::protocol::{
-    Adapter, Answer, Done, Failure, FailureKind, Hello, PROTOCOL, Param, Report, Request, Run,
-    Skipped, Stepped,
+    Adapter, Answer, Done, Failure, FailureKind, Hello, PROTOCOL, Param, Report, Request, Skipped,
+    StepRequest, Stepped,
 };
-use super::tensors::Tensors;
+use super::tensors::StepFile;
 
 /// Answers every message with this backend until `stop` or the end of the input.
 ///
@@ -65,15 +65,15 @@ struct Session {
 }
 
 impl Session {
-    fn run(&mut self, backend: &mut dyn Backend, run: &Run) -> Answer<Stepped> {
+    fn run(&mut self, backend: &mut dyn Backend, run: &StepRequest) -> Answer<Stepped> {
         match self.step(backend, run) {
             Ok(stepped) => Answer::Ok(stepped),
             Err(error) => refusal(error, run),
         }
     }
 
-    fn step(&mut self, backend: &mut dyn Backend, run: &Run) -> Result<Stepped, Error> {
-        let tensors = Tensors::load(&run.input);
+    fn step(&mut self, backend: &mut dyn Backend, run: &StepRequest) -> Result<Stepped, Error> {
+        let tensors = StepFile::load(&run.input);
         let mut tensors = tensors.map_err(|reason| Error::file(&run.input, reason))?;
         let mut adapters = Vec::new();
         for (k, adapter) in run.adapters.iter().enumerate() {
@@ -152,8 +152,8 @@ impl Session {
         backend: &dyn Backend,
         adapters: &[FactorPair],
         params: &[Single],
-    ) -> Result<Tensors, Error> {
-        let mut after = Tensors::default();
+    ) -> Result<StepFile, Error> {
+        let mut after = StepFile::default();
         for (k, pair) in adapters.iter().enumerate() {
             after.put(format!("{k}.A"), &pair.a.view());
             after.put(format!("{k}.B"), &pair.b.view());
@@ -228,8 +228,8 @@ impl Single {
 type Take<'t> = dyn FnMut(&str) -> Result<HostTensor, Error> + 't;
 
 fn taker<'t>(
-    run: &'t Run,
-    tensors: &'t mut Tensors,
+    run: &'t StepRequest,
+    tensors: &'t mut StepFile,
     prefix: String,
 ) -> impl FnMut(&str) -> Result<HostTensor, Error> + 't {
     move |name| {
@@ -238,7 +238,7 @@ fn taker<'t>(
     }
 }
 
-fn control(run: &Run) -> Control {
+fn control(run: &StepRequest) -> Control {
     Control {
         lr_factor: run.control.lr_factor,
         grad_scale: run.control.grad_scale,
@@ -278,7 +278,7 @@ fn show(
     backend: &dyn Backend,
     state: &State,
     prefix: &str,
-    after: &mut Tensors,
+    after: &mut StepFile,
 ) -> Result<(), Error> {
     for (tensor, buffer) in &state.tensors {
         let bytes = backend.download(tensor, buffer)?;
@@ -291,7 +291,7 @@ fn show(
 fn report_message(
     report: &StepReport,
     reports: impl Iterator<Item = AdapterReport>,
-    run: &Run,
+    run: &StepRequest,
 ) -> Stepped {
     let finite = |x: f64| x.is_finite().then_some(x);
     Stepped {
@@ -313,7 +313,7 @@ fn report_message(
 }
 
 /// What an error says to the other side.
-fn refusal(error: Error, run: &Run) -> Answer<Stepped> {
+fn refusal(error: Error, run: &StepRequest) -> Answer<Stepped> {
     match &error {
         Error::Unsupported { what, .. } => Answer::Unsupported(what.clone()),
         Error::NonFinite {
@@ -340,7 +340,7 @@ fn other(message: String) -> Failure {
 }
 
 /// The name that an error's subject quotes.
-fn name_in(subject: &str, run: &Run) -> Option<String> {
+fn name_in(subject: &str, run: &StepRequest) -> Option<String> {
     let adapters = run.adapters.iter().map(|adapter| &adapter.name);
     let mut names = adapters.chain(run.params.iter().map(|param| &param.name));
     let quoted = |name: &&String| subject.ends_with(&format!(" `{name}`"));

@@ -10,13 +10,13 @@ use lora_pro_core::{DType, HostTensor, MatMut, MatRef, TensorData, encode_tensor
 
 /// Named tensors of one step, before or after.
 #[derive(Debug, Default)]
-pub(super) struct Tensors(BTreeMap<String, TensorData>);
+pub(super) struct StepFile(BTreeMap<String, TensorData>);
 
-impl Tensors {
+impl StepFile {
     pub fn load(path: &Path) -> Result<Self, String> {
         let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let tensors = read_tensors(&bytes).map_err(|error| error.to_string())?;
-        Ok(Tensors(tensors))
+        Ok(StepFile(tensors))
     }
 
     /// Writes a new file: a program that has mapped the old one into memory keeps what was there.
@@ -66,7 +66,7 @@ impl Tensors {
             .ok_or_else(|| format!("tensor `{key}` has too few or too many bytes"))
     }
 
-    /// As [`Tensors::take`], and it must be of this dtype and shape.
+    /// As [`StepFile::take`], and it must be of this dtype and shape.
     pub fn expect(
         &mut self,
         key: &str,

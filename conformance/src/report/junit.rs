@@ -36,11 +36,11 @@ struct Case {
     name: String,
     class: String,
     seconds: f64,
-    outcome: Outcome,
+    outcome: TestOutcome,
 }
 
 #[derive(PartialEq)]
-enum Outcome {
+enum TestOutcome {
     Pass,
     Skipped {
         message: String,
@@ -71,7 +71,7 @@ fn interrupted() -> Suite {
         name: "end".into(),
         class: "record".into(),
         seconds: 0.0,
-        outcome: Outcome::Error {
+        outcome: TestOutcome::Error {
             kind: "INTERRUPTED",
             message,
             body: String::new(),
@@ -99,16 +99,16 @@ impl Case {
 
     fn xml(&self) -> String {
         let inner = match &self.outcome {
-            Outcome::Pass => return format!("    <testcase {}/>\n", self.attributes()),
-            Outcome::Skipped { message } => {
+            TestOutcome::Pass => return format!("    <testcase {}/>\n", self.attributes()),
+            TestOutcome::Skipped { message } => {
                 format!("<skipped message=\"{}\"/>", markup(message))
             }
-            Outcome::Failure {
+            TestOutcome::Failure {
                 kind,
                 message,
                 body,
             } => problem("failure", kind, message, body),
-            Outcome::Error {
+            TestOutcome::Error {
                 kind,
                 message,
                 body,
@@ -135,22 +135,22 @@ fn problem(tag: &str, kind: &str, message: &str, body: &str) -> String {
     format!("<{tag} type=\"{kind}\" message=\"{message}\">{body}</{tag}>")
 }
 
-fn outcome(cell: &Cell) -> Outcome {
+fn outcome(cell: &Cell) -> TestOutcome {
     let kind = cell.verdict.name();
     let reason = wording::finding(cell);
     let (message, body) = (message(cell), body(cell));
     match cell.verdict {
-        Verdict::Pass => Outcome::Pass,
-        Verdict::Skipped | Verdict::Unsupported => Outcome::Skipped { message: reason },
-        _ if !cell.required => Outcome::Skipped {
+        Verdict::Pass => TestOutcome::Pass,
+        Verdict::Skipped | Verdict::Unsupported => TestOutcome::Skipped { message: reason },
+        _ if !cell.required => TestOutcome::Skipped {
             message: format!("not required: {reason}"),
         },
-        Verdict::Marginal | Verdict::Fail => Outcome::Failure {
+        Verdict::Marginal | Verdict::Fail => TestOutcome::Failure {
             kind,
             message,
             body,
         },
-        Verdict::Error | Verdict::Unknown => Outcome::Error {
+        Verdict::Error | Verdict::Unknown => TestOutcome::Error {
             kind,
             message,
             body,
@@ -191,10 +191,10 @@ fn attributes<'c>(cases: impl Iterator<Item = &'c Case>) -> String {
         tests += 1;
         seconds += case.seconds;
         match case.outcome {
-            Outcome::Pass => (),
-            Outcome::Skipped { .. } => skipped += 1,
-            Outcome::Failure { .. } => failures += 1,
-            Outcome::Error { .. } => errors += 1,
+            TestOutcome::Pass => (),
+            TestOutcome::Skipped { .. } => skipped += 1,
+            TestOutcome::Failure { .. } => failures += 1,
+            TestOutcome::Error { .. } => errors += 1,
         }
     }
     format!(

@@ -5,15 +5,15 @@ use std::path::Path;
 
 use lora_pro_core::Error;
 
-use crate::record::{Cell, End, Line, Run, Stability, SubjectInfo};
+use crate::record::{Cell, End, Line, RunInfo, Stability, SubjectInfo};
 use crate::verdict::Verdict;
 
 /// Everything that a run has written down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// What was run.
-    pub run: Run,
-    /// Who was held against the checks, in the order of the record.
+    pub run: RunInfo,
+    /// The implementations under test, in the order of the record.
     pub subjects: Vec<SubjectInfo>,
     /// What was found, in the order of the record.
     pub cells: Vec<Cell>,
@@ -64,7 +64,7 @@ fn reason(error: &serde_json::Error) -> String {
 /// A record while it is read.
 #[derive(Default)]
 struct Draft {
-    run: Option<Run>,
+    run: Option<RunInfo>,
     subjects: Vec<SubjectInfo>,
     cells: Vec<Cell>,
     end: Option<End>,
@@ -164,10 +164,10 @@ impl Record {
             .filter(move |cell| cell.subject == subject)
     }
 
-    /// The stability class that a subject shows: the worst one of its cells.
-    pub fn attained(&self, subject: &str) -> Option<Stability> {
+    /// The stability that a subject shows: the worst one of its cells.
+    pub fn measured_stability(&self, subject: &str) -> Option<Stability> {
         self.cells_of(subject)
-            .filter_map(|cell| cell.attained)
+            .filter_map(|cell| cell.measured_stability)
             .max()
     }
 }

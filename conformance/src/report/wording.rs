@@ -58,8 +58,8 @@ pub fn ratio(x: f64) -> String {
 }
 
 /// How an error grows, in symbols.
-pub fn stability(class: Stability) -> &'static str {
-    match class {
+pub fn stability(stability: Stability) -> &'static str {
+    match stability {
         Stability::Kappa => "κ",
         Stability::KappaSquared => "κ²",
     }

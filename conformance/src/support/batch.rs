@@ -16,7 +16,7 @@ use crate::sample::CaseSpec;
 pub use crate::run::{Bits, Gradients};
 
 /// Makes a backend.
-pub type Make<'m> = &'m dyn Fn() -> Box<dyn Backend>;
+pub type BackendFn<'m> = &'m dyn Fn() -> Box<dyn Backend>;
 
 /// A method with all that it can remember.
 pub fn hyper(method: Method) -> Hyper {
@@ -72,13 +72,17 @@ pub struct Batch {
 
 impl Batch {
     /// At t = 0.
-    pub fn start(make: Make, specs: &[CaseSpec], config: impl Into<Config>) -> Result<Self, Error> {
+    pub fn start(
+        make: BackendFn,
+        specs: &[CaseSpec],
+        config: impl Into<Config>,
+    ) -> Result<Self, Error> {
         Self::grouped(make, specs, config, |_| None)
     }
 
     /// As [`Batch::start`], with the group of each adapter.
     pub fn grouped(
-        make: Make,
+        make: BackendFn,
         specs: &[CaseSpec],
         config: impl Into<Config>,
         group: impl Fn(usize) -> Option<String>,
@@ -133,7 +137,7 @@ impl Batch {
     }
 
     /// As [`Run::moved_to`].
-    pub fn moved_to(&mut self, make: Make) -> Result<Batch, Error> {
+    pub fn moved_to(&mut self, make: BackendFn) -> Result<Batch, Error> {
         let specs = self.specs.clone();
         let run = self.run.moved_to(make())?;
         Ok(Batch { run, specs })

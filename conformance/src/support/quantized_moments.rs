@@ -11,7 +11,7 @@ use lora_pro_reference::storage::matrix;
 
 use crate::run::Run;
 use crate::sample::CaseSpec;
-use crate::support::batch::{Batch, Make, adapter, hyper, state_key};
+use crate::support::batch::{BackendFn, Batch, adapter, hyper, state_key};
 
 /// Steps of an ordinary trajectory.
 pub const STEPS: u64 = 12;
@@ -72,9 +72,9 @@ pub fn floats(data: &TensorData) -> Vec<f32> {
 }
 
 /// A run in f32 moments that continues from the 8-bit run's codes.
-fn in_f32(make: Make, coded: &mut Batch, moments: &[Moment]) -> Result<Batch, Error> {
-    let spec = coded.specs[0];
-    let mut file = coded.saved()?;
+fn in_f32(make: BackendFn, quantized: &mut Batch, moments: &[Moment]) -> Result<Batch, Error> {
+    let spec = quantized.specs[0];
+    let mut file = quantized.saved()?;
     let decoded = moments.iter().map(|moment| {
         let values = decoded_moment(&file, &spec, *moment);
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -87,9 +87,9 @@ fn in_f32(make: Make, coded: &mut Batch, moments: &[Moment]) -> Result<Batch, Er
     Ok(Batch {
         run: Run {
             optimizer: Optimizer::load_from(make(), &file, Path::new("checkpoint"))?,
-            adapters: coded.run.adapters.clone(),
+            adapters: quantized.run.adapters.clone(),
             params: vec![],
-            path: coded.run.path,
+            path: quantized.run.path,
         },
         specs: vec![spec],
     })
@@ -120,25 +120,25 @@ pub struct Found {
 ///
 /// # Errors
 /// Those of the backend.
-pub fn follow(make: Make, spec: CaseSpec, amsgrad: bool, steps: u64) -> Result<Found, Error> {
+pub fn follow(make: BackendFn, spec: CaseSpec, amsgrad: bool, steps: u64) -> Result<Found, Error> {
     let moments = match amsgrad {
         true => &Moment::ALL[..],
         false => &Moment::ALL[..2],
     };
-    let mut coded = Batch::start(make, &[spec], with(MomentDType::EightBit, amsgrad))?;
+    let mut quantized = Batch::start(make, &[spec], with(MomentDType::EightBit, amsgrad))?;
     let mut found = Found::default();
     let (mut sum, mut count) = (0.0, 0.0);
     for t in 1..=steps {
-        let mut long = in_f32(make, &mut coded, moments)?;
-        let gradients = coded.gradients(t);
-        coded.step_with(&gradients)?;
+        let mut long = in_f32(make, &mut quantized, moments)?;
+        let gradients = quantized.gradients(t);
+        quantized.step_with(&gradients)?;
         long.step_with(&gradients)?;
-        let (x, y) = (&coded.run.adapters[0], &long.run.adapters[0]);
+        let (x, y) = (&quantized.run.adapters[0], &long.run.adapters[0]);
         for (x, y) in [(&x.a, &y.a), (&x.b, &y.b)] {
             let (x, y) = (matrix(&x.view()), matrix(&y.view()));
             found.factors = worse(found.factors, (x - &y).norm() / y.norm());
         }
-        let (codes, exact) = (coded.saved()?, long.saved()?);
+        let (codes, exact) = (quantized.saved()?, long.saved()?);
         for moment in moments.iter().copied() {
             let stored = decoded_moment(&codes, &spec, moment);
             let exact = floats(&exact.tensors[&state_key(&spec, StateKind::Weight(moment))]);

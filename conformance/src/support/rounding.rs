@@ -4,7 +4,7 @@ use lora_pro_core::{DType, Error, Factor, HostTensor, Hyper, Method, Rounding, S
 use lora_pro_reference::storage::{host, matrix};
 
 use crate::sample::{CaseSpec, rounded_pair};
-use crate::support::batch::{Batch, Gradients, Make, adapter, hyper, in_memory, state_key};
+use crate::support::batch::{BackendFn, Batch, Gradients, adapter, hyper, in_memory, state_key};
 
 /// Steps of an ordinary trajectory.
 pub const STEPS: u64 = 5;
@@ -25,7 +25,7 @@ struct PrecisionPair {
 }
 
 impl PrecisionPair {
-    fn start(make: Make, spec: CaseSpec, hyper: Hyper) -> Result<Self, Error> {
+    fn start(make: BackendFn, spec: CaseSpec, hyper: Hyper) -> Result<Self, Error> {
         let short = Batch::start(make, &[spec], hyper)?;
         let long = CaseSpec {
             dtype: DType::F32,
@@ -67,7 +67,7 @@ impl PrecisionPair {
 /// # Errors
 /// Those of the backend.
 pub fn master(
-    make: Make,
+    make: BackendFn,
     spec: CaseSpec,
     method: Method,
     steps: u64,
@@ -120,7 +120,7 @@ fn neighbours(dtype: DType, x: f64) -> [f64; 2] {
 ///
 /// # Errors
 /// Those of the backend.
-pub fn stochastic(make: Make, spec: CaseSpec, method: Method, lr: f64) -> Result<f64, Error> {
+pub fn stochastic(make: BackendFn, spec: CaseSpec, method: Method, lr: f64) -> Result<f64, Error> {
     let dtype = spec.dtype;
     let stochastic = hyper(method)
         .rounding(Rounding::Stochastic)

@@ -23,14 +23,14 @@ use crate::residual::THRESHOLD;
 
 /// A file's content.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parts {
+pub struct VectorFile {
     /// The tensors by name.
     pub tensors: BTreeMap<String, TensorData>,
     /// The string metadata.
     pub metadata: BTreeMap<String, String>,
 }
 
-impl Parts {
+impl VectorFile {
     /// Takes a file apart.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Parts {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
         let of = |bytes: &[u8]| {
-            Ok(Parts {
+            Ok(VectorFile {
                 tensors: read_tensors(bytes)?,
                 metadata: read_metadata(bytes)?.into_iter().collect(),
             })
@@ -72,7 +72,7 @@ impl Parts {
 ///
 /// # Errors
 /// A valid vector that the reference refuses.
-pub fn parts(vector: &Vector) -> Result<Parts, String> {
+pub fn parts(vector: &Vector) -> Result<VectorFile, String> {
     let mut parts = inputs(vector);
     match &vector.outcome {
         VectorKind::Valid => parts.tensors.extend(follow(&parts)?.tensors()),
@@ -131,7 +131,7 @@ pub fn index() -> Result<Index, String> {
 ///
 /// # Errors
 /// What [`Case::from_bytes`] or the reference refuses.
-pub fn follow(inputs: &Parts) -> Result<Trajectory, String> {
+pub fn follow(inputs: &VectorFile) -> Result<Trajectory, String> {
     let case = Case::from_bytes(&inputs.bytes()?)?;
     let reference = Box::new(ReferenceBackend::new());
     replay(&case, reference, DType::F64).map_err(|error| error.to_string())
@@ -158,7 +158,7 @@ pub fn sensitivity(vector: &Vector) -> Result<f64, String> {
 
 const TRIALS: u64 = 8;
 
-fn nudged(inputs: &Parts, random: &mut ChaCha8Rng) -> Parts {
+fn nudged(inputs: &VectorFile, random: &mut ChaCha8Rng) -> VectorFile {
     let mut moved = inputs.clone();
     for tensor in moved.tensors.values_mut() {
         for entry in tensor.bytes.chunks_exact_mut(8) {
@@ -187,7 +187,7 @@ fn rounded_up(x: f64) -> f64 {
 }
 
 /// Everything but the factors after the steps.
-fn inputs(vector: &Vector) -> Parts {
+fn inputs(vector: &Vector) -> VectorFile {
     let adapter = vector.adapter();
     let factors = adapter.factors();
     let gradient = |t| match vector.zero_gradients.contains(&t) {
@@ -196,7 +196,7 @@ fn inputs(vector: &Vector) -> Parts {
     };
     let start = [("A.0".into(), factors.a), ("B.0".into(), factors.b)];
     let steps = (1..=adapter.steps).map(|t| (format!("g.{t}"), gradient(t)));
-    Parts {
+    VectorFile {
         tensors: start
             .into_iter()
             .chain(steps)
@@ -206,7 +206,7 @@ fn inputs(vector: &Vector) -> Parts {
     }
 }
 
-fn apply(parts: &mut Parts, corruptions: &Corruption) {
+fn apply(parts: &mut VectorFile, corruptions: &Corruption) {
     match *corruptions {
         Corruption::Metadata(key, value) => {
             parts.metadata.insert(key.into(), value.into());
@@ -256,7 +256,7 @@ const OUTPUTS: f64 = 1e-12;
 ///
 /// # Errors
 /// What differs.
-pub fn same(vector: &Vector, file: &Parts) -> Result<(), String> {
+pub fn same(vector: &Vector, file: &VectorFile) -> Result<(), String> {
     let mut inputs = inputs(vector);
     if let VectorKind::Refused { corruptions, .. } = vector.outcome {
         corruptions.iter().for_each(|x| apply(&mut inputs, x));
@@ -299,7 +299,7 @@ fn distance(x: &[u8], y: &[u8]) -> f64 {
     lora_pro_core::backend::ratio_or_zero(squares.0.sqrt(), squares.1.sqrt())
 }
 
-fn same_outputs(vector: &Vector, file: &Parts) -> Result<(), String> {
+fn same_outputs(vector: &Vector, file: &VectorFile) -> Result<(), String> {
     let case = Case::from_bytes(&file.bytes()?)?;
     let found = follow(file)?.deviation(&case).ok_or("it has no outputs")?;
     match found.error <= OUTPUTS || found.error <= THRESHOLD * sensitivity(vector)? {

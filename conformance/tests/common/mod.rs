@@ -3,7 +3,7 @@
 // Each test binary uses a part of this.
 #![allow(dead_code, unused_imports)]
 
-pub mod coded;
+pub mod quantized;
 pub mod random;
 
 use lora_pro_core::Backend;
@@ -14,8 +14,8 @@ use lora_pro_reference::ReferenceBackend;
 
 pub use lora_pro_conformance::laws::METHODS;
 pub use lora_pro_conformance::support::batch::{
-    Batch, Bits, Gradients, Make, adapter, all_variants, differing, hyper, in_memory, mixed, name,
-    state_key, variants,
+    BackendFn, Batch, Bits, Gradients, adapter, all_variants, differing, hyper, in_memory, mixed,
+    name, state_key, variants,
 };
 pub use lora_pro_conformance::support::layout;
 

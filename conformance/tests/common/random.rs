@@ -3,7 +3,7 @@
 use lora_pro_conformance::sample::CaseSpec;
 use lora_pro_core::{DType, HostTensor, Hyper, Method, Rounding};
 
-use super::{Batch, Make, adapter, hyper};
+use super::{BackendFn, Batch, adapter, hyper};
 
 /// Which entries of A and of B' moved in a step, for constant factors and gradients.
 fn moved(batch: &mut Batch, member: usize) -> [Vec<bool>; 2] {
@@ -28,7 +28,7 @@ const CONSTANT: f64 = 1.5;
 
 /// The random numbers are others in each step, for each adapter, for each of its factors and for
 /// each entry; a run has the same ones again.
-pub fn differs(make: Make) {
+pub fn differs(make: BackendFn) {
     let spec = adapter(4000, 4000, 8, DType::Bf16);
     let specs = [spec, CaseSpec { seed: 7, ..spec }];
     let hyper = hyper(Method::Lora)

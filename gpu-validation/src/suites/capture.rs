@@ -11,8 +11,8 @@ use lora_pro_cuda::device::Device;
 
 use crate::counted::{Counted, Counter};
 use crate::ctx::Ctx;
-use crate::model::Model;
-use crate::progress::Progress;
+use crate::model::DeviceModel;
+use crate::progress::SuiteProgress;
 use crate::result::SuiteResults;
 
 /// Steps of a trajectory.
@@ -25,7 +25,7 @@ const SHAPES: [[usize; 3]; 4] = [[65, 129, 5], [300, 200, 16], [3, 2, 1], [40, 5
 ///
 /// # Errors
 /// Those of the backend.
-pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Result<(), Error> {
     let settings = [DType::F32, DType::Bf16].map(|dtype| METHODS.map(|method| (dtype, method)));
     let settings = settings.as_flattened();
     for (k, (dtype, method)) in settings.iter().enumerate() {
@@ -49,7 +49,7 @@ pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(
     Ok(())
 }
 
-struct Run {
+struct CaptureResult {
     bits: Bits,
     counters: Vec<u64>,
     /// Of the graph.
@@ -64,11 +64,11 @@ fn specs(dtype: DType) -> Vec<AdapterSpec> {
     specs.collect()
 }
 
-fn run_of(ctx: &Ctx, dtype: DType, method: Method, captured: bool) -> Result<Run, Error> {
+fn run_of(ctx: &Ctx, dtype: DType, method: Method, captured: bool) -> Result<CaptureResult, Error> {
     let stream = ctx.gpu.stream()?;
     let counted = Arc::new(Counted::new(ctx.device.clone(), Counter::default()));
     let device: Arc<dyn Device> = counted.clone();
-    let mut model = Model::new(&device, &specs(dtype), hyper(method), stream.raw)?;
+    let mut model = DeviceModel::new(&device, &specs(dtype), hyper(method), stream.raw)?;
     model.turn_gradients(1)?;
     model.step()?;
     let before = counted.hook().counts().all_launches();
@@ -85,7 +85,7 @@ fn run_of(ctx: &Ctx, dtype: DType, method: Method, captured: bool) -> Result<Run
         }
     }
     model.sync()?;
-    Ok(Run {
+    Ok(CaptureResult {
         bits: model.bits()?,
         counters: model.counters(),
         nodes: graph.map_or(0, |graph| graph.nodes()),

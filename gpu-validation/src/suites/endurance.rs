@@ -17,8 +17,8 @@ use nalgebra::DMatrix;
 
 use crate::counted::{Counted, Counter};
 use crate::ctx::Ctx;
-use crate::model::Model;
-use crate::progress::Progress;
+use crate::model::DeviceModel;
+use crate::progress::SuiteProgress;
 use crate::result::SuiteResults;
 
 /// Between looks at the loss and at the memory.
@@ -28,7 +28,7 @@ const LOOKS: u64 = 10;
 ///
 /// # Errors
 /// Those of the backend.
-pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Result<(), Error> {
     for method in METHODS {
         endure(ctx, progress, method, found)?;
     }
@@ -61,7 +61,7 @@ fn trained(method: Method) -> Hyper {
 
 fn endure(
     ctx: &Ctx,
-    progress: &Progress,
+    progress: &SuiteProgress,
     method: Method,
     found: &mut SuiteResults,
 ) -> Result<(), Error> {
@@ -70,7 +70,7 @@ fn endure(
     let device: Arc<dyn Device> = counted.clone();
     let stream = ctx.gpu.stream()?;
     let specs = specs(ctx);
-    let mut model = Model::new(&device, &specs, trained(method), stream.raw)?;
+    let mut model = DeviceModel::new(&device, &specs, trained(method), stream.raw)?;
     let targets: Vec<Target> = (0..specs.len())
         .map(|k| Target::new(k, &specs[k]))
         .collect();
@@ -114,7 +114,7 @@ fn endure(
 }
 
 /// B = 0, as adapters start.
-fn start(model: &mut Model, specs: &[AdapterSpec]) -> Result<(), Error> {
+fn start(model: &mut DeviceModel, specs: &[AdapterSpec]) -> Result<(), Error> {
     for (k, spec) in specs.iter().enumerate() {
         let [a, b] = model.factors(k)?;
         let zeros = DMatrix::zeros(spec.m, spec.r);
@@ -124,7 +124,7 @@ fn start(model: &mut Model, specs: &[AdapterSpec]) -> Result<(), Error> {
 }
 
 /// Gradients where the factors are now; the loss there, over all adapters.
-fn aim(model: &mut Model, targets: &[Target]) -> Result<f64, Error> {
+fn aim(model: &mut DeviceModel, targets: &[Target]) -> Result<f64, Error> {
     let mut sum = 0.0;
     for (k, target) in targets.iter().enumerate() {
         let [a, b] = model.factors(k)?;

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::ctx::Ctx;
-use crate::progress::Progress;
+use crate::progress::SuiteProgress;
 use crate::result::SuiteResults;
 
 pub mod capture;
@@ -62,7 +62,7 @@ impl Suite {
     }
 
     /// Runs it. What goes wrong in it is a check that failed.
-    pub fn run(self, ctx: &Ctx, progress: &Progress) -> SuiteResults {
+    pub fn run(self, ctx: &Ctx, progress: &SuiteProgress) -> SuiteResults {
         let run = match self {
             Suite::Tests => tests::run,
             Suite::Capture => capture::run,

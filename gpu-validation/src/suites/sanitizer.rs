@@ -7,7 +7,7 @@ use lora_pro_core::Error;
 
 use super::small_cases;
 use crate::ctx::Ctx;
-use crate::progress::Progress;
+use crate::progress::SuiteProgress;
 use crate::result::{Finding, SuiteResults};
 
 /// Its tools: accesses outside of memory, races in shared memory, barriers, memory that is read before
@@ -18,7 +18,7 @@ const TOOLS: [&str; 4] = ["memcheck", "racecheck", "synccheck", "initcheck"];
 ///
 /// # Errors
 /// Where the program cannot find itself.
-pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Result<(), Error> {
     let own = std::env::current_exe().map_err(|error| Error::file("this program", error))?;
     for (k, tool) in TOOLS.into_iter().enumerate() {
         progress.set(k, TOOLS.len(), tool);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use lora_pro_bench::shapes::Model;
+use lora_pro_bench::shapes::ModelShape;
 use lora_pro_bench::stats::Samples;
 use lora_pro_core::Error;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::timings::LLAMA;
 use crate::ctx::Ctx;
-use crate::progress::Progress;
+use crate::progress::SuiteProgress;
 use crate::result::{Finding, Other, SuiteResults};
 
 /// The program.
@@ -52,7 +52,7 @@ struct Row {
 ///
 /// # Errors
 /// Where the program cannot be written.
-pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Result<(), Error> {
     progress.set(0, 1, "torch");
     let script = write(ctx)?;
     if let Err(why) = usable(ctx) {
@@ -99,7 +99,9 @@ fn usable(ctx: &Ctx) -> Result<(), String> {
 }
 
 fn question(ctx: &Ctx) -> Result<serde_json::Value, Error> {
-    let weights = Model::named(LLAMA)?.shrunk(ctx.effort.divisor).weights();
+    let weights = ModelShape::named(LLAMA)?
+        .shrunk(ctx.effort.divisor)
+        .weights();
     let weights: Vec<[usize; 2]> = weights.into_iter().map(|(_, shape)| shape).collect();
     Ok(json!({
         "device": format!("cuda:{}", ctx.device.info().ordinal),

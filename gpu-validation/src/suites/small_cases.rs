@@ -9,7 +9,7 @@ use lora_pro_conformance::support::quantized_moments;
 use lora_pro_core::{Config, DType, Error, Method, Rounding};
 
 use crate::ctx::Ctx;
-use crate::progress::Progress;
+use crate::progress::SuiteProgress;
 use crate::result::SuiteResults;
 
 /// The name of the suite.
@@ -28,7 +28,7 @@ const TOO_LARGE: [f64; 2] = [1e17, 1e36];
 ///
 /// # Errors
 /// Those of the backend.
-pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Result<(), Error> {
     let methods = DType::PARAMETERS.map(|dtype| METHODS.map(|method| (dtype, method)));
     let methods = methods.as_flattened();
     for (k, (dtype, method)) in methods.iter().enumerate() {

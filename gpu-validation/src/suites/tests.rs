@@ -10,7 +10,7 @@ use std::process::Command;
 use lora_pro_core::Error;
 
 use crate::ctx::Ctx;
-use crate::progress::Progress;
+use crate::progress::SuiteProgress;
 use crate::result::{Finding, SuiteResults};
 
 /// Names the device on which tests run: `test_device` of the emulator reads it.
@@ -59,7 +59,7 @@ const PROGRAMS: [Program; 8] = {
 ///
 /// # Errors
 /// None: a program that cannot be started is a check that was skipped or has failed.
-pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Result<(), Error> {
     for (k, program) in PROGRAMS.iter().enumerate() {
         progress.set(k, PROGRAMS.len(), program.name);
         let what = format!("{}, tests of `{}`", program.package, program.name);

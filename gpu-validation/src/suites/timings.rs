@@ -12,8 +12,8 @@ use lora_pro_cuda::device::Device;
 
 use crate::counted::{Counted, Counter};
 use crate::ctx::Ctx;
-use crate::model::Model;
-use crate::progress::Progress;
+use crate::model::DeviceModel;
+use crate::progress::SuiteProgress;
 use crate::result::{SuiteResults, Timing};
 
 /// The whole model.
@@ -28,7 +28,7 @@ const MOST_STEPS: f64 = 50.0;
 ///
 /// # Errors
 /// Those of the backend; that there is not enough memory for a model is a result.
-pub fn run(ctx: &Ctx, progress: &Progress, found: &mut SuiteResults) -> Result<(), Error> {
+pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Result<(), Error> {
     found.copy_rate = Some(copy_rate(ctx)?);
     let all = all();
     for (k, (work, dtype)) in all.iter().enumerate() {
@@ -135,7 +135,7 @@ fn measure(ctx: &Ctx, job: &Job, timing: &mut Timing) -> Result<(), Error> {
     let counted = Arc::new(Counted::new(ctx.device.clone(), Counter::default()));
     let device: Arc<dyn Device> = counted.clone();
     let stream = ctx.gpu.stream()?;
-    let mut model = Model::new(&device, &job.specs, job.hyper, stream.raw)?;
+    let mut model = DeviceModel::new(&device, &job.specs, job.hyper, stream.raw)?;
     // The first step describes the model to the device.
     model.step()?;
     model.sync()?;

@@ -157,7 +157,7 @@ pub fn generate(sources: &Path, file: &str) -> Result<Vec<Mutant>, Error> {
 
 /// What became of a mutant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum MutantOutcome {
     /// The tests have noticed it.
     Caught(By),
     /// The tests passed.
@@ -204,11 +204,11 @@ pub fn run(
     folder: &Path,
     mut command: impl FnMut(&Path) -> Command,
     limit: Duration,
-) -> Result<Verdict, Error> {
+) -> Result<MutantOutcome, Error> {
     apply(mutant, sources, folder)?;
     let library = match try_build(&compile::compiler(), folder, folder, Checks::Hasty)? {
         Ok(library) => library,
-        Err(text) => return Ok(Verdict::DidNotCompile(text)),
+        Err(text) => return Ok(MutantOutcome::DidNotCompile(text)),
     };
     let mut tests = command(&library);
     let seconds = limit.as_secs().max(1);
@@ -217,10 +217,10 @@ pub fn run(
     let status = tests.status();
     let status = status.map_err(|error| Error::file(tests.get_program(), error))?;
     Ok(match (status.code(), status.signal()) {
-        (Some(0), _) => Verdict::Survived,
-        (Some(code), _) => Verdict::Caught(By::Status(code)),
-        (None, Some(libc::SIGXCPU)) => Verdict::Caught(By::Timeout),
-        (None, signal) => Verdict::Caught(By::Signal(signal.unwrap_or_default())),
+        (Some(0), _) => MutantOutcome::Survived,
+        (Some(code), _) => MutantOutcome::Caught(By::Status(code)),
+        (None, Some(libc::SIGXCPU)) => MutantOutcome::Caught(By::Timeout),
+        (None, signal) => MutantOutcome::Caught(By::Signal(signal.unwrap_or_default())),
     })
 }
 

@@ -10,12 +10,12 @@ use crate::common::layout::Layout;
 use crate::common::{Bits, differing};
 use crate::counting::counting;
 use crate::deferred::parts;
-use crate::model::Model;
+use crate::model::TestModel;
 
 const MODES: [Options; 2] = [Options { deferred: false }, Options { deferred: true }];
 
-fn model(options: Options) -> Model {
-    Model::start(&counting(0), options, &parts())
+fn model(options: Options) -> TestModel {
+    TestModel::start(&counting(0), options, &parts())
 }
 
 /// After two ordinary steps.
@@ -26,7 +26,7 @@ fn expected() -> Bits {
     model.bits()
 }
 
-fn captured<T>(model: &mut Model, work: impl FnOnce(&mut Model) -> T) -> T {
+fn captured<T>(model: &mut TestModel, work: impl FnOnce(&mut TestModel) -> T) -> T {
     model.device.hook().set_capturing(true);
     let outcome = work(model);
     model.device.hook().set_capturing(false);
@@ -55,11 +55,11 @@ fn only_launches_are_recorded() {
 }
 
 /// What would need more than launches is refused, and the step is possible afterwards.
-fn refused(options: Options, change: impl FnOnce(&mut Model) -> Vec<usize>) {
+fn refused(options: Options, change: impl FnOnce(&mut TestModel) -> Vec<usize>) {
     let mut model = model(options);
     model.step(1).expect("a step");
     model.optimizer.sync().expect("all is well");
-    let reports = |model: &Model| -> Vec<_> {
+    let reports = |model: &TestModel| -> Vec<_> {
         let slots = model.optimizer.adapters().iter();
         slots.map(|slot| slot.report).collect()
     };

@@ -7,7 +7,7 @@ use lora_pro_cuda::Options;
 use crate::common::layout::Layout;
 use crate::common::{METHODS, adapter, differing, hyper, name};
 use crate::counting::counting;
-use crate::model::{Model, Part, config};
+use crate::model::{Part, TestModel, config};
 
 const DEFERRED: Options = Options { deferred: true };
 
@@ -26,12 +26,12 @@ pub fn parts() -> Vec<Part> {
     parts.map(part).collect()
 }
 
-fn model(options: Options) -> Model {
-    Model::start(&counting(0), options, &parts())
+fn model(options: Options) -> TestModel {
+    TestModel::start(&counting(0), options, &parts())
 }
 
 /// Spoils the gradients of one member until they are set again.
-fn spoil(model: &mut Model, member: usize) {
+fn spoil(model: &mut TestModel, member: usize) {
     let spec = model.members[member].part.spec;
     let nan = HostTensor::from_fn(spec.dtype, [spec.r, spec.n], |i, j| {
         if (i, j) == (1, 2) { f64::NAN } else { 0.5 }
@@ -55,7 +55,7 @@ fn sync_brings_the_reports_of_the_waiting_mode() {
         }
         waiting.step(t).expect("a step");
     }
-    let counters = |model: &Model| -> Vec<u64> {
+    let counters = |model: &TestModel| -> Vec<u64> {
         let adapters = model
             .optimizer
             .adapters()
@@ -107,7 +107,7 @@ fn a_broken_gradient_changes_nothing_and_is_reported_in_sync() {
         let start = || {
             let device = counting(0);
             let lay = |_: &'static str| Layout::Odd;
-            Model::with(&device, DEFERRED, &parts(), config.clone(), &lay).expect("valid")
+            TestModel::with(&device, DEFERRED, &parts(), config.clone(), &lay).expect("valid")
         };
         let (mut broken, mut straight) = (start(), start());
         for t in 1..=4 {
@@ -140,11 +140,11 @@ fn a_broken_gradient_changes_nothing_and_is_reported_in_sync() {
 
 /// Numbers that might overflow are for the other mode to try.
 #[test]
-fn a_doubtful_step_changes_nothing() {
+fn a_step_that_might_overflow_changes_nothing() {
     let mut parts = parts();
     parts[2].hyper.lr = 1e35;
     parts[2].hyper.weight_decay = 0.0;
-    let mut model = Model::start(&counting(0), DEFERRED, &parts);
+    let mut model = TestModel::start(&counting(0), DEFERRED, &parts);
     let before = model.bits();
     model.step(1).expect("the refusal is reported in sync");
     let text = model.optimizer.sync().expect_err("refused").to_string();
@@ -169,7 +169,8 @@ fn more_adapters_on_the_way() {
     let finish = |options| {
         let device = counting(0);
         let lay = |_: &'static str| Layout::Rows;
-        let mut model = Model::with(&device, options, &parts, config(&every), &lay).expect("valid");
+        let mut model =
+            TestModel::with(&device, options, &parts, config(&every), &lay).expect("valid");
         model.step(1).expect("a step");
         model.step(2).expect("a step");
         model.add(late, &lay).expect("valid");
@@ -191,7 +192,8 @@ fn a_refusal_before_more_adapters() {
     let every: Vec<_> = parts.iter().copied().chain([late]).collect();
     let lay = |_: &'static str| Layout::Rows;
     let device = counting(0);
-    let mut model = Model::with(&device, DEFERRED, &parts, config(&every), &lay).expect("valid");
+    let mut model =
+        TestModel::with(&device, DEFERRED, &parts, config(&every), &lay).expect("valid");
     spoil(&mut model, 1);
     model
         .step_current(&model.all())

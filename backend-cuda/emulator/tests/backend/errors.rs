@@ -10,7 +10,7 @@ use lora_pro_cuda::{CudaBackend, MAX_RANK, Options};
 use crate::common::layout::{LAYOUTS, Layout};
 use crate::common::{adapter, differing, hyper, name, reference};
 use crate::counting::{checked, counting};
-use crate::model::{Lay, Model, Part, config};
+use crate::model::{Lay, Part, TestModel, config};
 
 /// A ordinary adapter and one that is refused.
 fn refused(part: Part, lay: Lay, says: &[&str]) {
@@ -22,7 +22,7 @@ fn refused(part: Part, lay: Lay, says: &[&str]) {
     let parts = [ordinary, part];
     let device = checked(0);
     let options = Options::default();
-    let mut model = Model::with(&device, options, &[ordinary], config(&parts), &|_| {
+    let mut model = TestModel::with(&device, options, &[ordinary], config(&parts), &|_| {
         Layout::Rows
     })
     .expect("valid");
@@ -99,7 +99,7 @@ fn state_of_another_backend() {
         unpaired: false,
     };
     let device = counting(0);
-    let mut model = Model::start(&device, Options::default(), &[part]);
+    let mut model = TestModel::start(&device, Options::default(), &[part]);
     let before = model.bits();
     let spec = AdapterSpec::new("layers.0.q", case.m, case.n, case.r)
         .scale(Scale::Explicit(case.s))

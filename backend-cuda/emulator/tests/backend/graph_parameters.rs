@@ -7,17 +7,17 @@ use crate::common::differing;
 use crate::common::layout::Layout;
 use crate::counting::counting;
 use crate::deferred::parts;
-use crate::model::{Model, config};
+use crate::model::{TestModel, config};
 
 /// With half the learning rate in the first step, and all of it in the second.
-fn warming() -> Model {
+fn warming() -> TestModel {
     let (parts, options) = (parts(), Options { deferred: true });
     let config = config(&parts).schedule(Schedule::Linear {
         warmup: 2,
         total: 9,
     });
     let rows = |_| Layout::Rows;
-    Model::with(&counting(0), options, &parts, config, &rows).expect("valid")
+    TestModel::with(&counting(0), options, &parts, config, &rows).expect("valid")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use lora_pro_cuda::Options;
 use crate::common::{differing, name};
 use crate::counting::counting;
 use crate::deferred::parts;
-use crate::model::Model;
+use crate::model::TestModel;
 
 const MODES: [Options; 2] = [Options { deferred: false }, Options { deferred: true }];
 
@@ -31,7 +31,7 @@ fn changed(hyper: Hyper) -> Hyper {
         .decay_base(false)
 }
 
-fn set(model: &mut Model, change: fn(Hyper) -> Hyper) {
+fn set(model: &mut TestModel, change: fn(Hyper) -> Hyper) {
     for part in parts() {
         let set = model
             .optimizer
@@ -42,8 +42,8 @@ fn set(model: &mut Model, change: fn(Hyper) -> Hyper) {
 
 /// Two steps each with the first, the changed and again the first hyper-parameters. With `resumed`
 /// every change meets a backend that has not stepped yet.
-fn steps(options: Options, resumed: bool) -> Model {
-    let mut model = Model::start(&counting(0), options, &parts());
+fn steps(options: Options, resumed: bool) -> TestModel {
+    let mut model = TestModel::start(&counting(0), options, &parts());
     let changes: [fn(Hyper) -> Hyper; 3] = [|hyper| hyper, changed, |hyper| hyper];
     for (k, change) in changes.into_iter().enumerate() {
         if resumed {
@@ -68,8 +68,8 @@ fn changed_hyper_parameters_take_effect_in_the_next_step() {
 
 #[test]
 fn a_changed_learning_rate_and_factor_scale_the_same_step() {
-    let step_with = |prepare: fn(&mut Model)| {
-        let mut model = Model::start(&counting(0), Options::default(), &parts());
+    let step_with = |prepare: fn(&mut TestModel)| {
+        let mut model = TestModel::start(&counting(0), Options::default(), &parts());
         model.step(1).expect("a step");
         prepare(&mut model);
         model.step(2).expect("a step");

@@ -6,7 +6,7 @@ use lora_pro_cuda::Options;
 use crate::common::layout::{LAYOUTS, Layout};
 use crate::common::{Bits, adapter, differing};
 use crate::counting::checked;
-use crate::model::{Lay, Model, Part, config, settings};
+use crate::model::{Lay, Part, TestModel, config, settings};
 
 /// Steps of a trajectory.
 const STEPS: u64 = 2;
@@ -17,7 +17,8 @@ const SHAPES: [(usize, usize, usize); 4] = [(7, 65, 3), (1, 130, 1), (13, 5, 5),
 fn run(part: Part, lay: Lay) -> Bits {
     let device = checked(0);
     let options = Options::default();
-    let mut model = Model::with(&device, options, &[part], config(&[part]), lay).expect("valid");
+    let mut model =
+        TestModel::with(&device, options, &[part], config(&[part]), lay).expect("valid");
     for t in 1..=STEPS {
         model.step(t).expect("a step");
     }

@@ -9,12 +9,12 @@ mod model;
 
 mod capture;
 mod deferred;
-mod doubtful;
 mod errors;
 mod graph_parameters;
 mod hyper;
 mod large;
 mod layouts;
 mod memory;
+mod overflow;
 mod sets;
 mod struct_layout;

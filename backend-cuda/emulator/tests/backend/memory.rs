@@ -7,7 +7,7 @@ use lora_pro_cuda::Options;
 
 use crate::common::{Bits, adapter, differing, hyper};
 use crate::counting::counting;
-use crate::model::{Model, Part};
+use crate::model::{Part, TestModel};
 
 /// Sets of which each needs more memory than the last: the second one only for what is uploaded, the
 /// last one for a step that might overflow.
@@ -38,7 +38,7 @@ fn parts() -> Vec<Part> {
 /// end.
 fn run(between: bool, scarce: Option<(usize, usize)>) -> (Bits, bool) {
     let device = counting(0);
-    let mut model = Model::start(&device, Options::default(), &parts());
+    let mut model = TestModel::start(&device, Options::default(), &parts());
     let mut enough = true;
     for (at, which) in SETS.into_iter().enumerate() {
         model.set_gradients(&model.all(), at as u64 + 1);
@@ -54,7 +54,7 @@ fn run(between: bool, scarce: Option<(usize, usize)>) -> (Bits, bool) {
 }
 
 /// Whether a step is possible with so much memory; one that is not must change nothing.
-fn is_enough(model: &mut Model, which: &[usize], allocations: usize) -> bool {
+fn is_enough(model: &mut TestModel, which: &[usize], allocations: usize) -> bool {
     let before = model.bits();
     model.device.hook().leave(allocations);
     let outcome = model.step_current(which);

@@ -38,7 +38,7 @@ pub struct Member {
 const WRITTEN: [&str; 4] = ["A", "B", "W0", "value"];
 const READ: [&str; 3] = ["grad A", "grad B", "grad"];
 
-pub struct Model {
+pub struct TestModel {
     pub device: Arc<Counting>,
     pub optimizer: Optimizer,
     pub graph_parameters: GraphParameters,
@@ -73,7 +73,7 @@ pub fn settings() -> Vec<(DType, Hyper)> {
     all
 }
 
-impl Model {
+impl TestModel {
     /// Everything row by row.
     pub fn start(device: &Arc<Counting>, options: Options, parts: &[Part]) -> Self {
         let config = config(parts);
@@ -88,7 +88,7 @@ impl Model {
         lay: Lay,
     ) -> Result<Self, Error> {
         let backend = CudaBackend::on(device.clone(), options);
-        let mut model = Model {
+        let mut model = TestModel {
             device: device.clone(),
             graph_parameters: backend.graph_parameters(),
             optimizer: Optimizer::new(Box::new(backend), config)?,

@@ -7,7 +7,7 @@ use lora_pro_cuda::Options;
 
 use crate::common::{Bits, METHODS, adapter, differing, hyper};
 use crate::counting::counting;
-use crate::model::{Model, Part, settings};
+use crate::model::{Part, TestModel, settings};
 
 /// One adapter of each setting, of many shapes and ranks; some of several chunks, strips and groups.
 fn parts() -> Vec<Part> {
@@ -41,7 +41,7 @@ type Sets = [Vec<usize>];
 
 fn run(order: i32, parts: &[Part], sets: &Sets) -> Bits {
     let device = counting(order);
-    let mut model = Model::start(&device, Options::default(), parts);
+    let mut model = TestModel::start(&device, Options::default(), parts);
     // The front rejects a step of nothing.
     let sets = sets
         .iter()
@@ -153,7 +153,7 @@ fn launches_do_not_grow_with_the_model() {
         let launches = |count: u64| {
             let device = counting(0);
             let parts: Vec<_> = (0..count).map(part).collect();
-            let mut model = Model::start(&device, Options::default(), &parts);
+            let mut model = TestModel::start(&device, Options::default(), &parts);
             model.step(1).expect("a step");
             model.set_gradients(&model.all(), 2);
             let used = device.hook().in_use();

@@ -6,8 +6,8 @@
 pub mod device_view;
 
 // Checks that the CPU backend's tests make as well.
-#[path = "../../../../conformance/tests/common/coded.rs"]
-pub mod coded;
+#[path = "../../../../conformance/tests/common/quantized.rs"]
+pub mod quantized;
 #[path = "../../../../conformance/tests/common/random.rs"]
 pub mod random;
 
@@ -18,8 +18,8 @@ use lora_pro_reference::ReferenceBackend;
 
 pub use lora_pro_conformance::laws::METHODS;
 pub use lora_pro_conformance::support::batch::{
-    Batch, Bits, Gradients, Make, adapter, all_variants, differing, hyper, in_memory, mixed, name,
-    state_key, variants,
+    BackendFn, Batch, Bits, Gradients, adapter, all_variants, differing, hyper, in_memory, mixed,
+    name, state_key, variants,
 };
 pub use lora_pro_conformance::support::layout;
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::common::sources;
 use lora_pro_cuda_emulator::Emulator;
-use lora_pro_cuda_emulator::mutants::{By, List, Mutant, Verdict, apply, generate, load, run};
+use lora_pro_cuda_emulator::mutants::{
+    By, List, Mutant, MutantOutcome, apply, generate, load, run,
+};
 
 const LIST: &str = r#"
 [[mutant]]
@@ -154,24 +156,24 @@ fn verdicts() {
     let long = Duration::from_secs(60);
     assert_eq!(
         verdict(mutant, "test -f \"$LORA_PRO_EMULATOR_LIBRARY\"", long),
-        Verdict::Survived
+        MutantOutcome::Survived
     );
     assert_eq!(
         verdict(mutant, "exit 3", long),
-        Verdict::Caught(By::Status(3))
+        MutantOutcome::Caught(By::Status(3))
     );
     assert_eq!(
         verdict(mutant, "kill -9 $$", long),
-        Verdict::Caught(By::Signal(9))
+        MutantOutcome::Caught(By::Signal(9))
     );
     let endless = verdict(mutant, "while :; do :; done", Duration::from_secs(1));
-    assert_eq!(endless, Verdict::Caught(By::Timeout));
+    assert_eq!(endless, MutantOutcome::Caught(By::Timeout));
 
     let broken = Mutant {
         to: "nonsense".into(),
         ..mutant.clone()
     };
-    let Verdict::DidNotCompile(text) = verdict(&broken, "true", long) else {
+    let MutantOutcome::DidNotCompile(text) = verdict(&broken, "true", long) else {
         panic!("it is no program");
     };
     assert!(text.contains("nonsense"), "{text}");

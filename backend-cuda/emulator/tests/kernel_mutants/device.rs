@@ -21,14 +21,14 @@ pub struct Scattered {
     turn: usize,
 }
 
-struct Pair {
+struct AdapterViews {
     id: AdapterId,
     written: [DeviceView; 2],
     read: [DeviceView; 2],
     base: Option<DeviceView>,
 }
 
-struct Param {
+struct ParamViews {
     id: ParamId,
     value: DeviceView,
     grad: DeviceView,
@@ -52,8 +52,8 @@ impl Scattered {
         DeviceView::new(self.inner.device().clone(), &host, layout)
     }
 
-    fn lay_pair(&mut self, io: &AdapterIo<'_>) -> Pair {
-        Pair {
+    fn lay_adapter(&mut self, io: &AdapterIo<'_>) -> AdapterViews {
+        AdapterViews {
             id: AdapterId::from_index(io.id.index()),
             written: [self.lay(&io.a.view()), self.lay(&io.b.view())],
             read: [self.lay(&io.grad_a), self.lay(&io.grad_b)],
@@ -61,8 +61,8 @@ impl Scattered {
         }
     }
 
-    fn lay_param(&mut self, io: &ParamIo<'_>) -> Param {
-        Param {
+    fn lay_param(&mut self, io: &ParamIo<'_>) -> ParamViews {
+        ParamViews {
             id: ParamId::from_index(io.id.index()),
             value: self.lay(&io.value.view()),
             grad: self.lay(&io.grad),
@@ -84,7 +84,7 @@ fn copy_back(view: &DeviceView, to: &mut MatMut<'_>) {
     }
 }
 
-impl Pair {
+impl AdapterViews {
     fn io(&mut self) -> AdapterIo<'_> {
         let [a, b] = &mut self.written;
         AdapterIo::new(
@@ -110,7 +110,7 @@ impl Pair {
     }
 }
 
-impl Param {
+impl ParamViews {
     fn io(&mut self) -> ParamIo<'_> {
         ParamIo::new(
             ParamId::from_index(self.id.index()),
@@ -153,16 +153,20 @@ impl Backend for Scattered {
         io: StepIo<'_, '_>,
         control: &Control,
     ) -> Result<StepReport, Error> {
-        let mut adapters: Vec<_> = io.adapters.iter().map(|pair| self.lay_pair(pair)).collect();
+        let mut adapters: Vec<_> = io
+            .adapters
+            .iter()
+            .map(|pair| self.lay_adapter(pair))
+            .collect();
         let mut params: Vec<_> = io
             .params
             .iter()
             .map(|param| self.lay_param(param))
             .collect();
-        let mut pair_ios: Vec<_> = adapters.iter_mut().map(Pair::io).collect();
-        let mut param_ios: Vec<_> = params.iter_mut().map(Param::io).collect();
+        let mut adapter_ios: Vec<_> = adapters.iter_mut().map(AdapterViews::io).collect();
+        let mut param_ios: Vec<_> = params.iter_mut().map(ParamViews::io).collect();
         let on_device = StepIo {
-            adapters: &mut pair_ios,
+            adapters: &mut adapter_ios,
             params: &mut param_ios,
         };
         let report = self.inner.step(slots, on_device, control);

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use lora_pro_cuda_emulator::compile::kernels;
-use lora_pro_cuda_emulator::mutants::{self, By, Equivalent, Mutant, Verdict};
+use lora_pro_cuda_emulator::mutants::{self, By, Equivalent, Mutant, MutantOutcome};
 
 /// Of a processor: many times what the battery takes on kernels that are right.
 const LIMIT: Duration = Duration::from_secs(200);
@@ -44,7 +44,7 @@ pub fn all() -> (Vec<Mutant>, Vec<Equivalent>) {
 /// A mutant that was tried.
 pub struct Tried {
     mutant: Mutant,
-    verdict: Verdict,
+    verdict: MutantOutcome,
     /// The check that the battery was at.
     check: String,
 }
@@ -52,20 +52,20 @@ pub struct Tried {
 impl Tried {
     /// One that does not compile shows nothing, and is no kernel either.
     pub fn survived(&self) -> bool {
-        self.verdict == Verdict::Survived
+        self.verdict == MutantOutcome::Survived
     }
 
     pub fn compiles(&self) -> bool {
-        !matches!(self.verdict, Verdict::DidNotCompile(_))
+        !matches!(self.verdict, MutantOutcome::DidNotCompile(_))
     }
 
     pub fn row(&self) -> String {
         let by = match &self.verdict {
-            Verdict::Caught(By::Status(status)) => format!("status {status}"),
-            Verdict::Caught(By::Signal(signal)) => format!("signal {signal}"),
-            Verdict::Caught(By::Timeout) => "timeout".into(),
-            Verdict::Survived => "SURVIVED".into(),
-            Verdict::DidNotCompile(_) => "does not compile".into(),
+            MutantOutcome::Caught(By::Status(status)) => format!("status {status}"),
+            MutantOutcome::Caught(By::Signal(signal)) => format!("signal {signal}"),
+            MutantOutcome::Caught(By::Timeout) => "timeout".into(),
+            MutantOutcome::Survived => "SURVIVED".into(),
+            MutantOutcome::DidNotCompile(_) => "does not compile".into(),
         };
         format!("{by:16} {:40} {}", self.check, self.mutant)
     }

@@ -4,7 +4,7 @@ use lora_pro_conformance::support::quantized_moments::follow;
 use lora_pro_core::{DType, Method, MomentDType};
 
 use crate::battery::{cuda, next};
-use crate::common::coded::{differs, small_numbers, varies};
+use crate::common::quantized::{differs, small_numbers, varies};
 use crate::common::{Batch, adapter, hyper};
 
 /// More rows than a block's warps have at once, and more columns than a strip; then more rows than a

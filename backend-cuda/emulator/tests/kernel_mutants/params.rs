@@ -7,7 +7,7 @@ use lora_pro_core::{
 use lora_pro_reference::storage::{host, matrix};
 
 use crate::battery::{cuda, next};
-use crate::common::{Make, hyper, reference};
+use crate::common::{BackendFn, hyper, reference};
 
 const ROWS: usize = 70;
 /// Not a multiple of eight: rows of ours are longer than those that are handed in.
@@ -15,7 +15,7 @@ const COLS: usize = 67;
 const STEPS: u64 = 3;
 
 /// Two parameters, stepped together: their values and their state.
-fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
+fn run(make: BackendFn, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
     let hyper = hyper(Method::Lora).rounding(rounding).maximize(true);
     let backend: Box<dyn Backend> = make();
     let mut optimizer = Optimizer::new(backend, hyper.into()).expect("valid");
@@ -50,7 +50,7 @@ fn run(make: Make, dtype: DType, rounding: Rounding) -> Vec<HostTensor> {
     values.into_iter().chain(state).collect()
 }
 
-/// AdamW of an entry is well-conditioned where its gradients are of one size: what rounding explains
+/// AdamW of an entry is well-conditioned where its gradients are of one size: what rounding adds
 /// is a few units in the last place of a number of order 1; master copies are such numbers in f32.
 pub fn check() {
     for dtype in DType::PARAMETERS {
@@ -65,8 +65,8 @@ pub fn check() {
             [&cuda as _, &reference as _].map(|make| run(make, dtype, rounding));
         for (found, expected) in found.iter().zip(&expected) {
             let error = (matrix(&found.view()) - matrix(&expected.view())).amax();
-            let explained = 30.0 * expected.dtype().unit_roundoff();
-            assert!(error < explained, "{dtype}: {error}");
+            let bound = 30.0 * expected.dtype().unit_roundoff();
+            assert!(error < bound, "{dtype}: {error}");
         }
     }
 }
@@ -82,7 +82,7 @@ enum Wrong {
 }
 
 /// A step that is refused or taken back; what is said about it.
-fn refusal(make: Make, wrong: Wrong) -> String {
+fn refusal(make: BackendFn, wrong: Wrong) -> String {
     let lr = match wrong {
         Wrong::Lr => 1e41,
         Wrong::Value | Wrong::Grad => 1e-3,

@@ -6,7 +6,7 @@ use lora_pro_cuda::Options;
 use lora_pro_cuda_emulator::{Checks, ORDER, test_device};
 
 use crate::battery::{cuda, next};
-use crate::common::{Batch, METHODS, Make, adapter, differing, hyper, name, reference};
+use crate::common::{BackendFn, Batch, METHODS, adapter, differing, hyper, name, reference};
 use crate::device::Scattered;
 
 /// Types that a learning rate of today's numbers leaves.
@@ -16,12 +16,12 @@ const SHORT: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 pub fn overflow() {
     for (method, dtype) in METHODS.into_iter().zip(SHORT.into_iter().cycle()) {
         next(&format!("{method} overflows in {dtype}"));
-        let wild = hyper(method)
+        let overflowing = hyper(method)
             .lr(if dtype == DType::F16 { 1e6 } else { 1e41 })
             .weight_decay(0.0);
-        let config = Config::from(hyper(method)).group("wild", wild);
+        let config = Config::from(hyper(method)).group("overflowing", overflowing);
         let specs = [adapter(13, 600, 9, dtype), adapter(7, 11, 3, dtype)];
-        let group = |k: usize| (k == 1).then(|| "wild".to_string());
+        let group = |k: usize| (k == 1).then(|| "overflowing".to_string());
         let mut batch = Batch::grouped(&cuda, &specs, config, group).expect("valid");
         let gradients = batch.gradients(1);
         let before = batch.bits().expect("saves");
@@ -33,7 +33,7 @@ pub fn overflow() {
 }
 
 /// One step with a broken factor or gradient; what is said about it.
-fn refusal(make: Make, of_gradient: bool) -> String {
+fn refusal(make: BackendFn, of_gradient: bool) -> String {
     let specs = [adapter(13, 30, 3, DType::F32)];
     let mut batch = Batch::start(make, &specs, hyper(Method::Lora)).expect("valid");
     let good = batch.gradients(1);

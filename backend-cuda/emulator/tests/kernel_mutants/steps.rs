@@ -116,7 +116,7 @@ fn variants(method: Method) -> Vec<Named> {
             case.steps = 3;
         }));
         // What comes out might overflow, as far as bounds go; it does not.
-        all.push(with("doubtful", |case| {
+        all.push(with("near the overflow", |case| {
             case.unpaired = true;
             let hyper = hyper_of(case);
             (hyper.beta1, hyper.beta2, hyper.decay_base) = (0.9, 0.0, true);

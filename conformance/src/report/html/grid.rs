@@ -169,8 +169,8 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         ("cases tried", cell.cases.to_string()),
         ("took", duration(cell.seconds)),
     ];
-    if let Some(class) = cell.attained {
-        facts.push(("errors grow like", wording::stability(class).into()));
+    if let Some(stability) = cell.measured_stability {
+        facts.push(("errors grow like", wording::stability(stability).into()));
     }
     facts
 }

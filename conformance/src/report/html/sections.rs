@@ -154,7 +154,7 @@ fn entry(cell: &Cell, number: Option<usize>) -> String {
     html
 }
 
-/// Who was held against the checks, and what they say of themselves.
+/// The implementations under test, and what they say of themselves.
 pub fn subjects(record: &Record) -> String {
     let rows: String = record
         .subjects
@@ -168,7 +168,7 @@ pub fn subjects(record: &Record) -> String {
          <div class=\"scroll\"><table class=\"plain\">\n<thead><tr><th scope=\"col\">subject</th>\
          <th scope=\"col\">version</th><th scope=\"col\">verdicts</th>\
          <th scope=\"col\">worst ratio</th><th scope=\"col\">declared</th>\
-         <th scope=\"col\">attained</th><th scope=\"col\">command and manifest</th></tr></thead>\n\
+         <th scope=\"col\">measured</th><th scope=\"col\">command and manifest</th></tr></thead>\n\
          <tbody>\n{rows}</tbody></table></div>\n</section>\n"
     )
 }
@@ -186,8 +186,8 @@ fn row(record: &Record, subject: &SubjectInfo) -> String {
         markup(&subject.version),
         tally(record, &subject.name),
         worst(record, &subject.name),
-        wording::stability(subject.class),
-        attained(record, subject),
+        wording::stability(subject.stability),
+        measured_stability(record, subject),
         markup(&manifest)
     )
 }
@@ -221,17 +221,17 @@ fn worst(record: &Record, subject: &str) -> String {
     })
 }
 
-fn attained(record: &Record, subject: &SubjectInfo) -> String {
-    match record.attained(&subject.name) {
+fn measured_stability(record: &Record, subject: &SubjectInfo) -> String {
+    match record.measured_stability(&subject.name) {
         None => "not measured".into(),
-        Some(class) if class > subject.class => {
-            let class = wording::stability(class);
+        Some(measured) if measured > subject.stability => {
+            let measured = wording::stability(measured);
             format!(
-                "{}{class} <small>worse than declared</small>",
+                "{}{measured} <small>worse than declared</small>",
                 mark(Verdict::Marginal)
             )
         }
-        Some(class) => wording::stability(class).into(),
+        Some(measured) => wording::stability(measured).into(),
     }
 }
 

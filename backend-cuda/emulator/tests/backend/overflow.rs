@@ -9,7 +9,7 @@ use lora_pro_cuda::Options;
 use crate::common::layout::{LAYOUTS, Layout};
 use crate::common::{METHODS, adapter, cuda, differing, hyper, name};
 use crate::counting::{Counting, counting};
-use crate::model::{Model, Part, config, settings};
+use crate::model::{Part, TestModel, config, settings};
 
 /// A learning rate whose first step might leave f16, which ends at 65504, and does not.
 fn long(method: Method) -> f64 {
@@ -33,7 +33,7 @@ fn has_tried(device: &Counting) -> bool {
     device.hook().asked().launches.contains(&"back_up")
 }
 
-/// As the reference's, and as if there had been no doubt.
+/// As the reference's, and as if no overflow had been possible.
 #[test]
 fn made_where_nothing_overflows() {
     for method in METHODS {
@@ -48,12 +48,12 @@ fn made_where_nothing_overflows() {
             unpaired: true,
         };
         let device = counting(0);
-        let mut model = Model::start(&device, Options::default(), &[part]);
+        let mut model = TestModel::start(&device, Options::default(), &[part]);
         device.hook().asked();
         model
             .step(1)
             .unwrap_or_else(|error| panic!("{method}: {error}"));
-        assert!(has_tried(&device), "{method}: there was no doubt");
+        assert!(has_tried(&device), "{method}: no overflow was expected");
         assert_eq!(model.optimizer.adapters()[0].state.step, 1);
         let case = Case {
             adapter: spec,
@@ -99,7 +99,8 @@ fn taken_back_where_something_overflows() {
         let start = |layout: Layout| {
             let device = counting(0);
             let lay = |_: &'static str| layout;
-            Model::with(&device, Options::default(), &parts, config(&parts), &lay).expect("valid")
+            TestModel::with(&device, Options::default(), &parts, config(&parts), &lay)
+                .expect("valid")
         };
         let mut model = start(taken[1 + overflowing % (taken.len() - 1)]);
         model.step_of(&others, 1).expect("a step");
@@ -107,7 +108,10 @@ fn taken_back_where_something_overflows() {
         model.set_gradients(&all, 2);
         model.device.hook().asked();
         let error = model.step_current(&all).expect_err("an overflow");
-        assert!(has_tried(&model.device), "{method}: there was no doubt");
+        assert!(
+            has_tried(&model.device),
+            "{method}: no overflow was expected"
+        );
         match error {
             Error::NonFinite { subject, .. } => {
                 assert!(

@@ -7,26 +7,29 @@ use lora_pro_conformance::support::quantized_moments::{decoded_moment, floats, s
 use lora_pro_core::backend::MOMENT_BLOCK;
 use lora_pro_core::{DType, HostTensor, Moment, MomentDType, StateKind};
 
-use super::{Batch, Make, adapter, state_key};
+use super::{BackendFn, Batch, adapter, state_key};
 
 /// A first step from B = 0, of a gradient with one row that is much larger than all others: what
 /// stands beside it in a block is smaller than the smallest code.
-pub fn small_numbers(make: Make) {
+pub fn small_numbers(make: BackendFn) {
     let spec = CaseSpec {
         rank_b: 0,
         ..adapter(45, 150, 3, DType::F32)
     };
-    let [mut coded, mut long] = [MomentDType::EightBit, MomentDType::F32]
+    let [mut quantized, mut long] = [MomentDType::EightBit, MomentDType::F32]
         .map(|kind| Batch::start(make, &[spec], with(kind, false)).expect("valid"));
-    let mut gradients = coded.gradients(1);
+    let mut gradients = quantized.gradients(1);
     let grad_b = &mut gradients[0].1;
     for k in 0..spec.r {
         let x = grad_b.view().get(1, k);
         grad_b.view_mut().set(1, k, x * 1e6);
     }
-    coded.step_with(&gradients).expect("a step");
+    quantized.step_with(&gradients).expect("a step");
     long.step_with(&gradients).expect("a step");
-    let (codes, long) = (coded.saved().expect("saves"), long.saved().expect("saves"));
+    let (codes, long) = (
+        quantized.saved().expect("saves"),
+        long.saved().expect("saves"),
+    );
     for (moment, top) in [(Moment::First, 127), (Moment::Second, 255)] {
         let key = state_key(&spec, StateKind::Weight(moment));
         let found = decoded_moment(&codes, &spec, moment);
@@ -71,7 +74,7 @@ fn rounds_small_numbers(found: &[f32], exact: &[f32], smallest: &[f32], moment: 
 }
 
 /// Codes of the same moments are rounded with other random numbers in each step.
-pub fn differs(make: Make) {
+pub fn differs(make: BackendFn) {
     let hyper = with(MomentDType::EightBit, false).beta1(0.0).beta2(0.0);
     let spec = adapter(45, 150, 3, DType::F32);
     let mut batch = Batch::start(make, &[spec], hyper).expect("valid");
@@ -97,7 +100,7 @@ pub fn differs(make: Make) {
 }
 
 /// Equal numbers in a block are rounded with different random numbers: both up and down.
-pub fn varies(make: Make) {
+pub fn varies(make: BackendFn) {
     let spec = adapter(12, 128, 1, DType::F32);
     let hyper = with(MomentDType::EightBit, false);
     let mut batch = Batch::start(make, &[spec], hyper).expect("valid");
