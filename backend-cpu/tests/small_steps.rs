@@ -87,10 +87,10 @@ fn steps(dtype: DType, columns_first: bool, hyper: Hyper) {
     let (mut value, grad) = (new([1, N], 1.0), new([1, N], 0.1));
     let before = (a.bytes.clone(), b.bytes.clone(), value.bytes.clone());
     for _ in 0..2 {
-        let pair = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
+        let adapter = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
             .w0(Some(w0.view_mut()));
         let param = ParamIo::new(bias, value.view_mut(), grad.view());
-        let report = optimizer.step_with_params(&mut [pair], &mut [param]);
+        let report = optimizer.step_with_params(&mut [adapter], &mut [param]);
         report.expect("a step");
     }
     assert!(a.is_finite() && b.is_finite() && w0.is_finite() && value.is_finite());

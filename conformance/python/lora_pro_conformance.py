@@ -87,7 +87,7 @@ def serve(step, description):
                     number, name = key.split(".", 1)
                     adapters[int(number)][name] = value
             if message["params"]:
-                raise Unsupported("parameters without a pair")
+                raise Unsupported("unpaired parameters")
             for adapter, tensors in zip(message["adapters"], adapters):
                 for name, value in tensors.items():
                     if not np.isfinite(value).all():

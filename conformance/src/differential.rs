@@ -3,9 +3,9 @@
 //! LoRA-Pro's trajectories are chaotic: N divides by roots that may be small, and the second step
 //! is larger than the factor it moves. Two correct backends part after a few steps. So before each
 //! step the subject's state and factors are loaded into a reference of the same storage type, and
-//! what both make of the same gradients is compared: A, B, W0, every state tensor, parameters
-//! without a pair, and the report. The error of each is divided by what rounding explains
-//! ([`crate::error_bounds`]) and by sqrt(m + n + r), and held against
+//! what both make of the same gradients is compared: A, B, W0, every state tensor, unpaired
+//! parameters, and the report. The error of each is divided by its bound by rounding
+//! ([`crate::error_bounds`]) and by sqrt(m + n + r), and compared with
 //! [`crate::residual::THRESHOLD`].
 //!
 //! Where rounding decides whether an eigenvalue is cut off, two correct backends may differ
@@ -43,7 +43,7 @@ pub struct Case {
     pub grad_scale: f64,
     /// Steps.
     pub steps: u64,
-    /// Step a parameter without a pair beside the adapter.
+    /// Step an unpaired parameter beside the adapter.
     pub unpaired: bool,
 }
 

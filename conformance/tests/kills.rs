@@ -98,7 +98,7 @@ const STAY: [(&str, &str); 27] = [
     ),
     (
         "law-30-schedule",
-        "adapters; law 25 has a schedule for parameters without a pair",
+        "adapters; law 25 has a schedule for unpaired parameters",
     ),
     // Seen alone on one processor and not on another.
     ("law-11-rank-deficient", "how every adapter starts"),

@@ -41,11 +41,11 @@ fn run(make: BackendFn, spec: &CaseSpec, method: Method, layouts: &[Layout]) -> 
         let grad_b = lay(&stored(&pair.b));
         let grad = lay(&stored(&uniform(&mut random, spec.n, spec.r)));
         let before = [grad_a.clone(), grad_b.clone(), grad.clone()];
-        let pair = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
+        let io = AdapterIo::new(id, a.view_mut(), b.view_mut(), grad_a.view(), grad_b.view())
             .w0(Some(base.view_mut()));
         let param_io = ParamIo::new(param_id, param.view_mut(), grad.view());
         optimizer
-            .step_with_params(&mut [pair], &mut [param_io])
+            .step_with_params(&mut [io], &mut [param_io])
             .expect("a step");
         assert_eq!(before, [grad_a, grad_b, grad], "gradients are only read");
     }

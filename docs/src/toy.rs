@@ -56,14 +56,14 @@ impl Toy {
     /// As [`Optimizer::step`].
     pub fn step(&mut self) -> Result<f64, Error> {
         let (grad_a, grad_b) = self.gradients();
-        let mut pair = AdapterIo::new(
+        let mut io = AdapterIo::new(
             self.id,
             self.a.view_mut(),
             self.b.view_mut(),
             grad_a.view(),
             grad_b.view(),
         );
-        self.optimizer.step(std::slice::from_mut(&mut pair))?;
+        self.optimizer.step(std::slice::from_mut(&mut io))?;
         Ok(self.optimizer.adapters()[self.id.index()]
             .report
             .relative_update

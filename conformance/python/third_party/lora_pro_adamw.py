@@ -93,7 +93,7 @@ def make_optimizer(pairs, params, hyper):
     if hyper["damping"] not in ("none", {"absolute": DAMPING[method]}):
         raise Unsupported(f"damping {hyper['damping']} in method {method}")
     if method == "sgd" and params:
-        raise Unsupported("parameters without a pair in method sgd")
+        raise Unsupported("unpaired parameters in method sgd")
     if not pairs:
         raise Unsupported("a model without adapters")
     return Adjusted(pairs, hyper) if method == "sgd" else Packaged(pairs, params, hyper)

@@ -318,7 +318,7 @@ fn of_square_root(parts: f64, x: f64) -> f64 {
     }
 }
 
-/// ErrorBound of a parameter without a pair after a step of AdamW, and of its moments.
+/// ErrorBound of an unpaired parameter after a step of AdamW, and of its moments.
 pub fn param_error_bound(
     known: &StepInput<'_>,
     old: &Moments,

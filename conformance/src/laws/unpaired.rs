@@ -1,4 +1,4 @@
-//! Law 25: parameters without a pair take ordinary AdamW steps; the global-norm clip counts their
+//! Law 25: unpaired parameters take ordinary AdamW steps; the global-norm clip counts their
 //! gradients with the adapters', and a gradient of theirs that is not finite stops the whole step.
 
 use lora_pro_core::{Config, Error, Method, ParamSpec, Schedule};
@@ -25,7 +25,7 @@ const SCHEDULE: Schedule = Schedule::Linear {
 pub(super) const LAW: Law = Law {
     number: 25,
     name: "unpaired",
-    formula: "parameters without a pair take AdamW steps and count in the global clip",
+    formula: "unpaired parameters take AdamW steps and count in the global clip",
     cannot_see: "the adapters",
     applies: Applies::Trajectory,
     methods: &METHODS,

@@ -68,8 +68,8 @@ impl RemoteBackend {
         if let Some(what) = self.description().lacks_for(control, io.params.len()) {
             return self.refuse("the optimizer", what);
         }
-        for pair in io.adapters.iter() {
-            let slot = &slots.adapters[pair.id.index()];
+        for adapter in io.adapters.iter() {
+            let slot = &slots.adapters[adapter.id.index()];
             if let Some(what) = self.description().lacks(&slot.hyper) {
                 return self.refuse(&slot.spec.subject(), what);
             }
@@ -107,16 +107,16 @@ impl RemoteBackend {
     ) -> Result<Request, Error> {
         let mut tensors = StepFile::default();
         let mut adapters = Vec::new();
-        for (k, pair) in io.adapters.iter().enumerate() {
-            let slot = &slots.adapters[pair.id.index()];
-            for (name, view) in views(pair, slot) {
+        for (k, adapter) in io.adapters.iter().enumerate() {
+            let slot = &slots.adapters[adapter.id.index()];
+            for (name, view) in views(adapter, slot) {
                 tensors.put(format!("{k}.{name}"), &view);
             }
             let load = self.load(&slot.spec.name, &slot.state)?;
             if load {
                 self.put_state(&mut tensors, &format!("{k}."), &slot.state)?;
             }
-            adapters.push(adapter(slot, load));
+            adapters.push(adapter_message(slot, load));
         }
         let mut params = Vec::new();
         for (k, param) in io.params.iter().enumerate() {
@@ -127,7 +127,7 @@ impl RemoteBackend {
             if load {
                 self.put_state(&mut tensors, &format!("param.{k}."), &slot.state)?;
             }
-            params.push(parameter(slot, load));
+            params.push(param_message(slot, load));
         }
         let (input, output) = (session.input(), session.output());
         // The last step's answer must not be taken for this one's. There is none before the first.
@@ -174,10 +174,10 @@ impl RemoteBackend {
         }
         let mut file = StepFile::load(&session.output())?;
         let mut adapters = Vec::new();
-        for (k, pair) in io.adapters.iter().enumerate() {
-            let slot = &slots.adapters[pair.id.index()];
+        for (k, adapter) in io.adapters.iter().enumerate() {
+            let slot = &slots.adapters[adapter.id.index()];
             let spec = &slot.spec;
-            let base = pair.w0.as_ref().filter(|_| slot.hyper.decay_base);
+            let base = adapter.w0.as_ref().filter(|_| slot.hyper.decay_base);
             adapters.push(PairAfter {
                 a: file.expect(&format!("{k}.A"), spec.dtype, spec.a_shape())?,
                 b: file.expect(&format!("{k}.B"), spec.dtype, spec.b_shape())?,
@@ -228,18 +228,18 @@ impl RemoteBackend {
     ) {
         let reports = stepped.reports.iter().copied().map(Some);
         let reports = reports.chain(std::iter::repeat(None));
-        for ((pair, after), report) in io.adapters.iter_mut().zip(after.adapters).zip(reports) {
-            let slot = &mut slots.adapters[pair.id.index()];
+        for ((adapter, after), report) in io.adapters.iter_mut().zip(after.adapters).zip(reports) {
+            let slot = &mut slots.adapters[adapter.id.index()];
             slot.report = summary(
                 slot,
-                pair,
+                adapter,
                 [&after.a, &after.b],
                 control,
                 report.unwrap_or_default(),
             );
-            copy(&after.a, &mut pair.a);
-            copy(&after.b, &mut pair.b);
-            if let (Some(base), Some(after)) = (&mut pair.w0, &after.base) {
+            copy(&after.a, &mut adapter.a);
+            copy(&after.b, &mut adapter.b);
+            if let (Some(base), Some(after)) = (&mut adapter.w0, &after.base) {
                 copy(after, base);
             }
             advance(&mut slot.state, after.state);
@@ -363,20 +363,20 @@ struct PairAfter {
 }
 
 /// What an adapter's step needs, by the names in the file.
-fn views<'p>(pair: &'p AdapterIo<'_>, slot: &AdapterSlot) -> Vec<(&'static str, MatRef<'p>)> {
+fn views<'p>(adapter: &'p AdapterIo<'_>, slot: &AdapterSlot) -> Vec<(&'static str, MatRef<'p>)> {
     let mut all = vec![
-        ("A", pair.a.view()),
-        ("B", pair.b.view()),
-        ("grad_A", pair.grad_a),
-        ("grad_B", pair.grad_b),
+        ("A", adapter.a.view()),
+        ("B", adapter.b.view()),
+        ("grad_A", adapter.grad_a),
+        ("grad_B", adapter.grad_b),
     ];
-    if let Some(base) = pair.w0.as_ref().filter(|_| slot.hyper.decay_base) {
+    if let Some(base) = adapter.w0.as_ref().filter(|_| slot.hyper.decay_base) {
         all.push(("W0", base.view()));
     }
     all
 }
 
-fn adapter(slot: &AdapterSlot, load: bool) -> protocol::Adapter {
+fn adapter_message(slot: &AdapterSlot, load: bool) -> protocol::Adapter {
     let spec = &slot.spec;
     protocol::Adapter {
         name: spec.name.clone(),
@@ -391,7 +391,7 @@ fn adapter(slot: &AdapterSlot, load: bool) -> protocol::Adapter {
     }
 }
 
-fn parameter(slot: &ParamSlot, load: bool) -> protocol::Param {
+fn param_message(slot: &ParamSlot, load: bool) -> protocol::Param {
     let spec = &slot.spec;
     protocol::Param {
         name: spec.name.clone(),

@@ -53,14 +53,14 @@ fn non_finite(
     slots: &Slots<'_>,
     io: &StepIo<'_, '_>,
 ) -> Option<(&'static str, NonFiniteEntry)> {
-    let pair = |pair: &&AdapterIo<'_>| slots.adapters[pair.id.index()].spec.name == name;
+    let adapter = |adapter: &&AdapterIo<'_>| slots.adapters[adapter.id.index()].spec.name == name;
     let param = |param: &&ParamIo<'_>| slots.params[param.id.index()].spec.name == name;
     let mut given = Vec::new();
-    if let Some(pair) = io.adapters.iter().find(pair) {
-        given.push(("grad A", pair.grad_a));
-        given.push(("grad B", pair.grad_b));
-        given.push(("B", pair.b.view()));
-        given.push(("A", pair.a.view()));
+    if let Some(adapter) = io.adapters.iter().find(adapter) {
+        given.push(("grad A", adapter.grad_a));
+        given.push(("grad B", adapter.grad_b));
+        given.push(("B", adapter.b.view()));
+        given.push(("A", adapter.a.view()));
     }
     if let Some(param) = io.params.iter().find(param) {
         given.push(("grad", param.grad));

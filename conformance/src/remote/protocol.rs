@@ -101,7 +101,7 @@ pub struct StepRequest {
     pub control: Control,
     /// The adapters that are stepped.
     pub adapters: Vec<Adapter>,
-    /// The parameters without a pair that are stepped.
+    /// The unpaired parameters that are stepped.
     pub params: Vec<Param>,
 }
 
@@ -141,7 +141,7 @@ pub struct Adapter {
     pub load: bool,
 }
 
-/// One parameter without a pair.
+/// One unpaired parameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Param {
     /// Its name.

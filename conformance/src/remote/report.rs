@@ -11,12 +11,12 @@ use super::tensors::entries;
 /// NaN. Before anything is written.
 pub(super) fn summary(
     slot: &AdapterSlot,
-    pair: &AdapterIo<'_>,
+    adapter: &AdapterIo<'_>,
     after: [&HostTensor; 2],
     control: &Control,
     message: Report,
 ) -> AdapterReport {
-    let before = [pair.a.view(), pair.b.view()];
+    let before = [adapter.a.view(), adapter.b.view()];
     let moved = || [0, 1].map(|k| distance(&before[k], &after[k].view()));
     let update_norm = message.update_norm.unwrap_or_else(moved);
     let unclipped = if slot.hyper.update_clip.is_none() {
@@ -27,7 +27,7 @@ pub(super) fn summary(
     {
         let mut report = AdapterReport::default();
         report.step = slot.state.step + 1;
-        report.grad_norm = [&pair.grad_a, &pair.grad_b]
+        report.grad_norm = [&adapter.grad_a, &adapter.grad_b]
             .map(|grad| norm(grad) * control.grad_scale)
             .into();
         report.update_norm = update_norm.into();
@@ -55,7 +55,7 @@ pub(super) fn whole(
         let adapters = io
             .adapters
             .iter()
-            .flat_map(|pair| [pair.grad_a, pair.grad_b]);
+            .flat_map(|adapter| [adapter.grad_a, adapter.grad_b]);
         let all = adapters.chain(io.params.iter().map(|param| param.grad));
         control.grad_scale * all.map(|grad| norm(&grad).powi(2)).sum::<f64>().sqrt()
     });

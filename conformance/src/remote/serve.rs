@@ -78,7 +78,7 @@ impl Session {
         let mut adapters = Vec::new();
         for (k, adapter) in run.adapters.iter().enumerate() {
             let mut take = taker(run, &mut tensors, format!("{k}."));
-            let id = self.pair(backend, adapter)?;
+            let id = self.adapter_index(backend, adapter)?;
             let state = &mut self.adapters[id].state;
             prepare(backend, state, adapter.t, adapter.load, &mut take)?;
             adapters.push(FactorPair::read(id, adapter, &mut take)?);
@@ -103,7 +103,9 @@ impl Session {
             let saved = after.save(&run.output);
             saved.map_err(|reason| Error::file(&run.output, reason))?;
         }
-        let reports = adapters.iter().map(|pair| self.adapters[pair.id].report);
+        let reports = adapters
+            .iter()
+            .map(|adapter| self.adapters[adapter.id].report);
         Ok(report_message(&report, reports, run))
     }
 
@@ -115,7 +117,11 @@ impl Session {
     }
 
     /// Place of the adapter's slot, made where it is new.
-    fn pair(&mut self, backend: &mut dyn Backend, adapter: &Adapter) -> Result<usize, Error> {
+    fn adapter_index(
+        &mut self,
+        backend: &mut dyn Backend,
+        adapter: &Adapter,
+    ) -> Result<usize, Error> {
         let known = |slot: &AdapterSlot| slot.spec.name == adapter.name;
         if let Some(id) = self.adapters.iter().position(known) {
             return Ok(id);
@@ -154,13 +160,13 @@ impl Session {
         params: &[Single],
     ) -> Result<StepFile, Error> {
         let mut after = StepFile::default();
-        for (k, pair) in adapters.iter().enumerate() {
-            after.put(format!("{k}.A"), &pair.a.view());
-            after.put(format!("{k}.B"), &pair.b.view());
-            if let Some(base) = &pair.base {
+        for (k, adapter) in adapters.iter().enumerate() {
+            after.put(format!("{k}.A"), &adapter.a.view());
+            after.put(format!("{k}.B"), &adapter.b.view());
+            if let Some(base) = &adapter.base {
                 after.put(format!("{k}.W0"), &base.view());
             }
-            let state = &self.adapters[pair.id].state;
+            let state = &self.adapters[adapter.id].state;
             show(backend, state, &format!("{k}."), &mut after)?;
         }
         for (k, param) in params.iter().enumerate() {

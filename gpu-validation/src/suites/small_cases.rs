@@ -50,7 +50,7 @@ pub fn run(ctx: &Ctx, progress: &SuiteProgress, found: &mut SuiteResults) -> Res
     Ok(())
 }
 
-/// W0 that decays, a parameter without a pair, clips, AMSGrad, master copies.
+/// W0 that decays, an unpaired parameter, clips, AMSGrad, master copies.
 fn with_everything(
     ctx: &Ctx,
     dtype: DType,

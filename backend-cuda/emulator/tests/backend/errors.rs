@@ -123,7 +123,7 @@ fn state_of_another_backend() {
     let mut tensors = std::mem::take(&mut model.members[0].tensors);
     let mut take = |name| tensors.remove(name).expect("there is one");
     let [mut a, mut b, grad_a, grad_b] = ["A", "B", "grad A", "grad B"].map(&mut take);
-    let pair = AdapterIo::new(
+    let adapter = AdapterIo::new(
         AdapterId::from_index(0),
         a.view_mut(),
         b.view_mut(),
@@ -131,7 +131,7 @@ fn state_of_another_backend() {
         grad_b.view(),
     );
     let io = StepIo {
-        adapters: &mut [pair],
+        adapters: &mut [adapter],
         params: &mut [],
     };
     let control = Control {

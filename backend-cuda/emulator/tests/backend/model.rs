@@ -17,7 +17,7 @@ use crate::common::layout::Layout;
 use crate::common::{Bits, METHODS, hyper, name};
 use crate::counting::Counting;
 
-/// An adapter that is to be, and whether a parameter without a pair is stepped beside it. The name
+/// An adapter that is to be, and whether an unpaired parameter is stepped beside it. The name
 /// follows from the seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {

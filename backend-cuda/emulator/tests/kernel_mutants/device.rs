@@ -156,7 +156,7 @@ impl Backend for Scattered {
         let mut adapters: Vec<_> = io
             .adapters
             .iter()
-            .map(|pair| self.lay_adapter(pair))
+            .map(|adapter| self.lay_adapter(adapter))
             .collect();
         let mut params: Vec<_> = io
             .params
@@ -170,8 +170,8 @@ impl Backend for Scattered {
             params: &mut param_ios,
         };
         let report = self.inner.step(slots, on_device, control);
-        for (pair, io) in adapters.iter().zip(io.adapters.iter_mut()) {
-            pair.copy_back(io);
+        for (adapter, io) in adapters.iter().zip(io.adapters.iter_mut()) {
+            adapter.copy_back(io);
         }
         for (param, io) in params.iter().zip(io.params.iter_mut()) {
             param.copy_back(io);

@@ -1,4 +1,4 @@
-//! Parameters without a pair that have rows and columns, in more than one chunk.
+//! Unpaired parameters that have rows and columns, in more than one chunk.
 
 use lora_pro_conformance::sample::{CaseSpec, uniform};
 use lora_pro_core::{
