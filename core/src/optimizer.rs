@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::hyper::Hyper;
 use crate::io::{AdapterId, AdapterIo, ParamId, ParamIo};
 use crate::report::{AdapterReport, StepReport};
+use crate::scale::Scale;
 use crate::tensor::DType;
 use crate::tensor_file::TensorData;
 
@@ -369,6 +370,14 @@ impl Optimizer {
         let slot = &mut self.params[id.index()];
         let subject = slot.spec.subject();
         write_state(self.backend.as_mut(), &mut slot.state, &subject, kind, data)
+    }
+
+    /// The scale s of an adapter in the coming steps; positive and finite. State stays as it is.
+    pub fn set_scale(&mut self, id: AdapterId, scale: Scale) -> Result<(), Error> {
+        let spec = &self.adapter(id)?.spec;
+        scale.validate(&spec.subject(), spec.r)?;
+        self.adapters[id.index()].spec.scale = scale;
+        Ok(())
     }
 
     /// Sets an adapter's step counter t, as when its state is taken from elsewhere.

@@ -2,8 +2,8 @@
 
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterSpec, Config, DType, Error, Factor, HostTensor, Hyper, Method,
-    Moment, Optimizer, ParamIo, ParamSpec, Preset, Rounding, Schedule, StateKind, TensorData,
-    TensorFile,
+    Moment, Optimizer, ParamIo, ParamSpec, Preset, Rounding, Scale, Schedule, StateKind,
+    TensorData, TensorFile,
 };
 use lora_pro_reference::ReferenceBackend;
 
@@ -72,6 +72,31 @@ fn update_norm(mut model: Model) -> f64 {
     model.step();
     let id = model.adapter();
     model.optimizer.report(id).unwrap().update_norm.a
+}
+
+#[test]
+fn a_scale_that_is_set_steps_as_one_that_was_registered() {
+    let mut set = Model::new(config());
+    let id = set.adapter();
+    let before = update_norm(Model::new(config()));
+    let message = set.optimizer.set_scale(id, Scale::Explicit(0.0));
+    let message = message.unwrap_err().to_string();
+    assert!(
+        message.starts_with("adapter `layers.0.q`: scale is 0"),
+        "{message}"
+    );
+    assert_eq!(set.optimizer.adapter(id).unwrap().spec.s(), 2.0);
+
+    set.optimizer.set_scale(id, Scale::Explicit(3.0)).unwrap();
+    let mut registered = Model::new(config());
+    let mut optimizer = Optimizer::new(ReferenceBackend::new(), config()).unwrap();
+    let spec = set.optimizer.adapter(id).unwrap().spec.clone();
+    optimizer.add_adapter(spec).unwrap();
+    optimizer.add_param(ParamSpec::new("bias", 1, 4)).unwrap();
+    registered.optimizer = optimizer;
+    let (set, registered) = (update_norm(set), update_norm(registered));
+    assert_eq!(set, registered);
+    assert_ne!(set, before);
 }
 
 #[test]

@@ -1,0 +1,637 @@
+"""LoRA-Pro as a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _lorapro
+from .backends import Backends, Slot, Work
+from .pairs import Pair, find_pairs, pairs_by_name
+from .sharding import Shards
+
+# What decides which state tensors exist: it cannot be changed between steps, and a checkpoint must
+# have been written with the same.
+STRUCTURAL = ("mode", "amsgrad", "moment_dtype", "rounding")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A parameter: the number of its group and its number there."""
+
+    group: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is stepped, and where in `param_groups` it is. Tensors are looked up at each step."""
+
+    pairs: list[tuple[Pair, Place, Place]]
+    params: list[tuple[str, Place]]
+    lengths: tuple[int, ...]
+
+
+class LoraPro(torch.optim.Optimizer):
+    r"""LoRA-Pro (arXiv 2407.18242): the step of an adapter comes as near to full fine-tuning's as its rank allows.
+
+    The weight is W = W0 + s B A, with A: r x n, B: m x r and s the scale. Parameters that are not part of
+    an adapter (biases, norms, heads, DoRA's magnitudes) are stepped by AdamW in the same call.
+
+    Args:
+        params: a model (its trained parameters, and its adapters by PEFT's names), or parameters,
+            named parameters, groups of them, as for any optimizer, or triples `(A, B, s)`.
+        lr: learning rate, at least 0.
+        mode: `"factored"` (default; state r(m + n) + m + n), `"full"` (the paper's; state 2 m n),
+            `"efficient"` (the paper's cheaper one; state 2 r(m + n)), `"sgd"`, `"lora"` (AdamW on A and B).
+        x: which of the equivalent (dA, dB): `"sylvester"` (the paper's), `"symmetric"`, `"zero"`.
+        damping: of the inverses of A A' and B'B: `"relative:1e-4"`, `"absolute:1e-8"`, `"cutoff:1e-10"`, `"none"`.
+        betas: decay rates of the moments, each in [0, 1).
+        eps: added to the root of the second moment, positive.
+        weight_decay: decoupled; B A shrinks by (1 - lr * weight_decay) in a step.
+        lr_ratio: learning rate of B over that of A (LoRA+).
+        momentum: of mode `"sgd"`, in [0, 1).
+        amsgrad: keep the maximum of the second moment.
+        maximize: ascend.
+        update_clip: at most so large is |update| / |factor|; None leaves updates alone.
+        moment_dtype: of mode `"full"`: `"auto"`, `"f32"`, `"bf16"`, `"8bit"`.
+        rounding: of 16-bit factors: `"nearest"`, `"stochastic"`, `"master"` (f32 copies are kept).
+        max_grad_norm: clip of the global norm of all gradients, before the adjustment.
+        on_non_finite: a NaN or an infinity among the gradients is an `"error"`, or the step is a `"skip"`.
+        preset: where options that are not given come from: `"recommended"` or `"paper"`.
+        backend: `"auto"`, `"cpu"`, `"cuda"`, `"torch"` (plain torch, any device), `"reference"` (slow, f64).
+        model: where adapters and scales are looked for if `params` are not a model.
+        scale: s of adapters whose module has no `scaling`.
+        on_unsupported: an adapter whose product is not B A is an `"error"`, or stepped by `"adamw"`.
+        shard: divide adapters, state and work over the processes of the default group (True) or of a
+            process group; every process must have the same gradients, as under DDP.
+
+    Raises:
+        ValueError: no adapter was found, an option is out of range, a scale is unknown.
+        NonFiniteError: in `step`; nothing has changed.
+
+    Source: the closed form is equation by equation in the book's chapter "Derivation".
+    """
+
+    def __init__(
+        self,
+        params: nn.Module | Iterable[Any],
+        *,
+        lr: float | Tensor,
+        mode: str | None = None,
+        x: str | None = None,
+        damping: str | dict[str, float] | None = None,
+        betas: tuple[float, float] | None = None,
+        eps: float | None = None,
+        weight_decay: float | None = None,
+        lr_ratio: float | None = None,
+        momentum: float | None = None,
+        amsgrad: bool | None = None,
+        maximize: bool | None = None,
+        update_clip: float | None = None,
+        moment_dtype: str | None = None,
+        rounding: str | None = None,
+        max_grad_norm: float | None = None,
+        on_non_finite: str = "error",
+        preset: str = "recommended",
+        backend: str = "auto",
+        model: nn.Module | None = None,
+        scale: float | None = None,
+        on_unsupported: str = "error",
+        shard: Any = False,
+    ) -> None:
+        if on_unsupported not in ("error", "adamw"):
+            raise ValueError(f"on_unsupported is {on_unsupported!r}, but it must be 'error' or 'adamw'")
+        values = json.loads(_lorapro.resolve_config(json.dumps({"preset": preset})))
+        defaults = {
+            "lr": lr,
+            "mode": values["method"] if mode is None else mode,
+            "betas": (values["beta1"], values["beta2"]) if betas is None else betas,
+        }
+        given = dict(x=x, damping=damping, eps=eps, weight_decay=weight_decay, lr_ratio=lr_ratio)
+        given |= dict(momentum=momentum, amsgrad=amsgrad, maximize=maximize, update_clip=update_clip)
+        given |= dict(moment_dtype=moment_dtype, rounding=rounding)
+        defaults |= {key: values[key] if value is None else value for key, value in given.items()}
+        if isinstance(params, nn.Module):
+            model = params if model is None else model
+            params = [(name, p) for name, p in params.named_parameters() if p.requires_grad]
+        self._options = {
+            "backend": backend,
+            "max_grad_norm": max_grad_norm,
+            "on_non_finite": on_non_finite,
+            "scale": scale,
+            "on_unsupported": on_unsupported,
+        }
+        self._model = model
+        self._explicit: list[Pair] = []
+        self._plan: Plan | None = None
+        self._shards = Shards.of(shard)
+        self._loaded: Backends | None = None
+        self._backends = Backends(backend)
+        self._plain_state = False
+        self._values: list[tuple] | None = None
+        self.last_step: dict[str, Any] | None = None
+        super().__init__(params, defaults)
+        self._replan()
+
+    # Parameters and pairs
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as torch's. Its adapters are found as at construction."""
+        if isinstance(param_group, dict):
+            param_group = {**param_group, "params": list(self._named(param_group["params"]))}
+        super().add_param_group(param_group)
+        if self._plan is not None:
+            self._replan()
+
+    def _named(self, params: Any) -> Iterator[tuple[str, Tensor]]:
+        """Parameters with their names; triples `(A, B, s)` become two of them and a pair."""
+        if isinstance(params, Tensor):
+            params = [params]
+        names = {} if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
+        count = sum(len(group["params"]) for group in self.param_groups)
+        for item in params:
+            if isinstance(item, tuple) and len(item) == 3 and not isinstance(item[0], str):
+                a, b, scale = item
+                name = f"adapter{len(self._explicit)}"
+                self._explicit.append(Pair(name, f"{name}.lora_A", f"{name}.lora_B", scale))
+                yield f"{name}.lora_A", a
+                yield f"{name}.lora_B", b
+            elif isinstance(item, tuple):
+                yield names.get(id(item[1]), item[0]), item[1]
+            else:
+                yield names.get(id(item), f"param{count}"), item
+            count += 1
+
+    def _replan(self) -> None:
+        """Finds pairs among all parameters, and checks options."""
+        places: dict[str, Place] = {}
+        for number, group in enumerate(self.param_groups):
+            if len(group.get("param_names", ())) != len(group["params"]):
+                raise ValueError(
+                    f"parameter group {number} has {len(group['params'])} parameters but "
+                    f"{len(group.get('param_names', ()))} names: a framework has replaced or flattened "
+                    "them (FSDP with flat parameters, DeepSpeed ZeRO), so adapters cannot be told from "
+                    "one another; use DDP, with shard=True to divide the state"
+                )
+            for index, name in enumerate(group["param_names"]):
+                if name in places:
+                    raise ValueError(f"two parameters are called `{name}`")
+                places[name] = Place(number, index)
+        pairs = [pair for pair in self._found(list(places)) if pair.a in places and pair.b in places]
+        paired = {name for pair in pairs for name in (pair.a, pair.b)}
+        if not pairs:
+            raise ValueError(
+                "no LoRA pair (lora_A, lora_B) with both factors trained was found: pass the model (or "
+                "its parameters and model=...), named parameters, or triples (A, B, scale)"
+            )
+        self._plan = Plan(
+            [(pair, places[pair.a], places[pair.b]) for pair in pairs],
+            [(name, place) for name, place in places.items() if name not in paired],
+            tuple(len(group["params"]) for group in self.param_groups),
+        )
+        self._values = None
+        _lorapro.resolve_config(self._config())
+
+    def _found(self, names: list[str]) -> list[Pair]:
+        options = self._options
+        if self._model is not None:
+            found = find_pairs(self._model, scale=options["scale"], on_unsupported=options["on_unsupported"])
+        else:
+            taken = {name for pair in self._explicit for name in (pair.a, pair.b)}
+            found = pairs_by_name([name for name in names if name not in taken], options["scale"])
+        return self._explicit + found
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The names of A and B of each adapter."""
+        return [(pair.a, pair.b) for pair, _, _ in self._plan.pairs]
+
+    # Hyper-parameters
+
+    def _config(self) -> str:
+        """Core's configuration of the groups as they are now, as JSON."""
+        own = {key: self._options[key] for key in ("max_grad_norm", "on_non_finite")}
+        if self._clips_here():
+            own["max_grad_norm"] = None
+        groups = {str(number): hyper(group) for number, group in enumerate(self.param_groups)}
+        for pair, a, b in self._plan.pairs:
+            if a.group != b.group:
+                groups[group_name(a, b)] = self._joined(pair, groups[str(a.group)], groups[str(b.group)])
+        return json.dumps({**own, "groups": groups})
+
+    def _joined(self, pair: Pair, of_a: dict[str, Any], of_b: dict[str, Any]) -> dict[str, Any]:
+        """Options of an adapter whose factors are in two groups: only the learning rate may differ."""
+        for key, value in of_a.items():
+            if key != "lr" and value != of_b[key]:
+                raise ValueError(
+                    f"adapter `{pair.name}`: {key} is {value} in the group of A and {of_b[key]} in that of "
+                    "B, but only lr may differ"
+                )
+        if of_a["lr"] == 0 and of_b["lr"] != 0:
+            raise ValueError(f"adapter `{pair.name}`: lr is 0 for A but not for B: freeze A instead")
+        ratio = of_b["lr"] / of_a["lr"] if of_a["lr"] else 1.0
+        if ratio == 0:
+            raise ValueError(f"adapter `{pair.name}`: lr is 0 for B but not for A: freeze B instead")
+        return {**of_a, "lr_ratio": of_a["lr_ratio"] * ratio}
+
+    def _configure(self) -> None:
+        """Passes on what was changed in `param_groups` since the last step."""
+        values = [tuple(hyper(group).values()) for group in self.param_groups]
+        if values != self._values:
+            self._backends.configure(self._config())
+            self._values = values
+
+    def _clips_here(self) -> bool:
+        """Whether the global norm is over more than what one backend sees."""
+        return self._shards is not None or len(self._devices()) > 1
+
+    def _devices(self) -> set[torch.device]:
+        return {p.device for group in self.param_groups for p in group["params"]}
+
+    # A step
+
+    @torch._disable_dynamo
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Steps every adapter and parameter that has a gradient. `.grad` is left as it is.
+
+        On an error nothing has changed: no parameter, no state, no counter (with parameters on several
+        devices, no device that was not reached).
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+
+        Raises:
+            NonFiniteError: a gradient or factor holds a NaN or an infinity (see `on_non_finite`).
+            ValueError: a tensor is not what was registered, or only one factor has a gradient.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self._plan.lengths != tuple(len(group["params"]) for group in self.param_groups):
+            self._replan()
+        self._configure()
+        scale = self._clip() if self._clips_here() else 1.0
+        if scale is not None:
+            self._take_step(scale)
+        return loss
+
+    def _take_step(self, grad_scale: float) -> None:
+        work: dict[torch.device, Work] = defaultdict(Work)
+        copies: list[tuple[Tensor, Tensor]] = []
+        shards, groups = self._shards, self.param_groups
+        mine = None if shards is None else shards.assign(self._costs())
+        for number, (pair, a, b) in enumerate(self._plan.pairs):
+            if mine is None or mine[number]:
+                param_a, param_b = groups[a.group]["params"][a.index], groups[b.group]["params"][b.index]
+                self._list_pair(pair, group_name(a, b), param_a, param_b, work, copies)
+        for number, (name, place) in enumerate(self._plan.params, len(self._plan.pairs)):
+            if mine is None or mine[number]:
+                param = groups[place.group]["params"][place.index]
+                self._list_param(name, str(place.group), param, work, copies)
+        if shards is not None:
+            with shards.agreement():
+                reports = self._backends.step(work, grad_scale)
+                copy_back(copies, reports)
+            shards.exchange(self._tensors())
+        elif work:
+            reports = self._backends.step(work, grad_scale)
+            copy_back(copies, reports)
+        else:
+            reports = []
+        self.last_step = reports[0] if reports else None
+
+    def _list_pair(self, pair: Pair, group: str, a: Tensor, b: Tensor, work: Any, copies: list) -> None:
+        """Adds an adapter to what is stepped, where it has gradients."""
+        grad_a, grad_b = a.grad, b.grad
+        if grad_a is None or grad_b is None:
+            if grad_a is grad_b:
+                return
+            missing = pair.a if grad_a is None else pair.b
+            raise ValueError(
+                f"adapter `{pair.name}`: `{missing}` has no gradient though the other factor has one; an "
+                "adapter is stepped as a whole (a frozen factor must not require gradients when the "
+                "optimizer is made)"
+            )
+        slot = self._backends.slots.get(pair.name) or self._backends.add_pair(pair, a, b, group)
+        scale = pair.scale_now()
+        if scale != slot.scale:
+            self._backends.set_scale(slot, scale)
+        adapters = work[slot.device].adapters
+        if a.ndim == 2 and b.ndim == 2 and pair.layout.blocks == 1:
+            adapters.append((slot.indices[0], a, b, grad_a, grad_b))
+            return
+        a, b = viewable(a, copies), viewable(b, copies)
+        factors = pair.layout.matrices(a, b)
+        gradients = pair.layout.matrices(grad_a.contiguous(), grad_b.contiguous())
+        for index, factor, gradient in zip(slot.indices, factors, gradients, strict=True):
+            adapters.append((index, *factor, *gradient))
+
+    def _list_param(self, name: str, group: str, param: Tensor, work: Any, copies: list) -> None:
+        """Adds an unpaired parameter to what is stepped, where it has a gradient."""
+        grad = param.grad
+        if grad is None or param.numel() == 0:
+            return
+        if grad.is_sparse:
+            raise ValueError(f"parameter `{name}`: its gradient is sparse, but it must be dense")
+        slot = self._backends.slots.get(name) or self._backends.add_param(name, param, group)
+        if param.ndim != 1:
+            param, grad = viewable(param, copies).view(-1), grad.reshape(-1)
+        work[slot.device].params.append((slot.indices[0], param, grad))
+
+    def _clip(self) -> float | None:
+        """What all gradients are multiplied by; None where the step is skipped."""
+        squares = 0.0
+        for name, param in self._tensors():
+            if param.grad is None:
+                continue
+            square = float(torch.linalg.vector_norm(param.grad.detach(), dtype=torch.float64)) ** 2
+            if square != square or square == float("inf"):
+                reason = f"parameter `{name}`: its gradient holds a NaN or an infinity"
+                if self._options["on_non_finite"] == "skip":
+                    self.last_step = {"skipped": {"subject": name, "reason": reason}}
+                    return None
+                raise _lorapro.NonFiniteError(reason)
+            squares += square
+        limit, norm = self._options["max_grad_norm"], squares**0.5
+        return 1.0 if limit is None or norm <= limit else limit / norm
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        """Every parameter by name."""
+        return [pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)]
+
+    def _costs(self) -> list[tuple[list[str], int]]:
+        """What is stepped together, and how many bytes its step moves: pairs first, then the others."""
+        tensors = dict(self._tensors())
+        costs = []
+        for pair, place, _ in self._plan.pairs:
+            a, b = tensors[pair.a], tensors[pair.b]
+            full = self.param_groups[place.group]["mode"] == "full"
+            wide = b.shape[0] * a[0].numel() if full else 0
+            costs.append(([pair.a, pair.b], a.numel() + b.numel() + wide))
+        return costs + [([name], tensors[name].numel()) for name, _ in self._plan.params]
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """What the last step did to each adapter: `step`, `grad_norm`, `update_norm`, `relative_update`
+        (each for A and B), `equivalent_norm` (of E = s (B dA + dB A)) and `clip`. An adapter of several
+        blocks (experts, convolution groups) has one entry a block."""
+        found = {}
+        for pair, _, _ in self._plan.pairs:
+            if pair.name in self._backends.slots:
+                blocks = self._backends.report(pair.name)
+                names = [pair.name] if len(blocks) == 1 else [f"{pair.name}[{k}]" for k in range(len(blocks))]
+                found |= zip(names, blocks, strict=True)
+        return found
+
+    # State
+
+    @property
+    def state(self) -> defaultdict[Tensor, Any]:
+        """State under the parameters: `step` and tensors by name. Reads copy from the backend, and what
+        is assigned is written to it."""
+        state: defaultdict[Tensor, Any] = defaultdict(dict)
+        slots = self._backends.slots
+        for pair, a, b in self._plan.pairs if self._plan is not None else ():
+            if pair.name in slots:
+                both = self._backends.pair_state(pair.name) if self._plain_state else None
+                for factor, place in (("a", a), ("b", b)):
+                    param = self.param_groups[place.group]["params"][place.index]
+                    state[param] = both[factor] if both else PairState(self, pair.name, factor)
+        for name, place in self._plan.params if self._plan is not None else ():
+            if name in slots:
+                param = self.param_groups[place.group]["params"][place.index]
+                plain = self._plain_state
+                state[param] = self._backends.param_state(name, param.shape) if plain else ParamState(self, name, param)
+        return state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        if value:
+            raise AttributeError("state belongs to the backend: use load_state_dict")
+
+    @torch._disable_dynamo
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's. With `shard`, every process must call it, and each gets the whole state."""
+        self._plain_state = True
+        try:
+            own = super().state_dict()
+        finally:
+            self._plain_state = False
+        return own if self._shards is None else self._shards.gather_state(own)
+
+    @torch._disable_dynamo
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but moments keep their own dtypes, and nothing is changed where the state is of
+        another model, mode or rank, which is a `ValueError` that names the parameter."""
+        handle = self.register_load_state_dict_pre_hook(LoraPro._check_and_hold)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+            self._loaded = None
+
+    def _check_and_hold(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """Makes backends with the loaded state; what torch gets has none, since it would cast it."""
+        groups = state_dict["param_groups"]
+        lengths = [len(group["params"]) for group in groups]
+        if lengths == [len(group["params"]) for group in self.param_groups]:
+            for number, (own, saved) in enumerate(zip(self.param_groups, groups, strict=True)):
+                check_group(number, own, saved)
+            ids = [number for group in groups for number in group["params"]]
+            by_id = dict(zip(ids, self._tensors(), strict=True))
+            unknown = [key for key in state_dict["state"] if key not in by_id]
+            if unknown:
+                raise ValueError(f"the saved state has entries that are no parameter's: {unknown}")
+            state = {by_id[key][0]: value for key, value in state_dict["state"].items()}
+            config = self._config()
+            self._loaded = self._filled(state, config)
+        return {**state_dict, "state": {}}
+
+    def _filled(self, state: dict[str, dict[str, Any]], config: str) -> Backends:
+        """New backends with the state of parameters by name."""
+        backends, tensors = Backends(self._options["backend"]), dict(self._tensors())
+        backends.configure(config)
+        mine = None if self._shards is None else self._shards.assign(self._costs())
+        for number, (pair, a, b) in enumerate(self._plan.pairs):
+            there = [name in state for name in (pair.a, pair.b)]
+            if there == [False, False] or (mine is not None and not mine[number]):
+                continue
+            if there != [True, True]:
+                missing = pair.b if there[0] else pair.a
+                raise ValueError(f"adapter `{pair.name}`: the saved state has none for `{missing}`")
+            backends.add_pair(pair, tensors[pair.a], tensors[pair.b], group_name(a, b))
+            backends.set_pair_state(pair.name, state[pair.a], state[pair.b])
+        for number, (name, place) in enumerate(self._plan.params, len(self._plan.pairs)):
+            if name in state and (mine is None or mine[number]):
+                backends.add_param(name, tensors[name], str(place.group))
+                backends.set_param_state(name, state[name])
+        return backends
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and deepcopy: scales become numbers (see `attach`), hooks stay behind."""
+        self._plain_state = True
+        try:
+            state = {key: dict(value) for key, value in self.state.items()}
+        finally:
+            self._plain_state = False
+        return {
+            "defaults": self.defaults,
+            "param_groups": self.param_groups,
+            "_options": self._options,
+            "_explicit": [pair.frozen_scale() for pair, _, _ in self._plan.pairs],
+            "_saved_state": [(param, value) for param, value in state.items()],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        saved = state.pop("_saved_state", None)
+        state.pop("state", None)
+        super().__setstate__(state)
+        if saved is None:  # from load_state_dict
+            if self._loaded is not None:
+                self._backends, self._values = self._loaded, None
+            return
+        self._model = self._shards = self._loaded = self._plan = self._values = self.last_step = None
+        self._plain_state = False
+        self._backends = Backends(self._options["backend"])
+        self._replan()
+        names = {id(param): name for name, param in self._tensors()}
+        self._backends = self._filled({names[id(param)]: value for param, value in saved}, self._config())
+
+    def attach(self, model: nn.Module) -> None:
+        """Reads scales from this model again, after a copy or an unpickled optimizer has lost it."""
+        self._model, explicit = model, self._explicit
+        self._explicit = []
+        try:
+            self._replan()
+        except ValueError:
+            self._model, self._explicit = None, explicit
+            raise
+
+
+class StateView(MutableMapping):
+    """The state under one parameter, read from the backend at each access."""
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._read()[key]
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        self._write({**self._read(), key: value})
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError("state tensors cannot be removed one by one")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
+
+
+class PairState(StateView):
+    """The state of an adapter that lies along one of its factors."""
+
+    def __init__(self, optimizer: LoraPro, name: str, factor: str) -> None:
+        self._optimizer, self._name, self._factor = optimizer, name, factor
+
+    def _read(self) -> dict[str, Any]:
+        return self._optimizer._backends.pair_state(self._name)[self._factor]
+
+    def _write(self, state: dict[str, Any]) -> None:
+        both = self._optimizer._backends.pair_state(self._name)
+        both[self._factor] = state
+        for half in both.values():
+            half["step"] = state["step"]
+        self._optimizer._backends.set_pair_state(self._name, both["a"], both["b"])
+
+
+class ParamState(StateView):
+    """The state of an unpaired parameter."""
+
+    def __init__(self, optimizer: LoraPro, name: str, param: Tensor) -> None:
+        self._optimizer, self._name, self._param = optimizer, name, param
+
+    def _read(self) -> dict[str, Any]:
+        return self._optimizer._backends.param_state(self._name, self._param.shape)
+
+    def _write(self, state: dict[str, Any]) -> None:
+        self._optimizer._backends.set_param_state(self._name, state)
+
+
+def group_name(a: Place, b: Place) -> str:
+    """Of the options that apply to an adapter."""
+    return str(a.group) if a.group == b.group else f"{a.group}+{b.group}"
+
+
+def hyper(group: dict[str, Any]) -> dict[str, Any]:
+    """A group's options under core's names."""
+    beta1, beta2 = group["betas"]
+    return {
+        "method": group["mode"],
+        "lr": float(group["lr"]),
+        "beta1": float(beta1),
+        "beta2": float(beta2),
+        "damping": damping(group["damping"]),
+        **{key: group[key] for key in PASSED_ON},
+    }
+
+
+PASSED_ON = (
+    "x",
+    "lr_ratio",
+    "eps",
+    "weight_decay",
+    "momentum",
+    "amsgrad",
+    "maximize",
+    "update_clip",
+    "moment_dtype",
+    "rounding",
+)
+
+
+def damping(value: str | dict[str, float]) -> str | dict[str, float]:
+    """`"relative:1e-4"` as core's `{"relative": 1e-4}`."""
+    if not isinstance(value, str) or ":" not in value:
+        return value
+    kind, number = value.split(":", 1)
+    try:
+        return {kind: float(number)}
+    except ValueError:
+        raise ValueError(f"damping is {value!r}, but it must be like 'relative:1e-4' or 'none'") from None
+
+
+def check_group(number: int, own: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Rejects a group that was saved by another optimizer or of other parameters."""
+    for key in STRUCTURAL:
+        if key not in saved:
+            raise ValueError(f"the saved parameter group {number} has no `{key}`: it is not LoRA-Pro's")
+        if saved[key] != own[key]:
+            raise ValueError(f"parameter group {number}: {key} is {own[key]!r}, but the state was saved with {saved[key]!r}")
+    names = saved.get("param_names", own["param_names"])
+    for mine, theirs in zip(own["param_names"], names, strict=True):
+        if mine != theirs:
+            raise ValueError(f"the saved state has `{theirs}` where this optimizer has `{mine}`: it is another model's")
+
+
+def viewable(param: Tensor, copies: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The parameter, or a copy of it in row-major order that is copied back after the step."""
+    if param.is_contiguous():
+        return param.detach()
+    copies.append((param, param.detach().contiguous()))
+    return copies[-1][1]
+
+
+def copy_back(copies: list[tuple[Tensor, Tensor]], reports: list[dict[str, Any]]) -> None:
+    if not any(report["skipped"] for report in reports):
+        for param, copy in copies:
+            param.copy_(copy)

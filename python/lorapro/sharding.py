@@ -1,0 +1,91 @@
+"""Adapters divided over processes that have the same gradients: each steps some, all get the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Shards:
+    """The division over the processes of one group."""
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+        self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
+        self._owner: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, shard: Any) -> Shards | None:
+        """The division that `shard` asks for: none, over the default group (True), over a group."""
+        if shard is False or shard is None:
+            return None
+        if not (dist.is_available() and dist.is_initialized()):
+            raise ValueError("shard needs torch.distributed: call init_process_group first, or leave shard out")
+        return cls(None if shard is True else shard)
+
+    def assign(self, costs: list[tuple[list[str], int]]) -> list[bool]:
+        """Which of the items, each of parameters that belong together, are this process's.
+
+        Largest first, each to the process with the least so far: the same in every process.
+        """
+        loads, owners = [0] * self.world, [0] * len(costs)
+        for number in sorted(range(len(costs)), key=lambda k: (-costs[k][1], k)):
+            owner = min(range(self.world), key=lambda rank: (loads[rank], rank))
+            owners[number] = owner
+            loads[owner] += costs[number][1]
+        self._owner = {name: owner for (names, _), owner in zip(costs, owners, strict=True) for name in names}
+        return [owner == self.rank for owner in owners]
+
+    @contextmanager
+    def agreement(self) -> Iterator[None]:
+        """Raises in every process where one failed, so that none waits for it in the exchange."""
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:  # handed on below
+            failure = error
+        flags: list[Any] = [None] * self.world
+        dist.all_gather_object(flags, None if failure is None else str(failure), group=self.group)
+        if failure is not None:
+            raise failure
+        for rank, message in enumerate(flags):
+            if message is not None:
+                raise RuntimeError(f"the step of process {rank} failed: {message}")
+
+    def exchange(self, tensors: list[tuple[str, Tensor]]) -> None:
+        """Brings every parameter from the process that stepped it, one all-gather a dtype and device."""
+        kinds: dict[tuple, list[tuple[str, Tensor]]] = {}
+        for name, tensor in tensors:
+            kinds.setdefault((tensor.dtype, tensor.device), []).append((name, tensor))
+        for (dtype, device), members in kinds.items():
+            of_rank: list[list[Tensor]] = [[] for _ in range(self.world)]
+            for name, tensor in members:
+                of_rank[self._owner[name]].append(tensor)
+            length = max(sum(t.numel() for t in owned) for owned in of_rank)
+            mine = torch.zeros(length, dtype=dtype, device=device)
+            if of_rank[self.rank]:
+                flat = torch.cat([t.detach().reshape(-1) for t in of_rank[self.rank]])
+                mine[: flat.numel()] = flat
+            gathered = [torch.empty_like(mine) for _ in range(self.world)]
+            dist.all_gather(gathered, mine, group=self.group)
+            for rank, buffer in enumerate(gathered):
+                if rank == self.rank:
+                    continue
+                start = 0
+                for tensor in of_rank[rank]:
+                    tensor.copy_(buffer[start : start + tensor.numel()].view(tensor.shape))
+                    start += tensor.numel()
+
+    def gather_state(self, own: dict[str, Any]) -> dict[str, Any]:
+        """The state of all processes in one dict, the same in each."""
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, own["state"], group=self.group)
+        state: dict[int, Any] = {}
+        for part in parts:
+            state |= part
+        return {**own, "state": dict(sorted(state.items()))}
