@@ -145,7 +145,10 @@ class LoraPro(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch's. Its adapters are found as at construction."""
         if isinstance(param_group, dict):
-            param_group = {**param_group, "params": list(self._named(param_group["params"]))}
+            named = list(self._named(param_group["params"]))
+            param_group = {**param_group, "params": named}
+            if not named:
+                param_group["param_names"] = []
         super().add_param_group(param_group)
         if self._plan is not None:
             self._replan()

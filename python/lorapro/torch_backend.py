@@ -27,9 +27,10 @@ DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f
 # Eigenvalues count as zero up to this many of their rounding errors, as on every backend.
 NULL_EIGENVALUE = 100.0
 
-# Entries of the m x n matrices that are stacked at once: enough to keep a device busy, and more
-# would only take more memory.
+# Entries of the full mode's m x n matrices that are stacked at once: enough to keep a device busy;
+# on the CPU, no more than its caches hold.
 WEIGHT_ENTRIES = 2**25
+WEIGHT_ENTRIES_CPU = 2**20
 
 # Name of each state tensor, and the tensor whose shape it has.
 OF_FACTORS = {"exp_avg_a": "A", "exp_avg_sq_a": "A", "exp_avg_b": "B", "exp_avg_sq_b": "B"}
@@ -55,6 +56,12 @@ def read_hyper(fields: dict) -> Hyper:
     damping = fields["damping"]
     pair = (damping, 0.0) if isinstance(damping, str) else next(iter(damping.items()))
     return Hyper(**{name: fields[name] for name in Hyper._fields} | {"damping": pair})
+
+
+def read_dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ValueError(f"`{name}` is not a dtype: use one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def at_least_f32(dtype: torch.dtype) -> torch.dtype:
@@ -566,7 +573,9 @@ def batches(members: list[Member]) -> list[Batch]:
     for group in groups.values():
         slot, count = group[0][0], len(group)
         if slot.kind == "adapter" and slot.hyper.method == "full":
-            count = max(1, WEIGHT_ENTRIES // math.prod(slot.shapes["W"]))
+            device = next(iter(group[0][1].values())).device
+            entries = WEIGHT_ENTRIES_CPU if device.type == "cpu" else WEIGHT_ENTRIES
+            count = max(1, entries // math.prod(slot.shapes["W"]))
         found += [Batch(group[k : k + count]) for k in range(0, len(group), count)]
     return found
 
@@ -618,7 +627,7 @@ class TorchBackend:
 
     def add_adapter(self, name, m, n, r, scale, dtype, group) -> int:
         shapes = {"A": (r, n), "B": (m, r), "W": (m, n), "row means": (m, 1), "col means": (1, n)}
-        slot = Slot("adapter", name, shapes, DTYPES[dtype], group)
+        slot = Slot("adapter", name, shapes, read_dtype(dtype), group)
         if not 1 <= r <= min(m, n):
             expected = f"at least 1 and at most min(m, n) = {min(m, n)}"
             raise ValueError(f"{slot.subject}: r is {r}, but it must be {expected}")
@@ -626,7 +635,8 @@ class TorchBackend:
         return self._add(slot, self.adapters)
 
     def add_param(self, name, numel, dtype, group) -> int:
-        slot = Slot("parameter", name, {"value": (numel,), "grad": (numel,)}, DTYPES[dtype], group)
+        shapes = {"value": (numel,), "grad": (numel,)}
+        slot = Slot("parameter", name, shapes, read_dtype(dtype), group)
         if numel < 1:
             raise ValueError(f"{slot.subject}: numel is {numel}, but it must be at least 1")
         return self._add(slot, self.params)
@@ -641,16 +651,15 @@ class TorchBackend:
         return len(slots) - 1
 
     def set_scale(self, adapter: int, scale: float) -> None:
-        self.adapters[adapter].set_scale(scale)
+        self._adapter(adapter).set_scale(scale)
 
-    def step(self, adapters, params, threads=None, stream=None, grad_scale=1.0) -> dict:
+    def step(self, adapters, params, threads, stream, grad_scale) -> dict:
         if not 0 < grad_scale < math.inf:
-            raise ValueError(f"the optimizer: grad_scale is {grad_scale}, but it must be positive and finite")
-        members = [
-            (self.adapters[k], dict(zip(("A", "B", "grad A", "grad B"), tensors)))
-            for k, *tensors in adapters
-        ]
-        members += [(self.params[k], {"value": x, "grad": grad}) for k, x, grad in params]
+            expected = "positive and finite"
+            raise ValueError(f"the optimizer: grad_scale is {grad_scale}, but it must be {expected}")
+        names = ("A", "B", "grad A", "grad B")
+        members = [(self._adapter(k), dict(zip(names, tensors))) for k, *tensors in adapters]
+        members += [(self._param(k), {"value": x, "grad": grad}) for k, x, grad in params]
         check_members(members)
         with torch.no_grad():
             return self._step(members, grad_scale)
@@ -685,28 +694,35 @@ class TorchBackend:
         raise ValueError(f"{members[0][0].subject} or another one: a sum of squares overflows")
 
     def adapter_state(self, index: int) -> tuple[int, dict[str, Tensor]]:
-        return self.adapters[index].copied_state()
+        return self._adapter(index).copied_state()
 
     def param_state(self, index: int) -> tuple[int, dict[str, Tensor]]:
-        return self.params[index].copied_state()
+        return self._param(index).copied_state()
 
     def set_adapter_state(self, index: int, steps: int, state: dict[str, Tensor]) -> None:
-        self.adapters[index].set_state(steps, state)
+        self._adapter(index).set_state(steps, state)
 
     def set_param_state(self, index: int, steps: int, state: dict[str, Tensor]) -> None:
-        self.params[index].set_state(steps, state)
+        self._param(index).set_state(steps, state)
+
+    def _adapter(self, index: int) -> Slot:
+        return lookup(self.adapters, index, "adapter")
+
+    def _param(self, index: int) -> Slot:
+        return lookup(self.params, index, "parameter")
 
     def adapter_report(self, index: int) -> dict:
-        step, numbers = self.adapters[index].report or (0, torch.zeros(8, device="cpu"))
-        grad_a, grad_b, update_a, update_b, relative_a, relative_b, of_e, clip = numbers.tolist()
-        return {
-            "step": step,
-            "grad_norm": [grad_a, grad_b],
-            "update_norm": [update_a, update_b],
-            "relative_update": [relative_a, relative_b],
-            "equivalent_norm": of_e,
-            "clip": clip,
-        }
+        step, numbers = self._adapter(index).report or (0, torch.zeros(8, device="cpu"))
+        numbers = numbers.tolist()
+        pairs = ("grad_norm", "update_norm", "relative_update")
+        report = {name: numbers[2 * k : 2 * k + 2] for k, name in enumerate(pairs)}
+        return {"step": step} | report | {"equivalent_norm": numbers[6], "clip": numbers[7]}
+
+
+def lookup(slots: list[Slot], index: int, kind: str) -> Slot:
+    if not 0 <= index < len(slots):
+        raise ValueError(f"{kind} number {index} is unknown: {len(slots)} are registered")
+    return slots[index]
 
 
 def check_members(members: list[Member]) -> None:
