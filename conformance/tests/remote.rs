@@ -123,7 +123,7 @@ fn laws_hold_through_the_protocol() {
         s: 2.0,
         ..CaseSpec::default()
     };
-    for law in &LAWS {
+    for law in LAWS {
         for method in law.methods {
             let ratio = law.ratio(&subject, &case, *method);
             let ratio = ratio.unwrap_or_else(|error| panic!("{}: {error}", law.id()));

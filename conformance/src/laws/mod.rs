@@ -99,7 +99,7 @@ impl Law {
 }
 
 /// All of them, by number.
-pub const LAWS: [Law; 32] = [
+pub const LAWS: &[Law] = &[
     orthogonality::LAW,
     optimality::LAW,
     x_invariance::LAW,
