@@ -18,9 +18,8 @@ STEPS = 4
 
 
 def batches(batch: torch.Tensor, rank: int, world: int) -> torch.Tensor:
-    """A process's part of the batch; every example twice, so that 1, 2 and 4 processes share it evenly."""
-    whole = torch.cat([batch, batch.flip(0)])
-    return whole[rank::world]
+    """A process's part of the batch; every example four times, so that 1, 2 and 4 processes share it evenly."""
+    return batch.repeat(4, *[1] * (batch.ndim - 1))[rank::world]
 
 
 def trained(model):
