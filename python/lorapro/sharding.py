@@ -43,7 +43,10 @@ class Shards:
 
     @contextmanager
     def agreement(self) -> Iterator[None]:
-        """Raises in every process where one failed, so that none waits for it in the exchange."""
+        """Raises in every process where one failed, so that none waits for it in the exchange.
+
+        A process that did not fail has stepped its own part by then: go on from a checkpoint.
+        """
         failure: Exception | None = None
         try:
             yield
