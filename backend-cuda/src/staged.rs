@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::backend::{self, Control, Slots, StepIo};
 use lora_pro_core::{
     AdapterId, AdapterIo, Backend, Error, HostTensor, Location, Manifest, MatMut, MatRef, ParamId,
     ParamIo, StepReport,
@@ -174,22 +174,7 @@ impl Backend for StagedCudaBackend {
         self.inner.manifest().location(Location::Host)
     }
 
-    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
-        self.inner.allocate(tensor)
-    }
-
-    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
-        self.inner.download(tensor, buffer)
-    }
-
-    fn upload(
-        &mut self,
-        tensor: &StateTensor,
-        buffer: &mut Buffer,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        self.inner.upload(tensor, buffer, bytes)
-    }
+    backend::forward_memory!(inner);
 
     fn step(
         &mut self,

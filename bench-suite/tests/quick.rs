@@ -6,7 +6,7 @@ use lora_pro_bench::rows::{Measure, Row, named, rows};
 use lora_pro_bench::size::Size;
 use lora_pro_bench::verdict::GoalVerdict;
 use lora_pro_bench::work::Engine;
-use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::backend::{self, Control, Slots, StepIo};
 use lora_pro_core::{Backend, Error, Manifest, StepReport, XChoice};
 use lora_pro_cpu::{CpuBackend, CpuOptions};
 use lora_pro_reference::ReferenceBackend;
@@ -79,22 +79,7 @@ impl Backend for Wrong {
         self.0.manifest()
     }
 
-    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
-        self.0.allocate(tensor)
-    }
-
-    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
-        self.0.download(tensor, buffer)
-    }
-
-    fn upload(
-        &mut self,
-        tensor: &StateTensor,
-        buffer: &mut Buffer,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        self.0.upload(tensor, buffer, bytes)
-    }
+    backend::forward_memory!(0);
 
     fn step(
         &mut self,

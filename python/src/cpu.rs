@@ -4,7 +4,7 @@ use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lora_pro::backend::{Buffer, Control, Slots, StateTensor, StepIo};
+use lora_pro::backend::{self, Control, Slots, StepIo};
 use lora_pro::cpu::CpuOptions;
 use lora_pro::{Backend, CpuBackend, Error, Manifest, StepReport};
 
@@ -55,22 +55,7 @@ impl Backend for TorchCpu {
         self.backend.manifest()
     }
 
-    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
-        self.backend.allocate(tensor)
-    }
-
-    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
-        self.backend.download(tensor, buffer)
-    }
-
-    fn upload(
-        &mut self,
-        tensor: &StateTensor,
-        buffer: &mut Buffer,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        self.backend.upload(tensor, buffer, bytes)
-    }
+    backend::forward_memory!(backend);
 
     fn step(
         &mut self,

@@ -16,7 +16,7 @@ use lora_pro_conformance::remote::protocol::{
     Answer, Done, Hello, NOT_IMPLEMENTED, PROTOCOL, Request, Stepped,
 };
 use lora_pro_conformance::remote::{Description, serve};
-use lora_pro_core::backend::{Buffer, Control, Slots, StateTensor, StepIo};
+use lora_pro_core::backend::{self, Control, Slots, StepIo};
 use lora_pro_core::{
     Backend, Error, Manifest, Method, StepReport, TensorData, encode_tensors, read_tensors,
 };
@@ -125,22 +125,7 @@ impl Backend for Faulty {
         self.inner.manifest()
     }
 
-    fn allocate(&mut self, tensor: &StateTensor) -> Result<Buffer, Error> {
-        self.inner.allocate(tensor)
-    }
-
-    fn download(&self, tensor: &StateTensor, buffer: &Buffer) -> Result<Vec<u8>, Error> {
-        self.inner.download(tensor, buffer)
-    }
-
-    fn upload(
-        &mut self,
-        tensor: &StateTensor,
-        buffer: &mut Buffer,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        self.inner.upload(tensor, buffer, bytes)
-    }
+    backend::forward_memory!(inner);
 
     fn step(
         &mut self,

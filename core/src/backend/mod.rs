@@ -240,6 +240,70 @@ pub trait Backend: Send {
     }
 }
 
+/// For a backend that wraps another one: hands on what concerns the memory of state tensors,
+/// [`Backend::allocate`], [`Backend::download`] and [`Backend::upload`], to the field of this name.
+///
+/// ```
+/// use lora_pro_core::backend::{self, Backend, Buffer, Control, Manifest, Slots, StateTensor, StepIo};
+/// use lora_pro_core::{Error, StepReport};
+///
+/// /// Counts steps.
+/// struct Counted<B> {
+///     inner: B,
+///     steps: u64,
+/// }
+///
+/// impl<B: Backend> Backend for Counted<B> {
+///     fn manifest(&self) -> Manifest {
+///         self.inner.manifest()
+///     }
+///
+///     backend::forward_memory!(inner);
+///
+///     fn step(
+///         &mut self,
+///         slots: Slots<'_>,
+///         io: StepIo<'_, '_>,
+///         control: &Control,
+///     ) -> Result<StepReport, Error> {
+///         self.steps += 1;
+///         self.inner.step(slots, io, control)
+///     }
+/// }
+/// ```
+#[doc(inline)]
+pub use crate::__forward_memory as forward_memory;
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __forward_memory {
+    ($field:tt) => {
+        fn allocate(
+            &mut self,
+            tensor: &$crate::backend::StateTensor,
+        ) -> Result<$crate::backend::Buffer, $crate::Error> {
+            self.$field.allocate(tensor)
+        }
+
+        fn download(
+            &self,
+            tensor: &$crate::backend::StateTensor,
+            buffer: &$crate::backend::Buffer,
+        ) -> Result<Vec<u8>, $crate::Error> {
+            self.$field.download(tensor, buffer)
+        }
+
+        fn upload(
+            &mut self,
+            tensor: &$crate::backend::StateTensor,
+            buffer: &mut $crate::backend::Buffer,
+            bytes: &[u8],
+        ) -> Result<(), $crate::Error> {
+            self.$field.upload(tensor, buffer, bytes)
+        }
+    };
+}
+
 impl<B: Backend + ?Sized> Backend for Box<B> {
     fn manifest(&self) -> Manifest {
         (**self).manifest()
