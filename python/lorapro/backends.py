@@ -11,8 +11,9 @@ from torch import Tensor
 
 from . import _lorapro
 from .pairs import Pair
+from .torch_backend import DTYPES, TorchBackend
 
-DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 CHOICES = ("auto", *_lorapro.backends(), "torch")
 STATE_FACTORS = _lorapro.state_factors()
 
@@ -78,8 +79,6 @@ class Backends:
             return self._torch()
 
     def _torch(self) -> Any:
-        from .torch_backend import TorchBackend
-
         made = (backend for backend in self._by_device.values() if isinstance(backend, TorchBackend))
         return next(made, None) or TorchBackend()
 
@@ -140,9 +139,9 @@ class Backends:
     def set_pair_state(self, name: str, state_a: dict[str, Any], state_b: dict[str, Any]) -> None:
         """Replaces an adapter's state by what `pair_state` gave."""
         slot = self.slots[name]
-        steps = {step_of(name, state) for state in (state_a, state_b)}
-        if len(steps) != 1:
-            raise ValueError(f"adapter `{name}`: its two factors were saved at different steps, {sorted(steps)}")
+        steps, steps_b = step_of(name, state_a), step_of(name, state_b)
+        if steps != steps_b:
+            raise ValueError(f"adapter `{name}`: its two factors were saved at different steps, {steps} and {steps_b}")
         joined = {**state_a, **state_b}
         joined.pop("step")
         blocks: list[dict[str, Tensor]] = [{} for _ in slot.indices]
@@ -153,7 +152,7 @@ class Backends:
             for block, part in zip(blocks, parts, strict=True):
                 block[key] = part
         for index, block in zip(slot.indices, blocks, strict=True):
-            self.of(slot.device).set_adapter_state(index, steps.copy().pop(), block)
+            self.of(slot.device).set_adapter_state(index, steps, block)
 
     def param_state(self, name: str, shape: torch.Size) -> dict[str, Any]:
         """An unpaired parameter's state, in its shape."""
@@ -170,9 +169,9 @@ class Backends:
 
 def dtype_name(name: str, tensor: Tensor) -> str:
     try:
-        return DTYPES[tensor.dtype]
+        return DTYPE_NAMES[tensor.dtype]
     except KeyError:
-        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPE_NAMES)
         raise ValueError(f"`{name}` is {tensor.dtype}, but it must be one of {expected}") from None
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .pairs import Candidate, Pair, candidates, misfit, source_of_scale
 from .peft_models import type_name, why_unsupported
+from .torch_backend import at_least_f32, work_dtype
 
 # Tokens that are multiplied at once where g is formed: bounds the f32 copies of 16-bit tokens.
 TOKENS_AT_ONCE = 4096
@@ -266,7 +267,7 @@ class Adapter:
 
     def _add(self, key: str, gradient: Tensor) -> None:
         """The gradient of one backward pass, before it is clipped or unscaled: on the scale of g."""
-        gradient = gradient.detach().to(wide(gradient), copy=True)
+        gradient = gradient.detach().to(work_dtype(gradient.device), copy=True)
         known = self._gradients.get(key)
         self._gradients[key] = gradient if known is None else known + gradient
 
@@ -279,7 +280,7 @@ class Adapter:
 
     def products(self) -> Products:
         g, s = self.layer.gradient, self._scale
-        a, b, a_after, b_after = (x.detach().to(wide(x)) for x in (*self._before, self.a, self.b))
+        a, b, a_after, b_after = (x.detach().to(work_dtype(x.device)) for x in (*self._before, self.a, self.b))
         of_lora = Product(s * torch.cat([b, self._gradients["b"]], 1), torch.cat([self._gradients["a"], a]))
         # B'A' - B A = (B' - B) A' + B (A' - A) has no cancellation of large terms.
         change = Product(s * torch.cat([b_after - b, b], 1), torch.cat([a_after, a_after - a]))
@@ -321,20 +322,20 @@ class Gradient:
         """Adds the tokens to g and forgets them."""
         for delta, x in self._pieces:
             if self.matrix is None:
-                self.matrix = delta.new_zeros(self.shape, dtype=at_least_f32(delta))
+                self.matrix = delta.new_zeros(self.shape, dtype=at_least_f32(delta.dtype))
             for part, inputs in zip(delta.split(TOKENS_AT_ONCE), x.split(TOKENS_AT_ONCE), strict=True):
                 self.matrix.addmm_(part.to(self.matrix.dtype).mT, inputs.to(self.matrix.dtype))
         self._pieces = []
 
     def _tokens(self) -> tuple[Tensor, Tensor]:
         """All tokens' delta and x, T x m and T x n."""
-        delta, x = (torch.cat([part.to(at_least_f32(part)) for part in parts]) for parts in zip(*self._pieces, strict=True))
+        delta, x = (torch.cat([part.to(at_least_f32(part.dtype)) for part in parts]) for parts in zip(*self._pieces, strict=True))
         return delta, x.to(delta)
 
     def square(self) -> float:
         """|g|^2."""
         if self.matrix is not None:
-            norm = float(torch.linalg.vector_norm(self.matrix, dtype=wide(self.matrix)))
+            norm = float(torch.linalg.vector_norm(self.matrix, dtype=work_dtype(self.matrix.device)))
             return norm * norm
         delta, x = self._tokens()
         return dot(delta @ delta.mT, x @ x.mT)
@@ -365,18 +366,9 @@ def keeps_tokens(tokens: int, m: int, n: int) -> bool:
     return tokens * (m + n) <= m * n
 
 
-def at_least_f32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def wide(x: Tensor) -> torch.dtype:
-    """The widest type of a tensor's device."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
-
-
 def dot(x: Tensor, y: Tensor) -> float:
     """<x, y> of small matrices."""
-    return float((x.to(wide(x)) * y).sum())
+    return float((x.to(work_dtype(x.device)) * y).sum())
 
 
 def column_basis(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _lorapro
-from .backends import Backends, Slot, Work
+from .backends import Backends, Work
 from .pairs import Pair, find_pairs, pairs_by_name
 from .sharding import Shards
 
@@ -132,6 +133,7 @@ class LoraPro(torch.optim.Optimizer):
         self._explicit: list[Pair] = []
         self._plan: Plan | None = None
         self._shards = Shards.of(shard)
+        self._mine: list[bool] | None = None  # of the plan's pairs, then of its parameters
         self._loaded: Backends | None = None
         self._backends = Backends(backend)
         self._plain_state = False
@@ -173,7 +175,7 @@ class LoraPro(torch.optim.Optimizer):
             count += 1
 
     def _replan(self) -> None:
-        """Finds pairs among all parameters, and checks options."""
+        """Finds pairs among all parameters, divides them over processes, and checks options."""
         places: dict[str, Place] = {}
         for number, group in enumerate(self.param_groups):
             if len(group.get("param_names", ())) != len(group["params"]):
@@ -199,6 +201,7 @@ class LoraPro(torch.optim.Optimizer):
             [(name, place) for name, place in places.items() if name not in paired],
             tuple(len(group["params"]) for group in self.param_groups),
         )
+        self._mine = None if self._shards is None else self._shards.assign(self._costs())
         self._values = None
         _lorapro.resolve_config(self._config())
 
@@ -289,8 +292,7 @@ class LoraPro(torch.optim.Optimizer):
     def _take_step(self, grad_scale: float) -> None:
         work: dict[torch.device, Work] = defaultdict(Work)
         copies: list[tuple[Tensor, Tensor]] = []
-        shards, groups = self._shards, self.param_groups
-        mine = None if shards is None else shards.assign(self._costs())
+        shards, groups, mine = self._shards, self.param_groups, self._mine
         for number, (pair, a, b) in enumerate(self._plan.pairs):
             if mine is None or mine[number]:
                 param_a, param_b = groups[a.group]["params"][a.index], groups[b.group]["params"][b.index]
@@ -299,16 +301,11 @@ class LoraPro(torch.optim.Optimizer):
             if mine is None or mine[number]:
                 param = groups[place.group]["params"][place.index]
                 self._list_param(name, str(place.group), param, work, copies)
-        if shards is not None:
-            with shards.agreement():
-                reports = self._backends.step(work, grad_scale)
-                copy_back(copies, reports)
-            shards.exchange(self._tensors())
-        elif work:
+        with nullcontext() if shards is None else shards.agreement():
             reports = self._backends.step(work, grad_scale)
             copy_back(copies, reports)
-        else:
-            reports = []
+        if shards is not None:
+            shards.exchange(self._tensors())
         self.last_step = reports[0] if reports else None
 
     def _list_pair(self, pair: Pair, group: str, a: Tensor, b: Tensor, work: Any, copies: list) -> None:
@@ -461,7 +458,7 @@ class LoraPro(torch.optim.Optimizer):
         """New backends with the state of parameters by name."""
         backends, tensors = Backends(self._options["backend"]), dict(self._tensors())
         backends.configure(config)
-        mine = None if self._shards is None else self._shards.assign(self._costs())
+        mine = self._mine
         for number, (pair, a, b) in enumerate(self._plan.pairs):
             there = [name in state for name in (pair.a, pair.b)]
             if there == [False, False] or (mine is not None and not mine[number]):
