@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import _lorapro
 from .backends import Backends, Work
-from .pairs import Pair, find_pairs, pairs_by_name
+from .pairs import Pair, find_pairs, pairs_by_name, unwrapped
 from .sharding import Shards
 
 # What decides which state tensors exist: it cannot be changed between steps, and a checkpoint must
@@ -121,7 +121,7 @@ class LoraPro(torch.optim.Optimizer):
         defaults |= {key: values[key] if value is None else value for key, value in given.items()}
         if isinstance(params, nn.Module):
             model = params if model is None else model
-            params = [(name, p) for name, p in params.named_parameters() if p.requires_grad]
+            params = [(name, p) for name, p in unwrapped(params).named_parameters() if p.requires_grad]
         self._options = {
             "backend": backend,
             "max_grad_norm": max_grad_norm,
@@ -129,7 +129,7 @@ class LoraPro(torch.optim.Optimizer):
             "scale": scale,
             "on_unsupported": on_unsupported,
         }
-        self._model = model
+        self._model = None if model is None else unwrapped(model)
         self._explicit: list[Pair] = []
         self._plan: Plan | None = None
         self._shards = Shards.of(shard)
@@ -506,7 +506,7 @@ class LoraPro(torch.optim.Optimizer):
 
     def attach(self, model: nn.Module) -> None:
         """Reads scales from this model again, after a copy or an unpickled optimizer has lost it."""
-        self._model, explicit = model, self._explicit
+        self._model, explicit = unwrapped(model), self._explicit
         self._explicit = []
         try:
             self._replan()

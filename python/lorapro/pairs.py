@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,15 @@ class Candidate:
     @property
     def trainable(self) -> tuple[bool, bool]:
         return self.a.requires_grad, self.b.requires_grad
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel and torch.compile: a checkpoint has its names, not theirs."""
+    while True:
+        inner = model.module if isinstance(model, DistributedDataParallel) else model._modules.get("_orig_mod", model)
+        if inner is model:
+            return model
+        model = inner
 
 
 def weight(module_or_tensor: nn.Module | Tensor) -> Tensor:
