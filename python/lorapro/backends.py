@@ -22,8 +22,8 @@ STATE_FACTORS = _lorapro.state_factors()
 class Work:
     """What one backend steps: `(index, A, B, grad A, grad B)` and `(index, value, grad)`."""
 
-    adapters: list[tuple] = field(default_factory=list)
-    params: list[tuple] = field(default_factory=list)
+    adapters: list[tuple[int, Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    params: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
 
 
 @dataclass

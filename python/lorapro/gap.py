@@ -190,7 +190,8 @@ def watched(
 
 def why_not_linear(candidate: Candidate) -> str | None:
     """Why g is not a sum over the tokens of a module."""
-    module, a, b = candidate.module, candidate.a, candidate.b
+    module: Any = candidate.module
+    a, b = candidate.a, candidate.b
     base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
     variant = getattr(module, "lora_variant", {}).get(candidate.adapter)
     if variant is not None:
@@ -210,8 +211,8 @@ class Layer:
         self._hooks = hooks
         hooks.callback(module.register_forward_hook(self._see_forward, with_kwargs=True).remove)
 
-    def _see_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+    def _see_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        x: Any = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         m, n = self.gradient.m, self.gradient.n
         if not (holds_rows(x, n) and holds_rows(output, m) and x.shape[:-1] == output.shape[:-1]):
             self.fault = f"its module does not map a tensor (..., {n}) to a tensor (..., {m})"

@@ -82,7 +82,7 @@ class Gradient:
         if self._sum is None:
             self._sum = self._pieces[0].d.new_zeros(self.m, self.n, dtype=dtype)
         for piece in self._pieces:
-            for d, x in zip(*(part.split(TOKENS_AT_ONCE) for part in piece), strict=True):
+            for d, x in zip(*(torch.split(part, TOKENS_AT_ONCE) for part in piece), strict=True):
                 self._sum.addmm_(d.to(self._sum).mT, x.to(self._sum))
         self._pieces = []
 
@@ -108,5 +108,6 @@ def dot(x: Tensor, y: Tensor) -> float:
 
 def column_basis(x: Tensor) -> Tensor:
     """Orthonormal columns that span those of a thin matrix, singular values below f32's rounding aside."""
+    vectors: Tensor
     vectors, values, _ = torch.linalg.svd(x, full_matrices=False)
     return vectors[:, values > torch.finfo(torch.float32).eps * values[0]]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from . import _lorapro
 from .backends import Backends, Work
 from .pairs import Pair, find_pairs, pairs_by_name, unwrapped
 from .sharding import Shards
+
+# Parameters that cannot be viewed as matrices, each with a copy that is stepped in its place.
+Copies = list[tuple[Tensor, Tensor]]
 
 # What decides which state tensors exist: it cannot be changed between steps, and a checkpoint must
 # have been written with the same.
@@ -34,9 +39,9 @@ class Place:
 class Plan:
     """What is stepped, and where in `param_groups` it is. Tensors are looked up at each step."""
 
-    pairs: list[tuple[Pair, Place, Place]]
-    params: list[tuple[str, Place]]
-    lengths: tuple[int, ...]
+    pairs: list[tuple[Pair, Place, Place]] = field(default_factory=list)
+    params: list[tuple[str, Place]] = field(default_factory=list)
+    lengths: tuple[int, ...] = ()
 
 
 class LoraPro(torch.optim.Optimizer):
@@ -122,7 +127,7 @@ class LoraPro(torch.optim.Optimizer):
         if isinstance(params, nn.Module):
             model = params if model is None else model
             params = [(name, p) for name, p in unwrapped(params).named_parameters() if p.requires_grad]
-        self._options = {
+        self._options: dict[str, Any] = {
             "backend": backend,
             "max_grad_norm": max_grad_norm,
             "on_non_finite": on_non_finite,
@@ -131,13 +136,13 @@ class LoraPro(torch.optim.Optimizer):
         }
         self._model = None if model is None else unwrapped(model)
         self._explicit: list[Pair] = []
-        self._plan: Plan | None = None
+        self._plan = Plan()
         self._shards = Shards.of(shard)
         self._mine: list[bool] | None = None  # of the plan's pairs, then of its parameters
         self._loaded: Backends | None = None
         self._backends = Backends(backend)
         self._plain_state = False
-        self._values: list[tuple] | None = None
+        self._values: list[tuple[Any, ...]] | None = None
         self.last_step: dict[str, Any] | None = None
         super().__init__(params, defaults)
         self._replan()
@@ -152,7 +157,7 @@ class LoraPro(torch.optim.Optimizer):
             if not named:
                 param_group["param_names"] = []
         super().add_param_group(param_group)
-        if self._plan is not None:
+        if self._plan.lengths:  # not at construction, where all groups are planned at once
             self._replan()
 
     def _named(self, params: Any) -> Iterator[tuple[str, Tensor]]:
@@ -169,7 +174,7 @@ class LoraPro(torch.optim.Optimizer):
                 yield f"{name}.lora_A", a
                 yield f"{name}.lora_B", b
             elif isinstance(item, tuple):
-                yield names.get(id(item[1]), item[0]), item[1]
+                yield names.get(id(item[1]), str(item[0])), item[1]
             else:
                 yield names.get(id(item), f"param{count}"), item
             count += 1
@@ -262,7 +267,7 @@ class LoraPro(torch.optim.Optimizer):
 
     # A step
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Steps every adapter and parameter that has a gradient. `.grad` is left as it is.
@@ -291,7 +296,7 @@ class LoraPro(torch.optim.Optimizer):
 
     def _take_step(self, grad_scale: float) -> None:
         work: dict[torch.device, Work] = defaultdict(Work)
-        copies: list[tuple[Tensor, Tensor]] = []
+        copies: Copies = []
         shards, groups, mine = self._shards, self.param_groups, self._mine
         for number, (pair, a, b) in enumerate(self._plan.pairs):
             if mine is None or mine[number]:
@@ -308,7 +313,7 @@ class LoraPro(torch.optim.Optimizer):
             shards.exchange(self._tensors())
         self.last_step = reports[0] if reports else None
 
-    def _list_pair(self, pair: Pair, group: str, a: Tensor, b: Tensor, work: Any, copies: list) -> None:
+    def _list_pair(self, pair: Pair, group: str, a: Tensor, b: Tensor, work: Any, copies: Copies) -> None:
         """Adds an adapter to what is stepped, where it has gradients."""
         grad_a, grad_b = a.grad, b.grad
         if grad_a is None or grad_b is None:
@@ -334,7 +339,7 @@ class LoraPro(torch.optim.Optimizer):
         for index, factor, gradient in zip(slot.indices, factors, gradients, strict=True):
             adapters.append((index, *factor, *gradient))
 
-    def _list_param(self, name: str, group: str, param: Tensor, work: Any, copies: list) -> None:
+    def _list_param(self, name: str, group: str, param: Tensor, work: Any, copies: Copies) -> None:
         """Adds an unpaired parameter to what is stepped, where it has a gradient."""
         grad = param.grad
         if grad is None or param.numel() == 0:
@@ -382,7 +387,7 @@ class LoraPro(torch.optim.Optimizer):
         """What the last step did to each adapter: `step`, `grad_norm`, `update_norm`, `relative_update`
         (each for A and B), `equivalent_norm` (of E = s (B dA + dB A)) and `clip`. An adapter of several
         blocks (experts, convolution groups) has one entry a block."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for pair, _, _ in self._plan.pairs:
             if pair.name in self._backends.slots:
                 blocks = self._backends.report(pair.name)
@@ -398,13 +403,13 @@ class LoraPro(torch.optim.Optimizer):
         is assigned is written to it."""
         state: defaultdict[Tensor, Any] = defaultdict(dict)
         slots = self._backends.slots
-        for pair, a, b in self._plan.pairs if self._plan is not None else ():
+        for pair, a, b in self._plan.pairs:
             if pair.name in slots:
                 both = self._backends.pair_state(pair.name) if self._plain_state else None
                 for factor, place in (("a", a), ("b", b)):
                     param = self.param_groups[place.group]["params"][place.index]
                     state[param] = both[factor] if both else PairState(self, pair.name, factor)
-        for name, place in self._plan.params if self._plan is not None else ():
+        for name, place in self._plan.params:
             if name in slots:
                 param = self.param_groups[place.group]["params"][place.index]
                 plain = self._plain_state
@@ -416,7 +421,7 @@ class LoraPro(torch.optim.Optimizer):
         if value:
             raise AttributeError("state belongs to the backend: use load_state_dict")
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def state_dict(self) -> dict[str, Any]:
         """As torch's. With `shard`, every process must call it, and each gets the whole state."""
         self._plain_state = True
@@ -426,11 +431,11 @@ class LoraPro(torch.optim.Optimizer):
             self._plain_state = False
         return own if self._shards is None else self._shards.gather_state(own)
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but moments keep their own dtypes, and nothing is changed where the state is of
         another model, mode or rank, which is a `ValueError` that names the parameter."""
-        handle = self.register_load_state_dict_pre_hook(LoraPro._check_and_hold)
+        handle = self.register_load_state_dict_pre_hook(lambda _, state: self._check_and_hold(state))
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -497,7 +502,8 @@ class LoraPro(torch.optim.Optimizer):
             if self._loaded is not None:
                 self._backends, self._values = self._loaded, None
             return
-        self._model = self._shards = self._loaded = self._plan = self._values = self.last_step = None
+        self._model = self._shards = self._loaded = self._values = self.last_step = None
+        self._plan = Plan()
         self._plain_state = False
         self._backends = Backends(self._options["backend"])
         self._replan()
@@ -515,8 +521,14 @@ class LoraPro(torch.optim.Optimizer):
             raise
 
 
-class StateView(MutableMapping):
+class StateView(MutableMapping[str, Tensor]):
     """The state under one parameter, read from the backend at each access."""
+
+    @abstractmethod
+    def _read(self) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def _write(self, state: dict[str, Tensor]) -> None: ...
 
     def __getitem__(self, key: str) -> Tensor:
         return self._read()[key]
@@ -543,10 +555,10 @@ class PairState(StateView):
     def __init__(self, optimizer: LoraPro, name: str, factor: str) -> None:
         self._optimizer, self._name, self._factor = optimizer, name, factor
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Tensor]:
         return self._optimizer._backends.pair_state(self._name)[self._factor]
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _write(self, state: dict[str, Tensor]) -> None:
         both = self._optimizer._backends.pair_state(self._name)
         both[self._factor] = state
         for half in both.values():
@@ -560,10 +572,10 @@ class ParamState(StateView):
     def __init__(self, optimizer: LoraPro, name: str, param: Tensor) -> None:
         self._optimizer, self._name, self._param = optimizer, name, param
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Tensor]:
         return self._optimizer._backends.param_state(self._name, self._param.shape)
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _write(self, state: dict[str, Tensor]) -> None:
         self._optimizer._backends.set_param_state(self._name, state)
 
 
@@ -623,7 +635,7 @@ def check_group(number: int, own: dict[str, Any], saved: dict[str, Any]) -> None
             raise ValueError(f"the saved state has `{theirs}` where this optimizer has `{mine}`: it is another model's")
 
 
-def viewable(param: Tensor, copies: list[tuple[Tensor, Tensor]]) -> Tensor:
+def viewable(param: Tensor, copies: Copies) -> Tensor:
     """The parameter, or a copy of it in row-major order that is copied back after the step."""
     if param.is_contiguous():
         return param.detach()
@@ -631,7 +643,7 @@ def viewable(param: Tensor, copies: list[tuple[Tensor, Tensor]]) -> Tensor:
     return copies[-1][1]
 
 
-def copy_back(copies: list[tuple[Tensor, Tensor]], reports: list[dict[str, Any]]) -> None:
+def copy_back(copies: Copies, reports: list[dict[str, Any]]) -> None:
     if not any(report["skipped"] for report in reports):
         for param, copy in copies:
             param.copy_(copy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Scaling:
     adapter: str | None
 
     def __call__(self) -> float:
-        scaling = self.module.scaling
+        scaling: Any = self.module.scaling
         return float(scaling[self.adapter] if self.adapter is not None and hasattr(scaling, "keys") else scaling)
 
 
@@ -84,16 +85,16 @@ class Candidate:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel and torch.compile: a checkpoint has its names, not theirs."""
-    while True:
-        inner = model.module if isinstance(model, DistributedDataParallel) else model._modules.get("_orig_mod", model)
-        if inner is model:
-            return model
-        model = inner
+    if isinstance(model, DistributedDataParallel):
+        return unwrapped(model.module)
+    inner = model._modules.get("_orig_mod")
+    return model if inner is None else unwrapped(inner)
 
 
 def weight(module_or_tensor: nn.Module | Tensor) -> Tensor:
     """A factor: a parameter, or the weight of a layer without more."""
-    return module_or_tensor if isinstance(module_or_tensor, Tensor) else module_or_tensor.weight
+    found: Any = module_or_tensor
+    return found if isinstance(found, Tensor) else found.weight
 
 
 def candidates(model: nn.Module) -> Iterator[Candidate]:
@@ -112,7 +113,7 @@ def candidates(model: nn.Module) -> Iterator[Candidate]:
                 yield Candidate(path, module, None, weight(first), weight(second), layout_of(module))
 
 
-def layout_of(module: nn.Module) -> Layout:
+def layout_of(module: Any) -> Layout:
     experts = getattr(module, "num_experts", 1) if hasattr(module, "parameter_name") else 1
     if experts > 1:
         return Layout(experts, interleaved=True)
@@ -134,9 +135,9 @@ def find_pairs(model: nn.Module, *, scale: float | None, on_unsupported: str) ->
     adamw = on_unsupported == "adamw"
     refused = why_unsupported(model)
     if refused and not adamw:
-        name, why = next(iter(refused.items()))
+        name, reason = next(iter(refused.items()))
         raise ValueError(
-            f"`{name}`: {why}, so LoRA-Pro does not apply to it; "
+            f"`{name}`: {reason}, so LoRA-Pro does not apply to it; "
             f'on_unsupported="adamw" steps its parameters by AdamW'
         )
     refused_modules = {id(model.get_submodule(name)) for name in refused}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 # Variants of PEFT's LoRA layers that leave the product B A as it is: DoRA scales it from outside
@@ -43,7 +45,7 @@ def why_unsupported(model: nn.Module) -> dict[str, str]:
     return refused
 
 
-def trained(module: nn.Module) -> bool:
+def trained(module: Any) -> bool:
     """Whether a tuner layer has trained parameters of its own, not of what it wraps."""
     base = getattr(module, "base_layer", None)
     inner = {id(parameter) for parameter in base.parameters()} if base is not None else set()

@@ -62,7 +62,7 @@ class Shards:
 
     def exchange(self, tensors: list[tuple[str, Tensor]]) -> None:
         """Brings every parameter from the process that stepped it, one all-gather a dtype and device."""
-        kinds: dict[tuple, list[tuple[str, Tensor]]] = {}
+        kinds: dict[tuple[torch.dtype, torch.device], list[tuple[str, Tensor]]] = {}
         for name, tensor in tensors:
             kinds.setdefault((tensor.dtype, tensor.device), []).append((name, tensor))
         for (dtype, device), members in kinds.items():

@@ -15,7 +15,7 @@ import math
 from collections import namedtuple
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ STATE = {
     "full": {"exp_avg": "W", "exp_avg_sq": "W"},
     "parameter": {"exp_avg": "value", "exp_avg_sq": "value"},
 }
+State = dict[str, Tensor]
 MASTERS = {"A": "master_a", "B": "master_b", "value": "master"}
 
 # The fields of core's `Hyper`; damping is a pair of kind and number.
@@ -52,7 +53,7 @@ Hyper = namedtuple(
 )
 
 
-def read_hyper(fields: dict) -> Hyper:
+def read_hyper(fields: dict[str, Any]) -> Hyper:
     damping = fields["damping"]
     pair = (damping, 0.0) if isinstance(damping, str) else next(iter(damping.items()))
     return Hyper(**{name: fields[name] for name in Hyper._fields} | {"damping": pair})
@@ -90,7 +91,8 @@ def round_to(x: Tensor, dtype: torch.dtype) -> Tensor:
 def norm(x: Tensor) -> Tensor:
     """The Frobenius norm of each matrix or vector of a batch."""
     dims = tuple(range(1, x.ndim))
-    return torch.linalg.vector_norm(x, dim=dims, dtype=work_dtype(x.device))
+    norms: Tensor = torch.linalg.vector_norm(x, dim=dims, dtype=work_dtype(x.device))
+    return norms
 
 
 def ratio_or_zero(x: Tensor, y: Tensor) -> Tensor:
@@ -185,7 +187,7 @@ def sylvester(gram_b: Gram, gram_a: Gram, c: Tensor) -> Tensor:
     return gram_b.vectors @ (rotated / torch.where(null, math.inf, sums)) @ gram_a.vectors.mT
 
 
-def closed_form(hyper: Hyper, s: Tensor, tangent: Tangent, p: Tensor, q: Tensor):
+def closed_form(hyper: Hyper, s: Tensor, tangent: Tangent, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     """dA = U + X A and dB = V - B X (theorem 2.1)."""
     u, v = (x / s for x in tangent.coordinates(p, q))
     gram_a, gram_b = tangent.gram_a, tangent.gram_b
@@ -237,7 +239,9 @@ class Direction(NamedTuple):
     equivalent: tuple[Tensor, Tensor]
 
 
-def adam(hyper: Hyper, old: dict, suffix: str, x: Tensor, c1: Tensor, c2: Tensor):
+def adam(
+    hyper: Hyper, old: State, suffix: str, x: Tensor, c1: Tensor, c2: Tensor
+) -> tuple[Tensor, State]:
     """N = (M / c1) / (sqrt(V2 / c2) + eps) of X, and the new moments (1412.6980, law 12)."""
     first, second, largest = f"exp_avg{suffix}", f"exp_avg_sq{suffix}", f"max_exp_avg_sq{suffix}"
     new = {first: mix(hyper.beta1, old[first], x), second: mix(hyper.beta2, old[second], x * x)}
@@ -322,7 +326,7 @@ def first_moment(problem: Problem, state: dict[str, Tensor]) -> tuple[Tensor, Te
     return left, torch.cat([state["exp_avg_y"], problem.a], -2)
 
 
-def transport(problem: Problem, state: dict[str, Tensor], a: Tensor, b: Tensor):
+def transport(problem: Problem, state: State, a: Tensor, b: Tensor) -> State:
     """Y and Z of the projection of M on the tangent space of the new factors."""
     tangent = Tangent.at(a, b, problem.hyper.damping)
     y, z = tangent.coordinates(*tangent.of_product(*first_moment(problem, state)))
@@ -340,7 +344,7 @@ def decays(hyper: Hyper) -> tuple[float, float]:
     return decay, 1 - hyper.lr * hyper.lr_ratio * hyper.weight_decay
 
 
-def trust_region(limit: float | None, change: list, norms: list) -> Tensor:
+def trust_region(limit: float | None, change: list[Tensor], norms: list[Tensor]) -> Tensor:
     """The number that scales both changes, so that the larger factor moves by at most `limit` of it."""
     if limit is None:
         return torch.ones_like(norms[0])
@@ -372,7 +376,9 @@ def step_adapters(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor
     return dict(zip("AB", new)), state, torch.stack(report, -1)
 
 
-def step_params(hyper: Hyper, value: Tensor, grad: Tensor, old: dict, c1: Tensor, c2: Tensor):
+def step_params(
+    hyper: Hyper, value: Tensor, grad: Tensor, old: State, c1: Tensor, c2: Tensor
+) -> tuple[State, State]:
     """AdamW on unpaired parameters: their new values and state."""
     n, state = adam(hyper, old, "", grad, c1, c2)
     return {"value": (1 - hyper.lr * hyper.weight_decay) * value - hyper.lr * n}, state
@@ -381,17 +387,20 @@ def step_params(hyper: Hyper, value: Tensor, grad: Tensor, old: dict, c1: Tensor
 # ---- Slots and batches: from the caller's tensors to stacked ones, and back.
 
 
+Shapes = dict[str, tuple[int, ...]]
+
+
 @dataclass
 class Slot:
     """An adapter or an unpaired parameter: what it is, how it is stepped, what it remembers."""
 
     kind: str
     name: str
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Shapes
     dtype: torch.dtype
     group: str | None
     scale: float = 1.0
-    hyper: Hyper | None = None
+    hyper: Hyper = field(init=False)
     steps: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
     report: tuple[int, Tensor] | None = None
@@ -526,10 +535,12 @@ class Batch:
             for beta in (hyper.beta1, hyper.beta2)
         )
         if slot.kind == "parameter":
-            new, state = step_params(hyper, *values, *grads, old, c1, c2)
+            (value,), (grad,) = values, grads
+            new, state = step_params(hyper, value, grad, old, c1, c2)
         else:
             s = self.numbers(slot.scale for slot in self.slots)
-            new, state, report = step_adapters(Problem(hyper, *values, s, *grads, old, c1, c2))
+            (a, b), (grad_a, grad_b) = values, grads
+            new, state, report = step_adapters(Problem(hyper, a, b, s, grad_a, grad_b, old, c1, c2))
             norms = [grad_scale * self.norms[k] for k in ("grad A", "grad B")]
             self.reports = torch.cat([torch.stack(norms, -1), report], -1)
         state = state | {MASTERS[name]: x for name, x in new.items()}
@@ -549,9 +560,9 @@ class Batch:
     def check(self, results: dict[str, Tensor]) -> None:
         """Rejects results that are not finite in their storage types."""
         for name, stacked in results.items():
-            if not stacked.isfinite().all():
-                named = ((slot, name, x) for slot, x in zip(self.slots, stacked))
-                raise NonFiniteError(first_non_finite(named)[1])
+            named = ((slot, name, x) for slot, x in zip(self.slots, stacked))
+            if not stacked.isfinite().all() and (found := first_non_finite(named)):
+                raise NonFiniteError(found[1])
 
     def commit(self) -> None:
         for k, (slot, tensors) in enumerate(self.members):
@@ -564,7 +575,7 @@ class Batch:
 
 def batches(members: list[Member]) -> list[Batch]:
     """The members, as many as can be stepped as one together."""
-    groups: dict = {}
+    groups: dict[tuple[Any, ...], list[Member]] = {}
     for slot, tensors in members:
         device = next(iter(tensors.values())).device
         key = (slot.kind, tuple(slot.shapes.values()), slot.dtype, device, slot.hyper)
@@ -587,12 +598,12 @@ class TorchBackend:
     its owner was stepped last. Torch's current stream and number of threads are the caller's.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.adapters: list[Slot] = []
         self.params: list[Slot] = []
         self.groups: dict[str | None, Hyper] = {}
 
-    def manifest(self) -> dict:
+    def manifest(self) -> dict[str, Any]:
         return {
             "name": "torch",
             "version": torch.__version__,
@@ -625,8 +636,8 @@ class TorchBackend:
             slot.hyper = hyper
         self.groups, self.config = groups, fields
 
-    def add_adapter(self, name, m, n, r, scale, dtype, group) -> int:
-        shapes = {"A": (r, n), "B": (m, r), "W": (m, n), "row means": (m, 1), "col means": (1, n)}
+    def add_adapter(self, name: str, m: int, n: int, r: int, scale: float, dtype: str, group: str) -> int:
+        shapes: Shapes = {"A": (r, n), "B": (m, r), "W": (m, n), "row means": (m, 1), "col means": (1, n)}
         slot = Slot("adapter", name, shapes, read_dtype(dtype), group)
         if not 1 <= r <= min(m, n):
             expected = f"at least 1 and at most min(m, n) = {min(m, n)}"
@@ -634,8 +645,8 @@ class TorchBackend:
         slot.set_scale(scale)
         return self._add(slot, self.adapters)
 
-    def add_param(self, name, numel, dtype, group) -> int:
-        shapes = {"value": (numel,), "grad": (numel,)}
+    def add_param(self, name: str, numel: int, dtype: str, group: str) -> int:
+        shapes: Shapes = {"value": (numel,), "grad": (numel,)}
         slot = Slot("parameter", name, shapes, read_dtype(dtype), group)
         if numel < 1:
             raise ValueError(f"{slot.subject}: numel is {numel}, but it must be at least 1")
@@ -653,21 +664,28 @@ class TorchBackend:
     def set_scale(self, adapter: int, scale: float) -> None:
         self._adapter(adapter).set_scale(scale)
 
-    def step(self, adapters, params, threads, stream, grad_scale) -> dict:
+    def step(
+        self,
+        adapters: Iterable[tuple[int, Tensor, Tensor, Tensor, Tensor]],
+        params: Iterable[tuple[int, Tensor, Tensor]],
+        threads: int,
+        stream: int,
+        grad_scale: float,
+    ) -> dict[str, Any]:
         if not 0 < grad_scale < math.inf:
             expected = "positive and finite"
             raise ValueError(f"the optimizer: grad_scale is {grad_scale}, but it must be {expected}")
         names = ("A", "B", "grad A", "grad B")
-        members = [(self._adapter(k), dict(zip(names, tensors))) for k, *tensors in adapters]
+        members: list[Member] = [(self._adapter(k), dict(zip(names, tensors))) for k, *tensors in adapters]
         members += [(self._param(k), {"value": x, "grad": grad}) for k, x, grad in params]
         check_members(members)
         with torch.no_grad():
             return self._step(members, grad_scale)
 
-    def _step(self, members: list[Member], grad_scale: float) -> dict:
+    def _step(self, members: list[Member], grad_scale: float) -> dict[str, Any]:
         """Checks everything, computes everything, and only then writes."""
         found = batches(members)
-        report = {"lr_factor": 1.0, "grad_norm": math.nan, "grad_clip": 1.0, "skipped": None}
+        report: dict[str, Any] = {"lr_factor": 1.0, "grad_norm": math.nan, "grad_clip": 1.0, "skipped": None}
         square = grad_scale**2 * sum(batch.square(gradients=True) for batch in found)
         if not math.isfinite(square + sum(batch.square(gradients=False) for batch in found)):
             report["skipped"] = self._reject(members)
@@ -682,7 +700,7 @@ class TorchBackend:
             batch.commit()
         return report
 
-    def _reject(self, members: list[Member]) -> dict:
+    def _reject(self, members: list[Member]) -> dict[str, Any]:
         """What is not finite: an error, or the reason why the step is skipped."""
         named = [(slot, name, x) for slot, tensors in members for name, x in tensors.items()]
         gradient = first_non_finite(x for x in named if "grad" in x[1])
@@ -711,11 +729,11 @@ class TorchBackend:
     def _param(self, index: int) -> Slot:
         return lookup(self.params, index, "parameter")
 
-    def adapter_report(self, index: int) -> dict:
-        step, numbers = self._adapter(index).report or (0, torch.zeros(8, device="cpu"))
-        numbers = numbers.tolist()
+    def adapter_report(self, index: int) -> dict[str, Any]:
+        step, row = self._adapter(index).report or (0, torch.zeros(8, device="cpu"))
+        numbers = row.tolist()
         pairs = ("grad_norm", "update_norm", "relative_update")
-        report = {name: numbers[2 * k : 2 * k + 2] for k, name in enumerate(pairs)}
+        report: dict[str, Any] = {name: numbers[2 * k : 2 * k + 2] for k, name in enumerate(pairs)}
         return {"step": step} | report | {"equivalent_norm": numbers[6], "clip": numbers[7]}
 
 
