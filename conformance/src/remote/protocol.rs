@@ -191,6 +191,8 @@ pub struct Skipped {
 pub struct Report {
     /// |lr dA| and |lr dB|, without weight decay.
     pub update_norm: Option<[f64; 2]>,
+    /// |lr dA| / |A| and |lr dB| / |B|, of the master copies where there are any.
+    pub relative_update: Option<[f64; 2]>,
     /// ||E||.
     pub equivalent_norm: Option<f64>,
     /// What the update clip multiplied the update by.

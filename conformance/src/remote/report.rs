@@ -19,6 +19,7 @@ pub(super) fn summary(
     let before = [adapter.a.view(), adapter.b.view()];
     let moved = || [0, 1].map(|k| distance(&before[k], &after[k].view()));
     let update_norm = message.update_norm.unwrap_or_else(moved);
+    let relative = || [0, 1].map(|k| ratio_or_zero(update_norm[k], norm(&before[k])));
     let unclipped = if slot.hyper.update_clip.is_none() {
         1.0
     } else {
@@ -31,9 +32,7 @@ pub(super) fn summary(
             .map(|grad| norm(grad) * control.grad_scale)
             .into();
         report.update_norm = update_norm.into();
-        report.relative_update = [0, 1]
-            .map(|k| ratio_or_zero(update_norm[k], norm(&before[k])))
-            .into();
+        report.relative_update = message.relative_update.unwrap_or_else(relative).into();
         report.equivalent_norm = message.equivalent_norm.unwrap_or(f64::NAN);
         report.clip = message.clip.unwrap_or(unclipped);
         report

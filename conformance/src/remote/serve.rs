@@ -10,7 +10,7 @@ use lora_pro_core::backend::{
 };
 use lora_pro_core::{
     AdapterId, AdapterIo, AdapterReport, AdapterSpec, Backend, Error, HostTensor, ParamId, ParamIo,
-    ParamSpec, Scale, StepReport,
+    ParamSpec, PerFactor, Scale, StepReport,
 };
 use serde::Serialize;
 
@@ -300,6 +300,8 @@ fn report_message(
     run: &StepRequest,
 ) -> Stepped {
     let finite = |x: f64| x.is_finite().then_some(x);
+    let both =
+        |of: PerFactor| Some(of.into()).filter(|of: &[f64; 2]| of.iter().all(|x| x.is_finite()));
     Stepped {
         skipped: report.skipped.as_ref().map(|skip| Skipped {
             adapter: name_in(&skip.subject, run).unwrap_or_else(|| skip.subject.clone()),
@@ -309,8 +311,8 @@ fn report_message(
         grad_clip: finite(report.grad_clip),
         reports: reports
             .map(|report| Report {
-                update_norm: Some(report.update_norm.into())
-                    .filter(|norms: &[f64; 2]| norms.iter().all(|x| x.is_finite())),
+                update_norm: both(report.update_norm),
+                relative_update: both(report.relative_update),
                 equivalent_norm: finite(report.equivalent_norm),
                 clip: finite(report.clip),
             })
