@@ -141,11 +141,16 @@ class Session:
         shown = [reports[self.own_names[item["name"]]] for item in message["adapters"]]
         keys = ("update_norm", "relative_update", "equivalent_norm", "clip")
         numbers = {key: step[key] for key in ("grad_norm", "grad_clip")}
-        return {**numbers, "reports": [{key: report[key] for key in keys} for report in shown]}
+        return {**numbers, "reports": [{key: report[key] for key in keys if finite(report[key])} for report in shown]}
 
     def kits_name(self, text: str) -> str:
         """The member that a text of the package's is about."""
         return next(name for name, own in self.own_names.items() if f"`{own}`" in text)
+
+
+def finite(numbers: float | list[float]) -> bool:
+    """Whether JSON can write them: relative to a factor that is zero, an update is infinite."""
+    return bool(torch.tensor(numbers).isfinite().all())
 
 
 def unscaled(grad: Tensor, scale: float, moments: str) -> Tensor:
