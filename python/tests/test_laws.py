@@ -1,0 +1,54 @@
+"""Every law, mode and storage type on torch tensors with odd strides, by the project's conformance kit.
+
+The kit is a program in Rust: the one that LORA_PRO_KIT names, or what cargo makes of this checkout. It tries 3
+random cases for each law; LORA_PRO_CASES=100 makes it thorough, in about six minutes a test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KIT = shlex.split(os.environ.get("LORA_PRO_KIT", "cargo run --quiet --release --package lora-pro-cli --"))
+CASES = os.environ.get("LORA_PRO_CASES", "3")
+DTYPES = ["f64", "f32", "bf16", "f16"]
+METHODS = ["lora", "sgd", "efficient", "factored", "full"]
+
+pytestmark = pytest.mark.skipif(shutil.which(KIT[0]) is None, reason=f"the kit needs {KIT[0]}, which is not on the path")
+
+
+def conform(subject: list[str], options: list[str], report: Path) -> tuple[int, str, list[dict]]:
+    """The kit's exit code, what it printed, and the cells of its record."""
+    subject = [sys.executable, str(Path(__file__).with_name("conformance_subject.py")), *subject]
+    command = [*KIT, "conform", "--command", shlex.join(subject), "--report", str(report), *options]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    record = report / "record.jsonl"
+    lines = map(json.loads, record.read_text().splitlines()) if record.exists() else []
+    return done.returncode, done.stdout, [line for line in lines if line["kind"] == "cell"]
+
+
+@pytest.mark.parametrize("backend, strides", [("cpu", "padded"), ("torch", "transposed")])
+def test_every_law_holds(backend, strides, tmp_path):
+    options = ["--cases", CASES, *(f"--dtype={dtype}" for dtype in DTYPES)]
+    code, printed, cells = conform(["--backend", backend, "--strides", strides], options, tmp_path)
+    assert code == 0, printed
+    passed = {(cell["method"], cell["dtype"]) for cell in cells if cell["verdict"] == "PASS"}
+    assert passed == {(method, dtype) for method in METHODS for dtype in DTYPES}
+    left_out = [cell["reason"] for cell in cells if cell["verdict"] != "PASS"]
+    assert all("decay_base" in reason or "inside of the step" in reason for reason in left_out), left_out
+
+
+@pytest.mark.parametrize("bug, law", [("scale", "orthogonality"), ("gradient", "orthogonality"), ("state", "resume")])
+def test_the_laws_see_a_planted_bug(bug, law, tmp_path):
+    options = ["--cases", "5", "--dtype", "f32", "--method", "factored", "--check", law]
+    code, printed, cells = conform(["--bug", bug], options, tmp_path)
+    verdicts = {cell["check"]: cell["verdict"] for cell in cells}
+    assert code != 0 and next(v for check, v in verdicts.items() if law in check) == "FAIL", printed
