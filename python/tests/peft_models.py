@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import peft
 import torch
+from peft.tuners.lora import LoraGAConfig
+from peft.tuners.lora.loraga import preprocess_loraga
 from torch import nn
 
 
@@ -21,6 +23,20 @@ class Block(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.embed(tokens)
         return self.head(x + self.second(torch.relu(self.norm(self.first(x)))))
+
+
+class Attention(nn.Module):
+    """torch's attention, whose weights PEFT merges with the adapter's in each forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(23, 12)
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens)
+        return self.head(x + self.attention(x, x, x, need_weights=False)[0])
 
 
 class Conv(nn.Module):
@@ -67,6 +83,26 @@ def lora(**options) -> dict:
 
 LINEAR = ["first", "second"]
 
+
+def with_eva(base: nn.Module, config: peft.LoraConfig) -> peft.PeftModel:
+    """A from the principal components of the layers' inputs; ranks and scales are dealt out anew."""
+    model = peft.get_peft_model(base, config)
+    plain = dict(prepare_model_inputs_fn=None, prepare_layer_inputs_fn=None, show_progress_bar=False)
+    data = [tokens() for _ in range(4)]
+    peft.initialize_lora_eva_weights(model, data, forward_fn=lambda model, batch: model(batch), **plain)
+    return model
+
+
+def with_lora_ga(base: nn.Module, config: peft.LoraConfig) -> peft.PeftModel:
+    """A and B from the singular vectors of g."""
+    batch = tokens()
+    preprocess_loraga(base, config, lambda: loss_of(base, batch).backward())
+    return peft.get_peft_model(base, config)
+
+
+# Starts that take more than a configuration.
+STARTS = {"eva": with_eva, "lora_ga": with_lora_ga}
+
 # Name: (base model, options of LoraConfig, batch, numbers of adapters and blocks that are expected).
 MODELS = {
     "linear": (Block, lora(target_modules=LINEAR), tokens, 2),
@@ -91,6 +127,14 @@ MODELS = {
     "pissa": (Block, lora(target_modules=LINEAR, init_lora_weights="pissa"), tokens, 2),
     "olora": (Block, lora(target_modules=LINEAR, init_lora_weights="olora"), tokens, 2),
     "orthogonal": (Block, lora(target_modules=LINEAR, init_lora_weights="orthogonal"), tokens, 2),
+    "eva": (Block, lora(target_modules=LINEAR, init_lora_weights="eva", eva_config=peft.EvaConfig(rho=1.5)), tokens, 2),
+    "lora_ga": (
+        Block,
+        lora(target_modules=LINEAR, init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig()),
+        tokens,
+        2,
+    ),
+    "attention": (Attention, lora(target_modules=["attention"]), tokens, 2),
     "conv1d": (lambda: Conv(1, 1), lora(target_modules=["conv"]), lambda: torch.randn(5, 4, 6), 1),
     "conv2d": (lambda: Conv(2, 1), lora(target_modules=["conv"]), lambda: torch.randn(5, 4, 6, 6), 1),
     "conv3d": (lambda: Conv(3, 1), lora(target_modules=["conv"]), lambda: torch.randn(5, 4, 3, 3, 3), 1),
@@ -108,7 +152,7 @@ def make(name: str, seed: int = 0) -> tuple[peft.PeftModel, torch.Tensor]:
     """A PEFT model of the table and a batch for it, the same for the same seed."""
     base, options, batch, _ = MODELS[name]
     torch.manual_seed(seed)
-    model = peft.get_peft_model(base(), peft.LoraConfig(**options))
+    model = STARTS.get(name, peft.get_peft_model)(base(), peft.LoraConfig(**options))
     return model, batch()
 
 
