@@ -216,6 +216,7 @@ class Problem:
     old: dict[str, Tensor]
     c1: Tensor  # 1 - beta1^t
     c2: Tensor  # 1 - beta2^t
+    dtype: torch.dtype  # of the stored factors
 
     def tangent(self) -> tuple[Tangent, Tensor, Tensor]:
         """The tangent space, and p and q of g: from gA = s B'g and gB = s g A'."""
@@ -281,7 +282,7 @@ def full(problem: Problem) -> Direction:
     """Adam on E in the m x n space; its N takes the place of g (algorithm 1)."""
     tangent, p, q = problem.tangent()
     left, right = tangent.projection(p, q)
-    wide = at_least_f32(problem.old["exp_avg"].dtype)
+    wide = at_least_f32(torch.promote_types(problem.old["exp_avg"].dtype, problem.dtype))
     e = left.to(wide) @ right.to(wide)
     n, state = adam(problem.hyper, problem.old, "", e, problem.c1, problem.c2)
     p, q = (tangent.left.to(wide).mT @ n).to(p), (n @ tangent.right.to(wide).mT).to(q)
@@ -540,7 +541,7 @@ class Batch:
         else:
             s = self.numbers(slot.scale for slot in self.slots)
             (a, b), (grad_a, grad_b) = values, grads
-            new, state, report = step_adapters(Problem(hyper, a, b, s, grad_a, grad_b, old, c1, c2))
+            new, state, report = step_adapters(Problem(hyper, a, b, s, grad_a, grad_b, old, c1, c2, slot.dtype))
             norms = [grad_scale * self.norms[k] for k in ("grad A", "grad B")]
             self.reports = torch.cat([torch.stack(norms, -1), report], -1)
         state = state | {MASTERS[name]: x for name, x in new.items()}

@@ -95,7 +95,8 @@ class Session:
             paired = "s" in item
             names = ("A", "B") if paired else ("value",)
             tensors = {n: torch.nn.Parameter(self.place_value(file[prefix + n])) for n in names}
-            member = (*tensors.values(), 1.0 if self.bug == "scale" else item["s"]) if paired else (item["name"], *tensors.values())
+            scale = 1.0 if self.bug == "scale" else item.get("s")
+            member = (*tensors.values(), scale) if paired else (item["name"], *tensors.values())
             groups.append({"params": [member], "initial_lr": item["hyper"]["lr"], **options(item["hyper"])})
             self.tensors[item["name"]] = tensors
         if self.optimizer is None:
@@ -157,7 +158,8 @@ def unscaled(grad: Tensor, scale: float, moments: str) -> Tensor:
     """As a training loop does it before the step, which rounds where the kit's reference does not."""
     exact = grad.double() * scale
     rounded = exact.to(grad.dtype)
-    if (grad.element_size() == 2 or moments == "f64") and not torch.equal(rounded.double().nan_to_num(), exact.nan_to_num()):
+    matters = grad.element_size() == 2 or moments == "f64"
+    if matters and not torch.equal(rounded.double().nan_to_num(), exact.nan_to_num()):
         raise Unsupported(f"gradients times {scale} inside of the step: the training loop rounds them to {grad.dtype}")
     return rounded
 

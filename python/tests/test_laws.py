@@ -1,7 +1,7 @@
 """Every law, mode and storage type on torch tensors with odd strides, by the project's conformance kit.
 
-The kit is a program in Rust: the one that LORA_PRO_KIT names, or what cargo makes of this checkout. It tries 3
-random cases for each law; LORA_PRO_CASES=100 makes it thorough, in about six minutes a test.
+The kit is a program in Rust: the command in LORA_PRO_KIT, or what cargo makes of this checkout. It tries 3 random
+cases for each law; LORA_PRO_CASES=100 makes it thorough, in about ten minutes a test.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CASES = os.environ.get("LORA_PRO_CASES", "3")
 DTYPES = ["f64", "f32", "bf16", "f16"]
 METHODS = ["lora", "sgd", "efficient", "factored", "full"]
 
-pytestmark = pytest.mark.skipif(shutil.which(KIT[0]) is None, reason=f"the kit needs {KIT[0]}, which is not on the path")
+pytestmark = pytest.mark.skipif(shutil.which(KIT[0]) is None, reason=f"the kit needs {KIT[0]}, which is not here")
 
 
 def conform(subject: list[str], options: list[str], report: Path) -> tuple[int, str, list[dict]]:
