@@ -6,7 +6,6 @@ import json
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch._compile import _disable_dynamo
 from . import _lorapro
 from .backends import Backends, Work
 from .pairs import Pair, find_pairs, pairs_by_name, unwrapped
-from .sharding import Shards
+from .sharding import Shards, SkippedStep
 
 # Parameters that cannot be viewed as matrices, each with a copy that is stepped in its place.
 Copies = list[tuple[Tensor, Tensor]]
@@ -272,8 +271,10 @@ class LoraPro(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Steps every adapter and parameter that has a gradient. `.grad` is left as it is.
 
-        On an error nothing has changed: no parameter, no state, no counter (with parameters on several
-        devices, no device that was not reached).
+        On an error nothing has changed: no parameter, no state, no counter. With parameters on several
+        devices or in several processes there is an exception: an update of finite gradients that overflows
+        is seen where it is computed, when others may have stepped their part. Every process raises then, and
+        training goes on from a checkpoint.
 
         Args:
             closure: reevaluates the model and returns the loss.
@@ -288,16 +289,24 @@ class LoraPro(torch.optim.Optimizer):
                 loss = closure()
         if self._plan.lengths != tuple(len(group["params"]) for group in self.param_groups):
             self._replan()
-        self._configure()
-        scale = self._clip() if self._clips_here() else 1.0
-        if scale is not None:
-            self._take_step(scale)
+        try:
+            prepared = self._prepare() if self._shards is None else self._shards.agree(self._prepare)
+        except SkippedStep as skipped:
+            self.last_step = {"skipped": {"subject": skipped.subject, "reason": str(skipped)}}
+        else:
+            self._take_step(*prepared)
         return loss
 
-    def _take_step(self, grad_scale: float) -> None:
+    def _prepare(self) -> tuple[dict[torch.device, Work], Copies, float]:
+        """What is stepped, what is copied back afterwards, and what all gradients are multiplied by."""
+        self._configure()
+        scale = 1.0
+        if self._clips_here():
+            scale = self._clip()
+            self._check()
         work: dict[torch.device, Work] = defaultdict(Work)
         copies: Copies = []
-        shards, groups, mine = self._shards, self.param_groups, self._mine
+        groups, mine = self.param_groups, self._mine
         for number, (pair, a, b) in enumerate(self._plan.pairs):
             if mine is None or mine[number]:
                 param_a, param_b = groups[a.group]["params"][a.index], groups[b.group]["params"][b.index]
@@ -306,11 +315,17 @@ class LoraPro(torch.optim.Optimizer):
             if mine is None or mine[number]:
                 param = groups[place.group]["params"][place.index]
                 self._list_param(name, str(place.group), param, work, copies)
-        with nullcontext() if shards is None else shards.agreement():
-            reports = self._backends.step(work, grad_scale)
+        return work, copies, scale
+
+    def _take_step(self, work: dict[torch.device, Work], copies: Copies, scale: float) -> None:
+        def step() -> list[dict[str, Any]]:
+            reports = self._backends.step(work, scale)
             copy_back(copies, reports)
-        if shards is not None:
-            shards.exchange(self._tensors())
+            return reports
+
+        reports = step() if self._shards is None else self._shards.agree(step)
+        if self._shards is not None:
+            self._shards.exchange(self._tensors())
         self.last_step = reports[0] if reports else None
 
     def _list_pair(self, pair: Pair, group: str, a: Tensor, b: Tensor, work: Any, copies: Copies) -> None:
@@ -351,8 +366,8 @@ class LoraPro(torch.optim.Optimizer):
             param, grad = viewable(param, copies).view(-1), grad.reshape(-1)
         work[slot.device].params.append((slot.indices[0], param, grad))
 
-    def _clip(self) -> float | None:
-        """What all gradients are multiplied by; None where the step is skipped."""
+    def _clip(self) -> float:
+        """What all gradients are multiplied by."""
         squares = 0.0
         for name, param in self._tensors():
             if param.grad is None:
@@ -361,12 +376,23 @@ class LoraPro(torch.optim.Optimizer):
             if square != square or square == float("inf"):
                 reason = f"parameter `{name}`: its gradient holds a NaN or an infinity"
                 if self._options["on_non_finite"] == "skip":
-                    self.last_step = {"skipped": {"subject": name, "reason": reason}}
-                    return None
+                    raise SkippedStep(name, reason)
                 raise _lorapro.NonFiniteError(reason)
             squares += square
         limit, norm = self._options["max_grad_norm"], squares**0.5
         return 1.0 if limit is None or norm <= limit else limit / norm
+
+    def _check(self) -> None:
+        """Refuses what one backend would refuse after another has stepped."""
+        for name, param in self._tensors():
+            if param.grad is None or (self._shards is not None and not self._shards.owns(name)):
+                continue
+            for tensor, what in ((param, "it"), (param.grad, "its gradient")):
+                if type(tensor) not in (Tensor, nn.Parameter):
+                    kind = type(tensor).__name__
+                    raise ValueError(f"parameter `{name}`: {what} is a {kind}, but it must be a plain torch.Tensor")
+            if not torch.linalg.vector_norm(param.detach(), dtype=torch.float64).isfinite():
+                raise _lorapro.NonFiniteError(f"parameter `{name}` holds a NaN or an infinity")
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         """Every parameter by name."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+class SkippedStep(Exception):
+    """A step that is left out, and why."""
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(reason)
+        self.subject = subject
 
 
 class Shards:
@@ -18,6 +27,7 @@ class Shards:
         self.group = group
         self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
         self._owner: dict[str, int] = {}
+        self._device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
 
     @classmethod
     def of(cls, shard: Any) -> Shards | None:
@@ -41,24 +51,36 @@ class Shards:
         self._owner = {name: owner for (names, _), owner in zip(costs, owners, strict=True) for name in names}
         return [owner == self.rank for owner in owners]
 
-    @contextmanager
-    def agreement(self) -> Iterator[None]:
-        """Raises in every process where one failed, so that none waits for it in the exchange.
+    def owns(self, name: str) -> bool:
+        """Whether this process steps the parameter."""
+        return self._owner[name] == self.rank
 
-        A process that did not fail has stepped its own part by then: go on from a checkpoint.
+    def agree(self, work: Callable[[], T]) -> T:
+        """What `work` gives, if it fails in no process: none may wait for another that has given up.
+
+        Raises:
+            Exception: its own failure.
+            RuntimeError: that of another process.
+            SkippedStep: where some process skips the step and none fails.
         """
         failure: Exception | None = None
         try:
-            yield
+            result = work()
         except Exception as error:  # handed on below
             failure = error
-        flags: list[Any] = [None] * self.world
-        dist.all_gather_object(flags, None if failure is None else str(failure), group=self.group)
-        if failure is not None:
+        failed = torch.tensor(failure is not None, dtype=torch.int32, device=self._device)
+        dist.all_reduce(failed, dist.ReduceOp.MAX, group=self.group)
+        if not failed.item():
+            return result
+        own = None if failure is None else (isinstance(failure, SkippedStep), str(failure))
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, own, group=self.group)
+        skips, rank, text = min((each[0], rank, each[1]) for rank, each in enumerate(found) if each is not None)
+        if failure is not None and own is not None and own[0] == skips:
             raise failure
-        for rank, message in enumerate(flags):
-            if message is not None:
-                raise RuntimeError(f"the step of process {rank} failed: {message}")
+        if skips:
+            raise SkippedStep(f"process {rank}", text)
+        raise RuntimeError(f"the step of process {rank} failed: {text}")
 
     def exchange(self, tensors: list[tuple[str, Tensor]]) -> None:
         """Brings every parameter from the process that stepped it, one all-gather a dtype and device."""

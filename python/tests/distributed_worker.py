@@ -1,9 +1,8 @@
-"""One process of test_distributed.py: `python distributed_worker.py SCENARIO FOLDER RANK WORLD`."""
+"""What the processes of test_distributed.py do."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ import torch.distributed as dist
 from peft_models import loss_of, make
 from torch.nn.parallel import DistributedDataParallel
 
-import lorapro
 from lorapro import create_lorapro_optimizer
 
 STEPS = 4
@@ -53,24 +51,71 @@ def train(folder: Path, rank: int, world: int, shard: bool, name: str = "modules
 
 
 def fail(folder: Path, rank: int, world: int) -> None:
-    """One process has a gradient that is not finite, another a tensor that cannot be stepped."""
+    """Something is wrong in one process alone. What each says, what has changed, and a step after all that."""
     model, batch = make("linear")
     optimizer = create_lorapro_optimizer(model, lr=1e-2, shard=True)
-    loss_of(model, batch).backward()
-    before, messages = trained(model), []
-    parameter = next(p for p in model.parameters() if p.requires_grad)
-    parameter.grad[0, 0] = float("nan")
-    for _ in range(2):
+    skipping = create_lorapro_optimizer(model, lr=1e-2, shard=True, on_non_finite="skip")
+    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    messages, changed = {}, []
+    run(model, batch, optimizer, 1)
+    run(model, batch, skipping, 1)
+    for fault, (culprit, spoil) in FAULTS.items():
+        stepped = skipping if fault == "skipped" else optimizer
+        kept, state = trained(model), stepped.state_dict()["state"]
+        stepped.zero_grad()
+        loss_of(model, batch).backward()
+        for name, param in params.items():
+            if rank == culprit:
+                spoil(name, param)
         try:
-            optimizer.step()
-        except (lorapro.NonFiniteError, ValueError, RuntimeError) as error:
-            messages.append(f"{type(error).__name__}: {error}")
-        parameter.grad[0, 0] = 0.0
-        if rank == 0:  # only here: the other processes must not wait for ever
-            for p in model.parameters():
-                p.grad = None if p.grad is None else p.grad.as_subclass(Other)
-    unchanged = all(torch.equal(p, before[n]) for n, p in trained(model).items())
-    torch.save({"messages": messages, "unchanged": unchanged}, folder / f"{rank}.pt")
+            stepped.step()
+            messages[fault] = str(stepped.last_step["skipped"])
+        except Exception as error:
+            messages[fault] = f"{type(error).__name__}: {error}"
+        for name, param in params.items():
+            param.data.view(-1)[0] = kept[name].view(-1)[0]  # what may have been spoiled
+            changed += [(fault, name)] * (not torch.equal(param, kept[name]))
+        changed += [(fault, "state")] * (not same(state, stepped.state_dict()["state"]))
+    run(model, batch, optimizer, 1)
+    moved = not any(torch.equal(param, kept[name]) for name, param in params.items())
+    found = {"messages": messages, "changed": changed, "moved": moved, "model": trained(model)}
+    torch.save(found, folder / f"{rank}.pt")
+
+
+class Other(torch.Tensor):
+    pass
+
+
+def spoil_gradient(name: str, param: torch.nn.Parameter) -> None:
+    param.grad.view(-1)[0] = float("nan")
+
+
+def spoil_value(name: str, param: torch.nn.Parameter) -> None:
+    param.data.view(-1)[0] = float("nan")
+
+
+def spoil_type(name: str, param: torch.nn.Parameter) -> None:
+    param.grad = param.grad.as_subclass(Other)
+
+
+def lose_gradient(name: str, param: torch.nn.Parameter) -> None:
+    if "lora_A" in name:
+        param.grad = None
+
+
+# The process at fault, and what is wrong there.
+FAULTS = {
+    "gradient": (0, spoil_gradient),
+    "factor": (1, spoil_value),
+    "type": (0, spoil_type),
+    "missing": (1, lose_gradient),
+    "skipped": (1, spoil_gradient),
+}
+
+
+def same(left: dict, right: dict) -> bool:
+    """Whether two states are equal to the last bit."""
+    return all(torch.equal(x, right[number][key]) for number, state in left.items() for key, x in state.items())
 
 
 def die(folder: Path, rank: int, world: int) -> None:
@@ -90,10 +135,6 @@ def die(folder: Path, rank: int, world: int) -> None:
             os.replace(folder / "new.pt", folder / "checkpoint.pt")
 
 
-class Other(torch.Tensor):
-    pass
-
-
 SCENARIOS = {
     "plain": lambda *a: train(*a, shard=False),
     "shard": lambda *a: train(*a, shard=True),
@@ -103,11 +144,10 @@ SCENARIOS = {
     "die": die,
 }
 
-if __name__ == "__main__":
-    scenario, folder, rank, world = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+def process(scenario: str, folder: Path, rank: int, world: int) -> None:
+    """One process of a scenario, from its start to its end."""
     torch.set_num_threads(1)
-    store = f"file://{folder / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world)
     SCENARIOS[scenario](folder, rank, world)
     dist.barrier()
     dist.destroy_process_group()

@@ -23,7 +23,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and glib
 class Training:
     """Adapters and a bias with an optimizer, whose gradients follow from the number of the step."""
 
-    def __init__(self, backend: str, m: int = 12, n: int = 10, r: int = 4, adapters: int = 1, dtype=torch.float32, seed=0):
+    def __init__(self, backend: str, m=12, n=10, r=4, adapters=1, dtype=torch.float32, seed=0) -> None:
         self.random = torch.Generator().manual_seed(seed)
         pairs = [(self.new(r, n, dtype), self.new(m, r, dtype), 0.5) for _ in range(adapters)]
         self.params = [p for pair in pairs for p in pair[:2]] + [self.new(m, 1, dtype)]
@@ -114,7 +114,8 @@ def test_a_forked_process_steps_on(backend, tmp_path):
     training = large(backend)
     torch.set_num_threads(2 if backend == "cpu" else 1)  # torch's own threads do not survive a fork
     training.run(2)
-    child = multiprocessing.get_context("fork").Process(target=lambda: torch.save(training.run(3), tmp_path / "child.pt"))
+    work = lambda: torch.save(training.run(3), tmp_path / "child.pt")
+    child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
     here = training.run(3)
     child.join(60)
