@@ -4,7 +4,7 @@
 
 1. `optimizers=(optimizer, None)`: the optimizer is made before the Trainer, which makes the scheduler.
 2. `optimizer_cls_and_kwargs=(LoraPro, {"model": model, "lr": ...})`: the Trainer makes it when it starts to
-   train. "model" must be there: without it, the Trainer passes parameters without names.
+   train, and takes "model" out of the dict. It must be there: else the Trainer passes parameters without names.
 3. `optimizer_cls_and_kwargs=(LoraProFactory, {"lr": ...})`: what is not an optimizer's class is a factory to
    the Trainer (transformers 5), and gets the model by itself.
 

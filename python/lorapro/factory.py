@@ -35,8 +35,15 @@ def create_lorapro_optimizer(model: nn.Module, *, lr: float, weight_decay: float
 
 
 class LoraProFactory:
-    """For `Trainer(optimizer_cls_and_kwargs=(LoraProFactory, {"lr": 1e-3}))`: the Trainer makes a factory
-    and calls it with the model."""
+    """For `Trainer(optimizer_cls_and_kwargs=(LoraProFactory, {"lr": 1e-3}))`: the Trainer of transformers 5
+    makes a factory and calls it with the model."""
+
+    def __init__(self, *params: Any, **options: Any) -> None:
+        if params or options:
+            raise TypeError(
+                "this Trainer takes optimizer classes only, as before transformers 5: pass "
+                'optimizer_cls_and_kwargs=(LoraPro, {"model": model, "lr": ...})'
+            )
 
     def __call__(self, model: nn.Module, **kwargs: Any) -> LoraPro:
         """As `create_lorapro_optimizer`."""

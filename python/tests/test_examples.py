@@ -20,7 +20,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs an example in this process; gives what it printed and the optimizers that have stepped in it."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     stepped: dict[int, torch.optim.Optimizer] = {}
 
     def of(name: str, *args: str) -> tuple[str, list[torch.optim.Optimizer]]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from peft_models import backward, loss_of, make
+from tiny_model import adapted_llama, text
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, default_collate
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lorapro import LoraPro, LoraProFactory, create_lorapro_optimizer
-
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from tiny_model import adapted_llama, text  # noqa: E402
 
 WAYS = {
     "optimizers": lambda model, options: {"optimizers": (create_lorapro_optimizer(model, **options), None)},
@@ -92,6 +87,11 @@ def test_without_a_model_the_class_says_what_it_needs(tmp_path):
     made.optimizer_cls_and_kwargs = (LoraPro, {"lr": 1e-3})
     with pytest.raises(ValueError, match="no LoRA pair.*pass the model"):
         made.train()
+
+
+def test_a_trainer_without_factories_is_told_what_to_take():
+    with pytest.raises(TypeError, match='LoraPro, {"model": model'):
+        LoraProFactory([], lr=1e-3)
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.0])
