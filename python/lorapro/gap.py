@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .gradient import Gradient, Matrix, Tokens, column_basis, dot
 from .pairs import Candidate, Pair, candidates, find_pairs
 from .peft_models import type_name
-from .torch_backend import work_dtype
+from .torch_backend.precision import to_f64
 
 
 @contextmanager
@@ -246,7 +246,7 @@ class Adapter:
         if self._layer.fault or self._layer.gradient.tokens == 0:
             return self._layer.fault or "no backward pass reached it"
         g = self._layer.gradient.product()
-        a, b, a_after, b_after = (x.detach().to(work_dtype(x.device)) for x in (*self._before, self.a, self.b))
+        a, b, a_after, b_after = (to_f64(x.detach()) for x in (*self._before, self.a, self.b))
         if not all(x.isfinite().all() for x in (*g, a, b, a_after, b_after)):
             return "its gradient or its factors hold a NaN or an infinity"
         return products(g, self._scale, a, b, a_after, b_after)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .torch_backend import at_least_f32, work_dtype
+from .torch_backend.precision import at_least_f32, like, to_f64
 
 # Tokens that are multiplied at once where g is formed: bounds the f32 copies of 16-bit tokens.
 TOKENS_AT_ONCE = 4096
@@ -25,11 +25,11 @@ class Tokens(NamedTuple):
 
     def left(self, b: Tensor) -> Tensor:
         """B'g, r x n."""
-        return ((self.d @ b.to(self.d)).mT @ self.x).to(b)
+        return like((self.d @ like(b, self.d)).mT @ self.x, b)
 
     def right(self, a: Tensor) -> Tensor:
         """g A', m x r."""
-        return (self.d.mT @ (self.x @ a.to(self.x).mT)).to(a)
+        return like(self.d.mT @ (self.x @ like(a, self.x).mT), a)
 
     def outside(self, columns: Tensor, rows: Tensor) -> Tokens:
         """(I - PB) g (I - PA), for orthonormal bases of the projectors' spaces, m x k and n x k."""
@@ -43,15 +43,16 @@ class Matrix(NamedTuple):
 
     def square(self) -> float:
         """|g|^2."""
-        return float(torch.linalg.vector_norm(self.g, dtype=work_dtype(self.g.device))) ** 2
+        of_rows = to_f64(torch.linalg.vector_norm(self.g, dim=1))
+        return dot(of_rows, of_rows)
 
     def left(self, b: Tensor) -> Tensor:
         """B'g, r x n."""
-        return (b.to(self.g).mT @ self.g).to(b)
+        return like(like(b, self.g).mT @ self.g, b)
 
     def right(self, a: Tensor) -> Tensor:
         """g A', m x r."""
-        return (self.g @ a.to(self.g).mT).to(a)
+        return like(self.g @ like(a, self.g).mT, a)
 
     def outside(self, columns: Tensor, rows: Tensor) -> Matrix:
         """(I - PB) g (I - PA), for orthonormal bases of the projectors' spaces, m x k and n x k."""
@@ -97,13 +98,13 @@ class Gradient:
 
 def without(x: Tensor, basis: Tensor) -> Tensor:
     """x with its rows projected on the complement of a space, given by an orthonormal basis."""
-    basis = basis.to(x)
+    basis = like(basis, x)
     return x - x @ basis @ basis.mT
 
 
 def dot(x: Tensor, y: Tensor) -> float:
-    """<x, y>, summed in the widest type of the device."""
-    return float((x.to(work_dtype(x.device)) * y).sum())
+    """<x, y>, summed in f64."""
+    return float((to_f64(x) * to_f64(y)).sum())
 
 
 def column_basis(x: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
-compiled = pytest.importorskip("lorapro._lorapro")
-torch_backend = pytest.importorskip("lorapro.torch_backend")
-
-from lorapro.torch_backend import DTYPES, TorchBackend  # noqa: E402
+from lorapro import _lorapro as compiled
+from lorapro.torch_backend import DTYPES, TorchBackend, batch
+from lorapro.torch_backend.batch import Batch
+from lorapro.torch_backend.precision import f64_device
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 VECTORS = Path(__file__).parents[2] / "conformance" / "vectors"
 METHODS = ["lora", "sgd", "efficient", "factored", "full"]
@@ -315,22 +316,45 @@ def test_clips_by_the_global_norm(limit):
     compare(hyper_for("efficient", "plain"), "wide", "f32", max_grad_norm=limit)
 
 
-def test_an_f32_device_is_followed_within_f32(monkeypatch):
-    """On a device without f64 everything thin is f32; here the CPU plays that device."""
-    monkeypatch.setattr(torch_backend, "work_dtype", lambda device: torch.float32)
-    for method in METHODS:
-        generator = torch.Generator().manual_seed(3)
-        a, b = random_factors("tall", "f32", generator)
-        ga, gb = torch.randn(a.shape, generator=generator), torch.randn(b.shape, generator=generator)
-        bound = PASS * ROUNDOFF["f32"] * max(condition(x, "none") for x in (a, b))
-        mine = a.clone(), b.clone()
-        reference, backend = compiled.CompiledBackend("reference"), TorchBackend()
-        for each, factors in ((reference, (a, b)), (backend, mine)):
-            each.configure(config(hyper_for(method, "plain")))
-            each.add_adapter("x", 13, 7, 3, 2.0, "f32", "g")
-            each.step([(0, *factors, ga, gb)], [], 1, 0, 1.0)
-        assert relative_distance(mine[0], a) < bound
-        assert relative_distance(mine[1], b) < bound
+class NoF64(TorchDispatchMode):
+    """Lets "cuda" play a device without f64, as Apple's MPS: fake tensors have shapes and devices, no numbers."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        seen = [x for x in (result, *args) if isinstance(x, torch.Tensor)]
+        if any(x.dtype == torch.float64 and x.device.type == "cuda" for x in seen):
+            raise TypeError(f"{function}: f64 on a device that has none")
+        if function == torch.ops.aten._to_copy.default and {"dtype", "device"} <= kwargs.keys():
+            assert torch.float64 not in (kwargs["dtype"], args[0].dtype), "converted on which of the two?"
+        return result
+
+
+@pytest.mark.parametrize("moments", ["f32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_device_without_f64_computes_thin_matrices_on_the_cpu(method, moments):
+    f64_device.cache_clear()
+    try:
+        with FakeTensorMode(), NoF64():
+            backend = TorchBackend()
+            backend.configure(config(hyper_for(method, "plain") | {"moment_dtype": moments, "rounding": "master"}))
+            backend.add_adapter("x", 13, 7, 3, 2.0, "bf16", "g")
+            backend.add_param("y", 5, "f32", "g")
+            slots = backend.adapters + backend.params
+            shapes = {"A": (3, 7), "B": (13, 3), "grad A": (3, 7), "grad B": (13, 3)}, {"value": (5,), "grad": (5,)}
+            for _ in range(2):
+                for slot, of_slot in zip(slots, shapes):
+                    tensors = {name: torch.zeros(s, dtype=slot.dtype, device="cuda") for name, s in of_slot.items()}
+                    stacked = Batch([(slot, tensors)])
+                    stacked.squares()
+                    stacked.compute(1.0, 1.0)
+                    assert all(x.device == stacked.device for x in (stacked.finite(), *stacked.values.values()))
+                    stacked.commit()
+                    for name, x in slot.state.items():
+                        on_cpu = slot.is_adapter and (method != "full" or "master" in name)
+                        assert x.device.type == ("cpu" if on_cpu else "cuda")
+    finally:
+        f64_device.cache_clear()
 
 
 # ---- Whole models: several adapters and parameters at once.
@@ -420,7 +444,7 @@ def test_large_batches_of_the_full_mode_are_cut(monkeypatch):
     for _ in range(2):
         whole.step()
         with monkeypatch.context() as patch:
-            patch.setattr(torch_backend, "WEIGHT_ENTRIES_CPU", 2 * 13 * 7)
+            patch.setattr(batch, "ENTRIES_CPU", 2 * 13 * 7)
             cut.step()
     assert_same(whole.contents(), cut.contents())
 
