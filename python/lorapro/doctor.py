@@ -25,7 +25,8 @@ import torch
 from . import __version__, _lorapro
 from .backends import Backends
 from .optimizer import LoraPro
-from .torch_backend import DTYPES, TorchBackend, work_dtype
+from .torch_backend import DTYPES, TorchBackend
+from .torch_backend.precision import f64_device
 
 # What an error may reach, in units of rounding: as in the conformance kit, and in LAPACK's testers.
 LIMIT = 30.0
@@ -99,7 +100,7 @@ def places() -> list[tuple[str, torch.device]]:
 
 def dtypes(device: torch.device) -> list[str]:
     """Of factors on a device."""
-    return [name for name in DTYPES if name != "f64" or work_dtype(device) == torch.float64]
+    return [name for name in DTYPES if name != "f64" or f64_device(device) == device]
 
 
 def check(trajectory: dict[str, Any], backend: str, device: torch.device, dtype: str) -> float | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from .._lorapro import NonFiniteError, resolve_config
 from .batch import Batch, Member, batches, by_device
 from .methods import Hyper, State
-from .precision import read_dtype
-from .slot import Slot, first_non_finite
+from .precision import DTYPES, read_dtype
+from .slot import Shapes, Slot, first_non_finite
 
 
 class TorchBackend:
@@ -30,6 +31,20 @@ class TorchBackend:
         self.adapters: list[Slot] = []
         self.params: list[Slot] = []
         self.groups: dict[str, Hyper] = {}
+
+    def manifest(self) -> dict[str, Any]:
+        """What the backend is and can do, by the names of core's `Manifest`."""
+        return {
+            "name": "torch",
+            "version": torch.__version__,
+            "device": "any",
+            "dtypes": list(DTYPES),
+            "state_dtypes": ["f64", "f32", "bf16"],
+            "roundings": ["nearest", "master"],
+            "accumulator_dtype": "f64",
+            "code_path": "torch operations",
+            "threads": torch.get_num_threads(),
+        }
 
     def configure(self, config: str) -> None:
         """The configuration of the coming steps, as JSON; see `resolve_config`."""
@@ -49,7 +64,7 @@ class TorchBackend:
 
     def add_adapter(self, name: str, m: int, n: int, r: int, scale: float, dtype: str, group: str) -> int:
         """Registers an adapter (A is r x n, B is m x r) and gives its number."""
-        shapes = {"A": (r, n), "B": (m, r), "W": (m, n), "row means": (m, 1), "col means": (1, n)}
+        shapes: Shapes = {"A": (r, n), "B": (m, r), "W": (m, n), "row means": (m, 1), "col means": (1, n)}
         slot = Slot(f"adapter `{name}`", shapes, read_dtype(dtype), group)
         if not 1 <= r <= min(m, n):
             expected = f"at least 1 and at most min(m, n) = {min(m, n)}"
@@ -78,7 +93,14 @@ class TorchBackend:
         self._adapter(adapter).set_scale(scale)
 
     @torch.no_grad()
-    def step(self, adapters: list[tuple], params: list[tuple], threads: int, stream: int, grad_scale: float) -> dict[str, Any]:
+    def step(
+        self,
+        adapters: Iterable[tuple[int, Tensor, Tensor, Tensor, Tensor]],
+        params: Iterable[tuple[int, Tensor, Tensor]],
+        threads: int,
+        stream: int,
+        grad_scale: float,
+    ) -> dict[str, Any]:
         """Steps adapters, `(number, A, B, grad A, grad B)`, and parameters, `(number, value, grad)`.
 
         On an error nothing has changed: everything is computed before anything is written, so that old and
@@ -98,7 +120,7 @@ class TorchBackend:
 
     def _step(self, members: list[Member], grad_scale: float) -> dict[str, Any]:
         found = batches(members)
-        report = {"lr_factor": 1.0, "grad_norm": math.nan, "grad_clip": 1.0, "skipped": None}
+        report: dict[str, Any] = {"lr_factor": 1.0, "grad_norm": math.nan, "grad_clip": 1.0, "skipped": None}
         of_grads, of_values = sums_of_squares(found)
         of_grads *= grad_scale**2
         if not math.isfinite(of_grads + of_values):

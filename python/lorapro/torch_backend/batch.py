@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,24 +50,24 @@ class Batch:
 
     def squares(self) -> Tensor:
         """The sums of the squares of all gradients, and of all values."""
-        of_grads = sum(x.square().sum() for x in self.grad_norms)
-        of_values = sum(norm(self.inputs[name]).square().sum() for name in self.slot.targets)
-        return torch.stack([of_grads, of_values])
+        both = self.grad_norms, [norm(self.inputs[name]) for name in self.slot.targets]
+        return torch.stack([torch.cat(norms).square().sum() for norms in both])
 
     def compute(self, grad_scale: float, grad_clip: float) -> None:
         """New values and new state in their storage types, and reports."""
         slot, hyper, t = self.slot, self.slot.hyper, self.slot.steps + 1
         layout = slot.layout(hyper)
         old = {name: self.old_state(name) for name in layout}
-        values = [self.through_master(name, old) for name in slot.targets]
+        values = {name: self.through_master(name, old) for name in slot.targets}
         factor = grad_scale * grad_clip * (-1 if hyper.maximize else 1)
-        grads = [factor * x for name, x in self.inputs.items() if "grad" in name]
+        grads = {name: factor * x for name, x in self.inputs.items() if "grad" in name}
         if slot.is_adapter:
-            new = step_adapters(Problem(hyper, slot.scale, t, *values, *grads, old))
-            norms = [grad_scale * x for x in self.grad_norms]
-            self.reports = torch.cat([torch.stack(norms, -1), new.report], -1)
+            a, b, grad_a, grad_b = values["A"], values["B"], grads["grad A"], grads["grad B"]
+            new = step_adapters(Problem(hyper, slot.scale, t, a, b, grad_a, grad_b, old))
         else:
-            new = step_params(hyper, t, *values, *grads, old)
+            new = step_params(hyper, t, values["value"], grads["grad"], old)
+        norms = [grad_scale * x for x in self.grad_norms]
+        self.reports = torch.stack([*norms, *new.report], -1)
         state = new.state | {MASTERS[name]: x for name, x in new.values.items()}
         self.state = {name: round_to(state[name], dtype) for name, (_, dtype) in layout.items()}
         kept = {name: self.state.get(MASTERS[name], x) for name, x in new.values.items()}
@@ -100,13 +101,12 @@ class Batch:
             torch._foreach_copy_([tensors[name] for tensors in self.tensors], list(new.unbind()))
         for k, slot in enumerate(self.slots):
             slot.steps, slot.state = slot.steps + 1, {name: x[k] for name, x in self.state.items()}
-            if slot.is_adapter:
-                slot.report = (slot.steps, self.reports[k])
+            slot.report = slot.steps, self.reports[k]
 
 
 def batches(members: list[Member]) -> list[Batch]:
     """The members, as many as can be stepped as one together."""
-    groups: dict[tuple, list[Member]] = {}
+    groups: dict[tuple[Any, ...], list[Member]] = {}
     for slot, tensors in members:
         device = next(iter(tensors.values())).device
         key = (tuple(slot.shapes.items()), slot.dtype, device, slot.scale, slot.steps, slot.hyper)

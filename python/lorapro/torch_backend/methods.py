@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Hyper(NamedTuple):
     rounding: str
 
     @classmethod
-    def read(cls, fields: dict) -> Hyper:
+    def read(cls, fields: dict[str, Any]) -> Hyper:
         """From the JSON of `resolve_config`."""
         damping = fields["damping"]
         pair = (damping, 0.0) if isinstance(damping, str) else next(iter(damping.items()))
@@ -200,7 +200,7 @@ class Outcome(NamedTuple):
 
     values: dict[str, Tensor]
     state: State
-    report: Tensor | None = None
+    report: tuple[Tensor, ...] = ()
 
 
 def step_adapters(problem: Problem) -> Outcome:
@@ -212,7 +212,7 @@ def step_adapters(problem: Problem) -> Outcome:
     relative = [torch.where(x == 0, 0, x / size) for x, size in zip(moved, sizes, strict=True)]
     clip = torch.ones_like(sizes[0])
     if hyper.update_clip is not None:
-        of_larger = torch.where(sizes[0] >= sizes[1], *relative)
+        of_larger = torch.where(sizes[0] >= sizes[1], relative[0], relative[1])
         clip = torch.where(of_larger > hyper.update_clip, hyper.update_clip / of_larger, clip)
     a, b = (
         decay * x - clip[:, None, None] * dx
@@ -223,8 +223,7 @@ def step_adapters(problem: Problem) -> Outcome:
         state = transported(problem, state, a, b)
     left, right = direction.equivalent
     of_e = ((left.mT @ left) * (right @ right.mT)).sum((-2, -1)).clamp_min(0).sqrt()
-    report = torch.stack([*(clip * x for x in (*moved, *relative)), of_e, clip], -1)
-    return Outcome({"A": a, "B": b}, state, report)
+    return Outcome({"A": a, "B": b}, state, (*(clip * x for x in (*moved, *relative)), of_e, clip))
 
 
 def step_params(hyper: Hyper, t: int, value: Tensor, grad: Tensor, old: State) -> Outcome:

@@ -59,4 +59,5 @@ def round_to(x: Tensor, dtype: torch.dtype) -> Tensor:
 def norm(x: Tensor) -> Tensor:
     """The Frobenius norm of each matrix or vector of a batch, summed in f64 where the device has it."""
     dtype = torch.float64 if f64_device(x.device) == x.device else None
-    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), dtype=dtype)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), dtype=dtype)
+    return norms

@@ -25,16 +25,19 @@ STATE = {
 MASTERS = {"A": "master_a", "B": "master_b", "value": "master"}
 
 
+Shapes = dict[str, tuple[int, ...]]
+
+
 @dataclass
 class Slot:
     """`subject` is what messages call it, `shapes` has those of its tensors and of what is computed."""
 
     subject: str
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Shapes
     dtype: torch.dtype
     group: str
     scale: float = 1.0
-    hyper: Hyper | None = None
+    hyper: Hyper = field(init=False)
     steps: int = 0
     state: State = field(default_factory=dict)
     report: tuple[int, Tensor] | None = None
