@@ -26,9 +26,9 @@ ENTRIES_CPU = 2**18
 class Batch:
     """Slots of one shape, dtype, device, scale, step counter and set of hyper-parameters.
 
-    Adapters are computed in f64 (see `f64_device`), but for the full mode's m x n matrices; unpaired
-    parameters and those matrices in their own type, at least f32. `compute` writes nothing, and `commit`
-    cannot fail.
+    Adapters are computed in f64 (see `f64_device`), but for the full mode's m x n matrices. These and unpaired
+    parameters are computed in the wider of their state's and their values' types, at least f32. `compute`
+    writes nothing, and `commit` cannot fail.
     """
 
     def __init__(self, members: list[Member]) -> None:
@@ -42,7 +42,8 @@ class Batch:
         """One tensor of all slots', where and in the type in which it is computed."""
         tensors = [x.detach().to(self.device) for x in tensors]
         x = torch.stack(tensors) if len(tensors) > 1 else tensors[0].unsqueeze(0)
-        return to_f64(x) if thin and self.slot.is_adapter else x.to(at_least_f32(x.dtype))
+        wide = torch.promote_types(x.dtype, at_least_f32(self.slot.dtype))
+        return to_f64(x) if thin and self.slot.is_adapter else x.to(wide)
 
     def old_state(self, name: str) -> Tensor:
         moments = self.slot.hyper.method == "full" and name not in MASTERS.values()
