@@ -4,7 +4,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::kernels::{Coefficients, Grams, LaneSums, gathered};
 use crate::panel::{HEIGHT, Panel};
-use crate::rank_sized::{GramInverses, GramProducts, InnerTerms, Projection, RankScratch, Square};
+use crate::rank_sized::{
+    ColumnRoots, GramInverses, GramProducts, InnerTerms, Projection, RankScratch, Square,
+};
 use crate::simd::{Real, Strip};
 
 /// `r` rounded up to whole blocks of four: what kernels read of a tile.
@@ -87,15 +89,17 @@ pub(crate) struct EquivalentCoefficients<T> {
     pub(crate) f: Coefficients<T>,
 }
 
-/// Factored: `|column of E|^2 = H'S H + 2 H'M F + F'K F`, with S, M and K of the other side.
+/// Factored: `|column of E|^2 = |Rs H + Rm R'F|^2 + |Rk R'F|^2`, with the other side's [`ColumnRoots`].
 #[derive(Debug, Default)]
 pub(crate) struct SquareCoefficients<T> {
-    /// S = F F' of the other side.
-    pub(crate) s: Coefficients<T>,
-    /// 2 M = 2 F H' of the other side.
-    pub(crate) two_m: Coefficients<T>,
-    /// K = H H' of the other side.
+    /// Rs Hg.
+    pub(crate) g: Coefficients<T>,
+    /// Rs Hf + Rm R'.
+    pub(crate) f: Coefficients<T>,
+    /// Rk R'.
     pub(crate) k: Coefficients<T>,
+    /// How many rows of Rk have squares that are added. Those of the others are subtracted.
+    pub(crate) positive: usize,
 }
 
 /// Factored: `D = (Ty Y + Tf F) w + Tx F`.
@@ -154,6 +158,7 @@ pub(crate) struct FactoredWorkspace<T> {
     pub(crate) new: [Panel<T>; 2],
     /// The weights w of N's columns.
     pub(crate) weights: [Panel<T>; 2],
+    pub(crate) roots: ColumnRoots,
     pub(crate) weighted: [WeightedProducts; 2],
     pub(crate) updated: [NewProducts; 2],
     /// Inverses of the new Gram matrices.
@@ -173,6 +178,7 @@ impl<T: Real> FactoredWorkspace<T> {
     fn poison(&mut self) {
         self.squares().for_each(|matrix| matrix.fill(f64::NAN));
         self.new_inverses.poison();
+        self.roots.poison();
         let panels = self.old.iter_mut().chain(&mut self.new);
         panels.chain(&mut self.weights).for_each(Panel::poison);
     }

@@ -4,7 +4,7 @@ use super::{AdapterStep, StepParams, Update, update_clip};
 use crate::passes::{
     FactorUpdate, MomentUpdate, ThinInput, Transport, transport, update_factor, update_moments,
 };
-use crate::rank_sized::{Square, combine};
+use crate::rank_sized::{Square, combine, multiply};
 use crate::typed_state::{MomentElement, TangentState};
 use crate::workspace::{AdapterWorkspace, FactoredWorkspace, Sum};
 
@@ -31,6 +31,7 @@ impl<T: MomentElement> AdapterStep<'_, '_, T> {
         let mut weight = c2.sqrt();
         for k in [1, 0] {
             let other = 1 - k;
+            self.set_square_coefficients(k);
             let AdapterWorkspace {
                 coefficients,
                 factored,
@@ -41,11 +42,6 @@ impl<T: MomentElement> AdapterStep<'_, '_, T> {
             let inverse = &self.work.inverses.0[other].inverse;
             equivalent.g.set(inverse.as_ref(), gamma / s);
             equivalent.f.set_transposed(self.work.terms.q.as_ref(), -s);
-            let square = &mut coefficients.square;
-            let of_other = &self.work.equivalent[other];
-            square.s.set(self.work.sides[other].ff.as_ref(), 1.0);
-            square.two_m.set(of_other.fh.as_ref(), 2.0);
-            square.k.set(of_other.hh.as_ref(), 1.0);
 
             let (view, master) = (self.views.f[k].as_ref(), self.masters[k].as_deref());
             let pass = MomentUpdate {
@@ -53,7 +49,7 @@ impl<T: MomentElement> AdapterStep<'_, '_, T> {
                 g: ThinInput::View(self.views.g[k]),
                 equivalent,
                 has_f_term: k == 1,
-                square,
+                square: &coefficients.square,
                 share: T::of(1.0 / lens[other] as f64),
                 beta1: hyper.beta1,
                 beta2: hyper.beta2,
@@ -68,6 +64,55 @@ impl<T: MomentElement> AdapterStep<'_, '_, T> {
                 weight = c2.sqrt() * (sum.scalar / lens[1] as f64 / c2).sqrt();
             }
         }
+    }
+
+    /// What the squares of E's columns on side k are sums of squares of: see [`ColumnRoots`].
+    fn set_square_coefficients(&mut self, k: usize) {
+        let StepParams { s, gamma, .. } = self.params;
+        let (work, other, lens) = (&*self.work, 1 - k, [self.spec.n, self.spec.m]);
+        let AdapterWorkspace {
+            coefficients,
+            factored,
+            scratch,
+            square: product,
+            ..
+        } = &mut *self.workspace;
+        let (inverse, of_other) = (&work.inverses.0[other], &work.equivalent[other]);
+        let roots = &mut factored.roots;
+        roots.compute(scratch, &inverse.eigen, lens[other], of_other);
+
+        let own = work.inverses.0[k].root.transpose();
+        let [mut inner, ..] = scratch.matrices(self.spec.r);
+        let square = &mut coefficients.square;
+        // Rs Hg, with Hg = gamma / s R R' of the other side.
+        multiply(
+            inner.as_mut(),
+            gamma / s,
+            roots.s.as_ref(),
+            inverse.root.as_ref(),
+        );
+        multiply(
+            product.as_mut(),
+            1.0,
+            inner.as_ref(),
+            inverse.root.transpose(),
+        );
+        square.g.set(product.as_ref(), 1.0);
+        // Rs Hf + Rm R', with Hf = -s Q' on side 1.
+        multiply(product.as_mut(), 1.0, roots.m.as_ref(), own);
+        if k == 1 {
+            multiply(
+                inner.as_mut(),
+                -s,
+                roots.s.as_ref(),
+                work.terms.q.transpose(),
+            );
+            **product += inner.as_ref();
+        }
+        square.f.set(product.as_ref(), 1.0);
+        multiply(product.as_mut(), 1.0, roots.k.as_ref(), own);
+        square.k.set(product.as_ref(), 1.0);
+        square.positive = roots.positive;
     }
 
     /// Q and X of N, of which `B'N A' = (1 / c1) [(B'Da B)(Y Db A') + (B'Da Z)(A Db A')]`.

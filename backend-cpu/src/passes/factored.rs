@@ -130,14 +130,18 @@ impl<T: Real> TilePass<T> for MomentUpdate<'_, T> {
                 &mut h[..pad],
             );
 
-            // H'S H + 2 H'M F + F'K F = H'(S H + 2 M F) + F'(K F).
-            let SquareCoefficients { s, two_m, k } = self.square;
-            let (of_h, of_f) = spare.split_at_mut(pad);
-            product(simd, of_h, false, [(s, &h[..r]), (two_m, &f[..r])]);
-            product(simd, &mut of_f[..pad], false, [(k, &f[..r])]);
+            let square = self.square;
+            let (first, second) = spare.split_at_mut(pad);
+            product(
+                simd,
+                first,
+                false,
+                [(&square.g, &g[..r]), (&square.f, &f[..r])],
+            );
+            product(simd, &mut second[..pad], false, [(&square.k, &f[..r])]);
             let sq = &mut means.tile(local)[0];
-            let (x, z) = ([&h[..r], &f[..r]], [&*of_h, &*of_f]);
-            average_squares(simd, sq, x, z, self.share, self.beta2);
+            let (plus, minus) = second[..r].split_at(square.positive);
+            average_squares(simd, sq, [&first[..r], plus], minus, self.share, self.beta2);
 
             let mut divisor = *sq;
             if let Some(max_means) = &mut max_means {
@@ -202,31 +206,33 @@ fn running_mean<S: Isa, T: Real>(simd: S, mean: &mut Strip<T>, x: &Strip<T>, bet
     }
 }
 
-/// Averages `share * sum_k (x_k z_k)` into the means, where it is not negative: it is a square, up
-/// to rounding.
+/// Averages `share * (sum_k x_k^2 - sum_k z_k^2)` into the means, where it is not negative: it is a
+/// square, up to rounding.
 #[inline(always)]
 fn average_squares<S: Isa, T: Real>(
     simd: S,
     sq: &mut Strip<T>,
     x: [&[Strip<T>]; 2],
-    z: [&[Strip<T>]; 2],
+    z: &[Strip<T>],
     share: T,
     beta2: f64,
 ) {
     let mut square = Strip::all(T::default());
-    for (x, z) in x.into_iter().zip(z) {
-        for (x, z) in x.iter().zip(z) {
-            let vectors = T::vectors::<S>(x).iter().zip(T::vectors::<S>(z));
-            for (square, (x, z)) in T::vectors_mut::<S>(&mut square).iter_mut().zip(vectors) {
-                *square = T::mul_add(simd, *x, *z, *square);
-            }
+    let minus = T::splat(simd, T::of(-1.0));
+    for x in x.into_iter().flatten() {
+        let vectors = T::vectors_mut::<S>(&mut square).iter_mut();
+        for (square, x) in vectors.zip(T::vectors::<S>(x)) {
+            *square = T::mul_add(simd, *x, *x, *square);
+        }
+    }
+    for z in z {
+        let vectors = T::vectors_mut::<S>(&mut square).iter_mut();
+        for (square, z) in vectors.zip(T::vectors::<S>(z)) {
+            *square = T::mul_add(simd, T::mul(simd, minus, *z), *z, *square);
         }
     }
     // (x + |x|) / 2, and not max(x, 0): a NaN must stay one, for the check after a step at risk.
-    let (half, minus) = (
-        T::splat(simd, T::of(0.5 * share.wide())),
-        T::splat(simd, T::of(-1.0)),
-    );
+    let half = T::splat(simd, T::of(0.5 * share.wide()));
     for square in T::vectors_mut::<S>(&mut square) {
         let size = T::max(simd, *square, T::mul(simd, minus, *square));
         *square = T::mul(simd, half, T::add(simd, *square, size));

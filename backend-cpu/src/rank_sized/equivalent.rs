@@ -1,6 +1,8 @@
 //! Products of an adapter's thin matrices, and of the two parts of its equivalent gradient
 //! `E = B H0 + H1' A` with `H = (sU, sV')`.
 
+use faer::{MatMut, MatRef};
+
 use super::closed_form::GramInverses;
 use super::scratch::{RankScratch, combine, multiply, trace_product};
 use super::square::Square;
@@ -31,25 +33,39 @@ impl GramProducts {
     }
 }
 
-/// Products of one side's factor F and part H of the equivalent gradient.
+/// Products of one side's factor F and part H = R C of the equivalent gradient, with the root R of the
+/// other side's inverse. C is not as large as H where the other side is ill-conditioned.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EquivalentProducts {
     /// H H'.
     pub(crate) hh: Square,
     /// F H'.
     pub(crate) fh: Square,
+    /// C C'; not for plain LoRA, nor is F C'.
+    pub(crate) cc: Square,
+    /// F C'.
+    pub(crate) fc: Square,
 }
 
 impl EquivalentProducts {
     fn reserve(&mut self, r: usize) {
-        self.hh.reserve(r);
-        self.fh.reserve(r);
+        self.all().for_each(|matrix| matrix.reserve(r));
     }
 
     /// For tests: what is read before it is written shows.
     pub(crate) fn poison(&mut self) {
-        self.hh.fill(f64::NAN);
-        self.fh.fill(f64::NAN);
+        self.all().for_each(|matrix| matrix.fill(f64::NAN));
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Square> {
+        [&mut self.hh, &mut self.fh, &mut self.cc, &mut self.fc].into_iter()
+    }
+
+    /// H H' and F H' from C C' and F C'.
+    fn through(&mut self, root: MatRef<'_, f64>, mut temporary: MatMut<'_, f64>) {
+        multiply(temporary.as_mut(), 1.0, root, self.cc.as_ref());
+        multiply(self.hh.as_mut(), 1.0, temporary.as_ref(), root.transpose());
+        multiply(self.fh.as_mut(), 1.0, self.fc.as_ref(), root.transpose());
     }
 
     /// For H = factor G: plain LoRA's `E = s (B gA + gB A)`.
@@ -70,12 +86,12 @@ pub(crate) fn equivalent_norm(sides: &[GramProducts; 2], parts: &[EquivalentProd
 }
 
 impl GramInverses {
-    /// H H' and F H' of both sides, with `scale` = gamma / s.
+    /// The products of both sides, with `scale` = gamma / s.
     ///
     /// ```text
-    /// sU  = scale SB^+ gA           H H' = scale^2 Rb (Rb' gA gA' Rb) Rb'
-    /// sV' = scale Ra (yo' - q'B')   with yo = gB Ra, w = B'gB Ra = B'yo, q = SB^+ w
-    ///       H H' = scale^2 Ra (yo'yo - w'q - q'w + q'SB q) Ra'
+    /// sU  = Rb C    C = scale Rb'gA         C C' = scale^2 Rb' gA gA' Rb
+    /// sV' = Ra C    C = scale (yo' - q'B')  with yo = gB Ra, w = B'gB Ra = B'yo, q = SB^+ w
+    ///                                       C C' = scale^2 (yo'yo - w'q - q'w + q'SB q)
     /// ```
     pub(crate) fn equivalent_products(
         &self,
@@ -88,27 +104,25 @@ impl GramInverses {
         let r = ra.nrows();
         out.iter_mut().for_each(|products| products.reserve(r));
         let [of_u, of_v] = out;
-        let [mut one, mut two, mut three] = scratch.matrices(r);
+        let [mut one, two, mut three] = scratch.matrices(r);
 
-        multiply(one.as_mut(), 1.0, rb.transpose(), sides[0].gg.as_ref());
-        multiply(two.as_mut(), 1.0, one.as_ref(), rb);
-        multiply(one.as_mut(), 1.0, rb, two.as_ref());
         multiply(
-            of_u.hh.as_mut(),
+            one.as_mut(),
             scale * scale,
-            one.as_ref(),
             rb.transpose(),
+            sides[0].gg.as_ref(),
         );
-        multiply(one.as_mut(), 1.0, sides[0].fg.as_ref(), rb);
-        multiply(of_u.fh.as_mut(), scale, one.as_ref(), rb.transpose());
+        multiply(of_u.cc.as_mut(), 1.0, one.as_ref(), rb);
+        multiply(of_u.fc.as_mut(), scale, sides[0].fg.as_ref(), rb);
+        of_u.through(rb, one.as_mut());
 
         let sb = sides[1].ff.as_ref();
         let (mut w, mut q) = (one, two);
         multiply(w.as_mut(), 1.0, sides[1].fg.as_ref(), ra);
         multiply(three.as_mut(), 1.0, rb.transpose(), w.as_ref());
         multiply(q.as_mut(), 1.0, rb, three.as_ref());
-        // inner = yo'yo - w'q - (w'q)' + q'SB q, gathered in H H'.
-        let mut inner = of_v.hh.as_mut();
+        // C C' / scale^2 = yo'yo - w'q - (w'q)' + q'SB q.
+        let mut inner = of_v.cc.as_mut();
         multiply(three.as_mut(), 1.0, ra.transpose(), sides[1].gg.as_ref());
         multiply(inner.as_mut(), 1.0, three.as_ref(), ra);
         multiply(three.as_mut(), 1.0, w.as_ref().transpose(), q.as_ref());
@@ -117,20 +131,15 @@ impl GramInverses {
                 inner[(i, j)] -= three[(i, j)] + three[(j, i)];
             }
         }
-        // w - SB q, for F H' and for the last term: q'SB q = q'w - q'(w - SB q).
+        // w - SB q, for F C' and for the last term: q'SB q = q'w - q'(w - SB q).
         multiply(three.as_mut(), -1.0, sb, q.as_ref());
         three += &w;
-        multiply(of_v.fh.as_mut(), scale, three.as_ref(), ra.transpose());
+        combine(of_v.fc.as_mut(), [(scale, three.as_ref())]);
         let mut sb_q = w;
         sb_q -= &three;
         multiply(three.as_mut(), 1.0, q.as_ref().transpose(), sb_q.as_ref());
         inner += &three;
-        multiply(three.as_mut(), 1.0, ra, inner.as_ref());
-        multiply(
-            of_v.hh.as_mut(),
-            scale * scale,
-            three.as_ref(),
-            ra.transpose(),
-        );
+        inner *= faer::Scale(scale * scale);
+        of_v.through(ra, three);
     }
 }
