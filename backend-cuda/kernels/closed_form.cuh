@@ -105,40 +105,46 @@ DEVICE_LARGE void solve_x(const Adapter& adapter, RankMatrices m, double gamma) 
     }
 }
 
-// H H' and F H' of both sides, for the parts H = (sU, sV') of E:
+// H H' and F H' of a side from C C' and F C', with H = R C.
+DEVICE void apply_root(RankMatrices m, int side, int root) {
+    multiply(m, TEMPORARY, 1.0, of(root), of(CC + side));
+    multiply(m, HH + side, 1.0, of(TEMPORARY), transposed(root));
+    multiply(m, FH + side, 1.0, of(FC + side), transposed(root));
+}
+
+// Products of both sides for the parts H = (sU, sV') of E, H = R C with the root of the other side's
+// inverse. C is not as large as H where the other side is ill-conditioned.
 //
-//     sU  = (gamma / s) SB^+ gA           H H' = (gamma/s)^2 Rb (Rb' gA gA' Rb) Rb'
-//     sV' = (gamma / s) Ra (yo' - q'B')   with yo = gB Ra, w = B'gB Ra = B'yo, q = SB^+ w
-//           H H' = (gamma/s)^2 Ra (yo'yo - w'q - q'w + q'SB q) Ra'
+//     sU  = Rb C   C = (gamma / s) Rb'gA         C C' = (gamma/s)^2 Rb' gA gA' Rb
+//     sV' = Ra C   C = (gamma / s) (yo' - q'B')  with yo = gB Ra, w = B'gB Ra = B'yo, q = SB^+ w
+//                                                C C' = (gamma/s)^2 (yo'yo - w'q - q'w + q'SB q)
 DEVICE_LARGE void part_products(const Adapter& adapter, RankMatrices m, double gamma) {
     double scale = gamma / adapter.s;
-    constexpr int ONE = TEMPORARY, TWO = TEMPORARY + 1, THREE = TEMPORARY + 2, INNER = TEMPORARY + 3;
+    constexpr int ONE = TEMPORARY, TWO = TEMPORARY + 1, THREE = TEMPORARY + 2, INNER = CC + 1;
     constexpr int RA = ROOT, RB = ROOT + 1;
-    multiply(m, ONE, 1.0, transposed(RB), of(GG));
-    multiply(m, TWO, 1.0, of(ONE), of(RB));
-    multiply(m, ONE, 1.0, of(RB), of(TWO));
-    multiply(m, HH, scale * scale, of(ONE), transposed(RB));
-    multiply(m, ONE, 1.0, of(FG), of(RB));
-    multiply(m, FH, scale, of(ONE), transposed(RB));
+    multiply(m, ONE, scale * scale, transposed(RB), of(GG));
+    multiply(m, CC, 1.0, of(ONE), of(RB));
+    multiply(m, FC, scale, of(FG), of(RB));
+    apply_root(m, 0, RB);
 
     constexpr int W = ONE, SMALL_Q = TWO;
     multiply(m, W, 1.0, of(FG + 1), of(RA));
     multiply(m, THREE, 1.0, transposed(RB), of(W));
     multiply(m, SMALL_Q, 1.0, of(RB), of(THREE));
-    // INNER = yo'yo - w'q - (w'q)' + q'SB q
+    // C C' (s / gamma)^2 = yo'yo - w'q - (w'q)' + q'SB q
     multiply(m, THREE, 1.0, transposed(RA), of(GG + 1));
     multiply(m, INNER, 1.0, of(THREE), of(RA));
     multiply(m, THREE, 1.0, transposed(W), of(SMALL_Q));
     combine(m, INNER, 1.0, of(INNER), -1.0, of(THREE));
     combine(m, INNER, 1.0, of(INNER), -1.0, transposed(THREE));
-    // w - SB q, for F H'; and SB q = w - (w - SB q) for the last term.
+    // w - SB q, for F C'; and SB q = w - (w - SB q) for the last term.
     multiply(m, THREE, -1.0, of(FF + 1), of(SMALL_Q));
     combine(m, THREE, 1.0, of(THREE), 1.0, of(W));
-    multiply(m, FH + 1, scale, of(THREE), transposed(RA));
+    assign(m, FC + 1, scale, of(THREE));
     combine(m, W, 1.0, of(W), -1.0, of(THREE));
     multiply(m, INNER, 1.0, transposed(SMALL_Q), of(W), true);
-    multiply(m, THREE, 1.0, of(RA), of(INNER));
-    multiply(m, HH + 1, scale * scale, of(THREE), transposed(RA));
+    assign(m, INNER, scale * scale, of(INNER));
+    apply_root(m, 1, RA);
 }
 
 // For plain LoRA, whose E is s (B gA + gB A): H = (s gA, s gB').

@@ -19,9 +19,9 @@ constexpr int NULL_EIGENVALUE = 100;
 constexpr int OCTET = 8;             // rows of one column that a thread of a thin pass has
 constexpr int GRAM = 8;              // rows and columns of a warp's square of a product X Y'
 constexpr int CHUNK_ENTRIES = 4096;  // entries of a parameter or of W0 that a block visits
-constexpr int COEFFICIENTS = 5;      // coefficient matrices of a side
-constexpr int MATRICES = 27;         // r x r matrices of an adapter in f64: see RankMatrix
-constexpr int MATRICES_FACTORED = 37;
+constexpr int COEFFICIENTS = 6;      // coefficient matrices of a side
+constexpr int MATRICES = 33;         // r x r matrices of an adapter in f64: see RankMatrix
+constexpr int MATRICES_FACTORED = 43;
 
 // 8-bit moments share a scale in blocks of this shape.
 constexpr int QUANT_ROWS = 6, QUANT_COLUMNS = 64;

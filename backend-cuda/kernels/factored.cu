@@ -1,7 +1,7 @@
 // The thin passes of the factored mode. With H = (sU, sV') a side's part of E:
 //
 //     update_moments:  H = Hg G + Hf F
-//                      sq <- b2 sq + (1 - b2) mean of E.E over the other dimension, from [H; F] and
+//                      sq <- b2 sq + (1 - b2) mean of E.E over the other dimension, from [G; F] and
 //                      r x r matrices;  Y <- b1 Y + (1 - b1) H
 //                      w = a or b of N = Da (M / c1) Db;  F w [F; Y]'  in f64
 //     update_factor:   D = (T1 Y + T2 F) w + T3 F;  F1 = decay F - lr D;  F1 [F1; F; Y]'  in f64
@@ -34,12 +34,11 @@ DEVICE T average_squares(const Adapter& adapter, const Side& side, int other_len
     return mean;
 }
 
-// sum + the products of an octet with the same rows of a tile.
-template <class T>
-DEVICE T with_rows(T sum, const T (&d)[OCTET], const T* x, Octet octet, int r, int ld) {
+// The sum of the signed squares of an octet, of which all rows count as many as the matrix has.
+template <class T> DEVICE T signed_squares(T sum, const T (&d)[OCTET], const T* signs, Octet octet, int r) {
 #pragma unroll
     for (int a = 0; a < OCTET; ++a)
-        if (octet.i + a < r) sum = fma(x[(octet.i + a) * ld + octet.c], d[a], sum);
+        if (octet.i + a < r) sum = fma(signs == nullptr ? d[a] : signs[octet.i + a] * d[a], d[a], sum);
     return sum;
 }
 
@@ -54,8 +53,8 @@ template <class T> DEVICE void update_moments(const Launch& launch) {
     T* weights = parts + octets(r) * width;
     double* room = reinterpret_cast<double*>(weights + width);
     const T *hg = coefficients<T>(adapter, task.side, 0), *hf = coefficients<T>(adapter, task.side, 1);
-    const T *qs = coefficients<T>(adapter, task.side, 2), *qm = coefficients<T>(adapter, task.side, 3);
-    const T* qk = coefficients<T>(adapter, task.side, 4);
+    const T *rg = coefficients<T>(adapter, task.side, 2), *rf = coefficients<T>(adapter, task.side, 3);
+    const T *rk = coefficients<T>(adapter, task.side, 4), *signs = coefficients<T>(adapter, task.side, 5);
     T* y = global(static_cast<T*>(side.first));
     T* old = global(static_cast<T*>(side.old));
     double sum = 0.0;
@@ -69,6 +68,15 @@ template <class T> DEVICE void update_moments(const Launch& launch) {
             if (task.side == 1) add_product(d, hf, tiles.f(), octet.i, octet.c, r, ld);
 #pragma unroll
             for (int a = 0; a < OCTET && octet.i + a < r; ++a) h[(octet.i + a) * ld + octet.c] = d[a];
+#pragma unroll
+            for (int a = 0; a < OCTET; ++a) d[a] = 0;
+            add_product(d, rg, tiles.g(), octet.i, octet.c, r, ld);
+            add_product(d, rf, tiles.f(), octet.i, octet.c, r, ld);
+            T square = signed_squares<T>(0, d, nullptr, octet, r);
+#pragma unroll
+            for (int a = 0; a < OCTET; ++a) d[a] = 0;
+            add_product(d, rk, tiles.f(), octet.i, octet.c, r, ld);
+            parts[octet.i / OCTET * width + octet.c] = signed_squares<T>(square, d, signs, octet, r);
         }
         __syncthreads();
         // From here on G's tile is Y's.
@@ -76,14 +84,7 @@ template <class T> DEVICE void update_moments(const Launch& launch) {
             Octet octet(k, width);
             bool inside = at + octet.c < len;
             T* octet_y = y + octet.i * panel_ld + at + octet.c;
-            T square = 0, d[OCTET] = {};
-            add_product(d, qs, h, octet.i, octet.c, r, ld);
-            add_product(d, qm, tiles.f(), octet.i, octet.c, r, ld);
-            square = with_rows(square, d, h, octet, r, ld);
-#pragma unroll
-            for (int a = 0; a < OCTET; ++a) d[a] = 0;
-            add_product(d, qk, tiles.f(), octet.i, octet.c, r, ld);
-            square = with_rows(square, d, tiles.f(), octet, r, ld);
+            T d[OCTET];
             T beta1 = T(adapter.hyper.beta1), new1 = T(1.0 - adapter.hyper.beta1);
             // All loads first: a store might be to the same place, for all that the compiler knows.
 #pragma unroll
@@ -97,7 +98,6 @@ template <class T> DEVICE void update_moments(const Launch& launch) {
                 octet_y[a * panel_ld] = mean;
                 old[(octet.i + a) * panel_ld + at + octet.c] = tiles.f()[in_tile];
             }
-            parts[octet.i / OCTET * width + octet.c] = square;
         }
         __syncthreads();
         for (int c = threadIdx.x; c < width; c += BLOCK) {

@@ -24,7 +24,7 @@ struct RankMatrices {
     DEVICE double get(Operand x, int i, int j) const {
         return x.transposed ? (*this)(x.which)[j * r + i] : (*this)(x.which)[i * r + j];
     }
-    DEVICE double* values(int side) const { return (*this)(VALUES) + side * r; }
+    DEVICE double* values(int row) const { return (*this)(VALUES) + row * r; }
 };
 
 // out = factor x y, or out += factor x y. `out` is neither x nor y.

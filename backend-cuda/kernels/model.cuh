@@ -153,11 +153,13 @@ enum RankMatrix : int {
     RB_BTGB_RA,              // Rb' (B'gB) Ra
     X,
     Q,
-    HH,                      // H H' of both sides
+    HH,                      // H H' of both sides, with H = R C
     FH = HH + 2,             // F H'
-    TEMPORARY = FH + 2,      // five, and two for each side's decomposition
-    VALUES = TEMPORARY + 5,  // eigenvalues, one row for each side (at r = 1 they need two matrices)
-    WEIGHTED = VALUES + 2,   // factored: F w [F; Y]' of both sides
+    CC = FH + 2,             // C C'
+    FC = CC + 2,             // F C'
+    TEMPORARY = FC + 2,      // five, and two for each side's decomposition
+    VALUES = TEMPORARY + 5,  // eigenvalues, two rows for each side (at r = 1 they need four matrices)
+    WEIGHTED = VALUES + 4,   // factored: F w [F; Y]' of both sides
     ADVANCED = WEIGHTED + 4, // factored: F1 [F1; F; Y]' of both sides
     RANK_MATRIX_COUNT = ADVANCED + 6
 };

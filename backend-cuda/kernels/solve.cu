@@ -8,20 +8,28 @@
 // decomposition.
 DEVICE double2* rotations_in(double* shared) { return reinterpret_cast<double2*>(shared + SUM_ROOM); }
 
-// Decomposes a side's Gram matrix and inverts it.
-DEVICE_LARGE void decompose_side(const Adapter& adapter, int side, double* shared) {
-    RankMatrices m(adapter);
-    int r = adapter.r, size = r * r;
+// From a symmetric matrix, which is used up, to its eigenvectors and a row of eigenvalues.
+DEVICE_LARGE void decompose_matrix(RankMatrices m, int matrix, int vectors, int row, double* shared) {
+    int r = m.r, size = r * r;
     double2* rotations = rotations_in(shared);
     double* room = reinterpret_cast<double*>(rotations + (r + 1) / 2);
     bool inside = r <= SHARED_EIGEN;
-    double* s = inside ? room : m(TEMPORARY + 2 * side);
-    double* q = inside ? room + size : m(VECTORS + side);
-    for (int at = threadIdx.x; at < size; at += BLOCK) s[at] = m(FF + side)[at];
-    decompose(s, q, m.values(side), rotations, r);
+    double* s = inside ? room : m(matrix);
+    double* q = inside ? room + size : m(vectors);
     if (inside)
-        for (int at = threadIdx.x; at < size; at += BLOCK) m(VECTORS + side)[at] = q[at];
+        for (int at = threadIdx.x; at < size; at += BLOCK) s[at] = m(matrix)[at];
+    decompose(s, q, m.values(row), rotations, r);
+    if (inside)
+        for (int at = threadIdx.x; at < size; at += BLOCK) m(vectors)[at] = q[at];
     __syncthreads();
+}
+
+// Decomposes a side's Gram matrix and inverts it.
+DEVICE_LARGE void decompose_side(const Adapter& adapter, int side, double* shared) {
+    RankMatrices m(adapter);
+    int copy = TEMPORARY + 2 * side;
+    assign(m, copy, 1.0, of(FF + side));
+    decompose_matrix(m, copy, VECTORS + side, side, shared);
     invert(adapter, side);
 }
 
@@ -125,18 +133,6 @@ template <class T> DEVICE_LARGE void set_parts(const Adapter& adapter, const Ran
     set_coefficients(m, coefficients<T>(adapter, 1, 1), -adapter.s, transposed(Q));
 }
 
-// The quadratic form of the squares of E's rows and columns: with H and F of a side,
-// |E's column|^2 = H'S H + 2 H'M F + F'K F, with S, M, K of the other side.
-template <class T> DEVICE_LARGE void set_squares(const Adapter& adapter, const RankMatrices& m) {
-#pragma unroll 1
-    for (int side = 0; side < 2; ++side) {
-        int other = 1 - side;
-        set_coefficients(m, coefficients<T>(adapter, side, 2), 1.0, of(FF + other));
-        set_coefficients(m, coefficients<T>(adapter, side, 3), 2.0, of(FH + other));
-        set_coefficients(m, coefficients<T>(adapter, side, 4), 1.0, of(HH + other));
-    }
-}
-
 DEVICE void reject_overflow(const Model& model, Report& report) {
     atomicOr(&report.rejected, u32(MAY_OVERFLOW));
     atomicOr(&model.status->rejected, u32(MAY_OVERFLOW));
@@ -223,11 +219,65 @@ template <class T> DEVICE void solve_gradients(const Launch& launch) {
     }
     if (method == SGD || method == EFFICIENT) set_direction<T>(adapter, m, gamma);
     if (method == FULL || method == FACTORED) set_parts<T>(adapter, m, gamma);
-    if (method == FACTORED) set_squares<T>(adapter, m);
 }
 
 KERNEL solve_gradients_f32(const Launch launch) { solve_gradients<float>(launch); }
 KERNEL solve_gradients_f64(const Launch launch) { solve_gradients<double>(launch); }
+
+// Factored mode: the squares of E's columns (on side 1, rows) as sums of squares. With h and f of a side
+// and F and C of the other one, a column is F'h + C'R'f, and its square |Rs h + Rm R'f|^2 + |Rk R'f|^2:
+//
+//     [F F'  F C']   [Rs  Rm]'[Rs  Rm]     Rs = sqrt(L) Q' for F F' = Q L Q', Rm = Rs^+' F C',
+//     [C F'  C C'] = [0   Rk] [0   Rk]     Rk'Rk = C C' - Rm'Rm
+//
+// The same as a quadratic form in h and f loses all digits, and its sign, where a factor is
+// ill-conditioned: h is as large as 1 over F's smallest singular value, and F'h is not. Where rounding in
+// Rm has made Rk'Rk negative, squares are subtracted: coefficients 5 begin with their signs.
+//
+// Task: an adapter, a side.
+template <class T> DEVICE void solve_squares(const Launch& launch) {
+    SHARED(double, shared);
+    if (!step_is_live(*launch.model)) return;
+    Task task = launch.tasks[blockIdx.x];
+    const Adapter& adapter = launch.model->adapters[task.item];
+    RankMatrices m(adapter);
+    int side = task.side, other = 1 - side, r = m.r;
+    // Matrices that are free until the passes leave their sums.
+    int rs = ADVANCED + 3 * side, rm = rs + 1, rk = rs + 2, vectors = WEIGHTED + 2 * side, product = vectors + 1;
+    const double* values = m.values(other);
+    double null = double(NULL_EIGENVALUE) * adapter.side[other].len * 2.220446049250313e-16 *
+                  fmax(0.0, largest_of(values, r));
+    multiply(m, product, 1.0, transposed(VECTORS + other), of(FC + other));
+    for (int at = threadIdx.x; at < r * r; at += BLOCK) {
+        double value = values[at / r];
+        m(rs)[at] = sqrt(fmax(0.0, value)) * m.get(transposed(VECTORS + other), at / r, at % r);
+        m(rm)[at] = value > null ? m(product)[at] / sqrt(value) : 0.0;
+    }
+    __syncthreads();
+    multiply(m, product, -1.0, transposed(rm), of(rm));
+    combine(m, product, 1.0, of(product), 1.0, of(CC + other));
+    decompose_matrix(m, product, vectors, 2 + side, shared);
+    const double* squares = m.values(2 + side);
+    T* signs = coefficients<T>(adapter, side, 5);
+    for (int at = threadIdx.x; at < r * r; at += BLOCK)
+        m(rk)[at] = sqrt(fabs(squares[at / r])) * m.get(transposed(vectors), at / r, at % r);
+    for (int i = threadIdx.x; i < r; i += BLOCK) signs[i] = squares[i] < 0.0 ? T(-1) : T(1);
+    __syncthreads();
+
+    // Rs Hg, with Hg = gamma / s R R' of the other side.
+    multiply(m, product, adapter.step.gamma / adapter.s, of(rs), of(ROOT + other));
+    multiply(m, vectors, 1.0, of(product), transposed(ROOT + other));
+    set_coefficients(m, coefficients<T>(adapter, side, 2), 1.0, of(vectors));
+    // Rs Hf + Rm R', with Hf = -s Q' on side 1.
+    multiply(m, product, 1.0, of(rm), transposed(ROOT + side));
+    if (side == 1) multiply(m, product, -adapter.s, of(rs), transposed(Q), true);
+    set_coefficients(m, coefficients<T>(adapter, side, 3), 1.0, of(product));
+    multiply(m, product, 1.0, of(rk), transposed(ROOT + side));
+    set_coefficients(m, coefficients<T>(adapter, side, 4), 1.0, of(product));
+}
+
+KERNEL solve_squares_f32(const Launch launch) { solve_squares<float>(launch); }
+KERNEL solve_squares_f64(const Launch launch) { solve_squares<double>(launch); }
 
 // Full mode, N in the place of g: the coefficients of (dA, dB) from F G' of both sides.
 //

@@ -154,6 +154,8 @@ impl<'m> Planner<'m> {
     fn factored(&mut self) {
         let factored = |_: &Adapter, route| route == Route::Factored;
         let clipped = |adapter: &Adapter, route| factored(adapter, route) && is_clipped(adapter);
+        let squares = ["solve_squares_f32", "solve_squares_f64"];
+        self.add_typed(squares, Cut::Sides, shared::eigen, [0; 2], factored);
         self.thin(["update_moments_f32", "update_moments_f64"], factored);
         self.solve(["solve_factored_f32", "solve_factored_f64"], factored);
         // Of a clipped adapter this is a dry run: it writes to scratch memory only.

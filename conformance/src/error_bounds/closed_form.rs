@@ -11,7 +11,7 @@ use nalgebra::{DMatrix, DVector};
 use super::norms::{columns, outer, rows};
 
 /// Unit round-off of everything r x r.
-const W: f64 = f64::EPSILON / 2.0;
+pub(super) const W: f64 = f64::EPSILON / 2.0;
 
 /// An adapter, its inverses and the norms that noise is multiplied by.
 pub(super) struct ConditionedAdapter<'f> {

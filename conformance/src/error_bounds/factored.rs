@@ -8,7 +8,7 @@ use lora_pro_reference::factors::Factors;
 use lora_pro_reference::state::FactoredMoments;
 use nalgebra::{DMatrix, DVector};
 
-use super::closed_form::{ConditionedAdapter, PerColumn, Solved};
+use super::closed_form::{ConditionedAdapter, PerColumn, Solved, W};
 use super::norms::{columns, outer, rows};
 
 /// The moments after averaging, N, and their noise.
@@ -83,8 +83,9 @@ fn yz_noise(
     }
 }
 
-/// The mean of a row of E.E is a quadratic form in that row of `[B  sV]`. Rounding in it is
-/// relative to what its parts B U and V A contribute by themselves, which may cancel.
+/// The mean of a row of E.E is a sum of squares of r x r matrices by that row of B and gB. Rounding in these
+/// matrices, in f64, is relative to what the parts B U and V A contribute by themselves, which may
+/// cancel; what is multiplied in the thin matrices' type is not larger than E.
 fn means_noise(
     place: &ConditionedAdapter<'_>,
     hyper: &Hyper,
@@ -99,7 +100,7 @@ fn means_noise(
     let parts_col = (columns(&split.u) * place.b + &place.a_columns * split.v.norm()) * s;
     let noise = |e: DVector<f64>, noise: DVector<f64>, parts: DVector<f64>, share: f64| {
         DVector::from_fn(e.len(), |k, _| {
-            share * (noise[k] * (2.0 * e[k] + noise[k]) + u * parts[k].powi(2))
+            share * (noise[k] * (2.0 * e[k] + noise[k]) + W * parts[k].powi(2))
         })
     };
     let used = new.largest.as_ref().unwrap_or(&new.means);
