@@ -1,8 +1,8 @@
 """The plain-torch backend against the recorded vectors and against the compiled reference."""
 
+import itertools
 import json
 import math
-import struct
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,8 @@ import torch
 from lorapro import _lorapro as compiled
 from lorapro.torch_backend import DTYPES, TorchBackend, batch
 from lorapro.torch_backend.batch import Batch
-from lorapro.torch_backend.precision import f64_device
+from lorapro.torch_backend.precision import f64_device, round_to
+from safetensors import safe_open
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,22 +30,13 @@ PASS = 30
 
 
 def read_vector(path):
-    """Metadata and f64 tensors of a safetensors file."""
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    body = torch.frombuffer(bytearray(data[8 + length :]), dtype=torch.float64)
-    meta = header.pop("__metadata__")
-    tensors = {}
-    for name, entry in header.items():
-        start, end = (offset // 8 for offset in entry["data_offsets"])
-        tensors[name] = body[start:end].reshape(entry["shape"])
-    return meta, tensors
+    """Metadata and f64 tensors of a recording."""
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
 
 
 def read_index(result):
-    path = VECTORS / "index.json"
-    vectors = json.loads(path.read_text())["vectors"] if path.exists() else []
+    vectors = json.loads((VECTORS / "index.json").read_text())["vectors"]
     return [vector for vector in vectors if vector["result"] == result]
 
 
@@ -120,21 +112,8 @@ def config(hyper, **whole):
 
 
 def assert_same(x, y):
-    """The same bits, in whatever nesting."""
-    if isinstance(x, torch.Tensor):
-        assert x.dtype == y.dtype and x.shape == y.shape
-        x, y = (z.detach().reshape(-1).clone().view(torch.uint8) for z in (x, y))
-        assert torch.equal(x, y)
-    elif isinstance(x, dict):
-        assert x.keys() == y.keys()
-        for key in x:
-            assert_same(x[key], y[key])
-    elif isinstance(x, (tuple, list)):
-        assert len(x) == len(y)
-        for left, right in zip(x, y):
-            assert_same(left, right)
-    else:
-        assert x == y or (x != x and y != y)
+    """The same values and dtypes, in whatever nesting."""
+    torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
 
 
 def strided(x, kind):
@@ -290,12 +269,17 @@ def hyper_for(method, option):
     return hyper
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("method", METHODS)
+# Options change formulas, which f64 sees best; the narrower types are rounded to in the same way after all of them.
+NARROW = ["plain", "moments-f64", "moments-f32", "moments-bf16", "master", "combined"]
+CASES = [
+    (method, option, dtype)
+    for method, option, dtype in itertools.product(METHODS, OPTIONS, DTYPES)
+    if method in ONLY.get(option, METHODS) and (dtype == "f64" or option in NARROW)
+]
+
+
+@pytest.mark.parametrize("method, option, dtype", CASES)
 def test_agrees_with_reference(method, option, dtype):
-    if method not in ONLY.get(option, METHODS):
-        pytest.skip("not an option of this method")
     for shape, (*_, kind) in SHAPES.items():
         # Where B's columns span everything, V is nothing but rounding, unless damping leaves some.
         if kind != "m = r" or method == "lora" or option == "relative":
@@ -311,9 +295,16 @@ def test_an_edited_factor_wins_over_its_master_copy(method, dtype):
     compare(hyper_for(method, "master"), "tall", dtype, edit=edit)
 
 
-@pytest.mark.parametrize("limit", [0.01, 1e6])
-def test_clips_by_the_global_norm(limit):
-    compare(hyper_for("efficient", "plain"), "wide", "f32", max_grad_norm=limit)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounds_once_from_f64(dtype):
+    """Beside the middle of two numbers, nearer to it than f32 can tell."""
+    low = torch.tensor([1.0, 1.5, 3.0, -1.0, -2.5, torch.finfo(dtype).smallest_normal], dtype=torch.float64)
+    high = low + low.sign() * torch.finfo(dtype).eps * low.abs().log2().floor().exp2()
+    middle, away = (low + high) / 2, (high - low) * 2**-30
+    for x, nearest in ((low, low), (middle - away, low), (middle + away, high), (high, high)):
+        assert_same(round_to(x, dtype), nearest.to(dtype))
+    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1e300, -1e-300], dtype=torch.float64)
+    assert_same(round_to(special, dtype), special.to(dtype))
 
 
 class NoF64(TorchDispatchMode):
@@ -359,6 +350,7 @@ def test_a_device_without_f64_computes_thin_matrices_on_the_cpu(method, moments)
 
 # ---- Whole models: several adapters and parameters at once.
 
+# The first and the last are stepped as one.
 LAYERS = [("tall", "f32"), ("tall", "f32"), ("wide", "f32"), ("tall", "bf16"), ("tall", "f32")]
 
 
@@ -372,7 +364,7 @@ class Model:
         self.adapters, self.params = [], []
         for k, (shape, dtype) in enumerate(layers):
             m, n, r, _ = SHAPES[shape]
-            index = backend.add_adapter(f"layer {k}", m, n, r, 0.5 + k, dtype, "g")
+            index = backend.add_adapter(f"layer {k}", m, n, r, 3.0 if k == 1 else 0.5, dtype, "g")
             factors = random_factors(shape, dtype, generator)
             grads = (torch.randn(x.shape, generator=generator).to(x.dtype) for x in factors)
             self.adapters.append((index, *factors, *grads))
@@ -427,26 +419,30 @@ def test_a_batch_steps_as_each_of_it_alone(method):
         assert_same(together.contents(), apart.contents())
 
 
-def test_a_batch_may_hold_adapters_at_different_steps():
+def test_adapters_of_one_kind_may_be_at_different_steps():
     together, apart = Model(TorchBackend()), Model(TorchBackend())
     for model in (together, apart):
-        model.backend.step(model.adapters[1:3], [], 1, 0, 1.0)
+        model.backend.step(model.adapters[:2], [], 1, 0, 1.0)
     together.step()
     for entry in apart.adapters:
         apart.backend.step([entry], [], 1, 0, 1.0)
     apart.backend.step([], apart.params, 1, 0, 1.0)
     assert_same(together.contents(), apart.contents())
-    assert [state[0] for state in together.contents()[1]] == [1, 2, 2, 1, 1, 1, 1, 1]
+    assert [state[0] for state in together.contents()[1]] == [2, 2, 1, 1, 1, 1, 1, 1]
 
 
-def test_large_batches_of_the_full_mode_are_cut(monkeypatch):
+def test_large_batches_are_cut(monkeypatch):
+    sizes = []
+    commit = Batch.commit
+    monkeypatch.setattr(Batch, "commit", lambda self: (sizes.append(len(self.slots)), commit(self)))
     whole, cut = Model(TorchBackend(), "full"), Model(TorchBackend(), "full")
     for _ in range(2):
         whole.step()
         with monkeypatch.context() as patch:
-            patch.setattr(batch, "ENTRIES_CPU", 2 * 13 * 7)
+            patch.setattr(batch, "ENTRIES_CPU", 2 * 13 * 7 - 1)
             cut.step()
     assert_same(whole.contents(), cut.contents())
+    assert sorted(sizes) == sorted(2 * [2, 1, 1, 1, 2, 1] + 2 * [1, 1, 1, 1, 1, 2, 1])
 
 
 @pytest.mark.parametrize("method", METHODS)
