@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +14,13 @@ from torch._compile import _disable_dynamo
 
 from . import _lorapro
 from .backends import Backends, Work
+from .options import check_group, hyper, joined
 from .pairs import Pair, find_pairs, pairs_by_name, unwrapped
 from .sharding import Shards, SkippedStep
+from .state import PairState, ParamState
 
 # Parameters that cannot be viewed as matrices, each with a copy that is stepped in its place.
 Copies = list[tuple[Tensor, Tensor]]
-
-# What decides which state tensors exist: it cannot be changed between steps, and a checkpoint must
-# have been written with the same.
-STRUCTURAL = ("mode", "amsgrad", "moment_dtype", "rounding")
 
 
 @dataclass(frozen=True)
@@ -232,23 +229,8 @@ class LoraPro(torch.optim.Optimizer):
         groups = {str(number): hyper(group) for number, group in enumerate(self.param_groups)}
         for pair, a, b in self._plan.pairs:
             if a.group != b.group:
-                groups[group_name(a, b)] = self._joined(pair, groups[str(a.group)], groups[str(b.group)])
+                groups[group_name(a, b)] = joined(pair.name, groups[str(a.group)], groups[str(b.group)])
         return json.dumps({**own, "groups": groups})
-
-    def _joined(self, pair: Pair, of_a: dict[str, Any], of_b: dict[str, Any]) -> dict[str, Any]:
-        """Options of an adapter whose factors are in two groups: only the learning rate may differ."""
-        for key, value in of_a.items():
-            if key != "lr" and value != of_b[key]:
-                raise ValueError(
-                    f"adapter `{pair.name}`: {key} is {value} in the group of A and {of_b[key]} in that of "
-                    "B, but only lr may differ"
-                )
-        if of_a["lr"] == 0 and of_b["lr"] != 0:
-            raise ValueError(f"adapter `{pair.name}`: lr is 0 for A but not for B: freeze A instead")
-        ratio = of_b["lr"] / of_a["lr"] if of_a["lr"] else 1.0
-        if ratio == 0:
-            raise ValueError(f"adapter `{pair.name}`: lr is 0 for B but not for A: freeze B instead")
-        return {**of_a, "lr_ratio": of_a["lr_ratio"] * ratio}
 
     def _configure(self) -> None:
         """Passes on what was changed in `param_groups` since the last step."""
@@ -434,12 +416,12 @@ class LoraPro(torch.optim.Optimizer):
                 both = self._backends.pair_state(pair.name) if self._plain_state else None
                 for factor, place in (("a", a), ("b", b)):
                     param = self.param_groups[place.group]["params"][place.index]
-                    state[param] = both[factor] if both else PairState(self, pair.name, factor)
+                    state[param] = both[factor] if both else PairState(self._backends, pair.name, factor)
         for name, place in self._plan.params:
             if name in slots:
                 param = self.param_groups[place.group]["params"][place.index]
                 plain = self._plain_state
-                state[param] = self._backends.param_state(name, param.shape) if plain else ParamState(self, name, param)
+                state[param] = self._backends.param_state(name, param.shape) if plain else ParamState(self._backends, name, param)
         return state
 
     @state.setter
@@ -547,118 +529,9 @@ class LoraPro(torch.optim.Optimizer):
             raise
 
 
-class StateView(MutableMapping[str, Tensor]):
-    """The state under one parameter, read from the backend at each access."""
-
-    @abstractmethod
-    def _read(self) -> dict[str, Tensor]: ...
-
-    @abstractmethod
-    def _write(self, state: dict[str, Tensor]) -> None: ...
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self._read()[key]
-
-    def __setitem__(self, key: str, value: Tensor) -> None:
-        self._write({**self._read(), key: value})
-
-    def __delitem__(self, key: str) -> None:
-        raise TypeError("state tensors cannot be removed one by one")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
-
-    def __len__(self) -> int:
-        return len(self._read())
-
-    def __repr__(self) -> str:
-        return repr(self._read())
-
-
-class PairState(StateView):
-    """The state of an adapter that lies along one of its factors."""
-
-    def __init__(self, optimizer: LoraPro, name: str, factor: str) -> None:
-        self._optimizer, self._name, self._factor = optimizer, name, factor
-
-    def _read(self) -> dict[str, Tensor]:
-        return self._optimizer._backends.pair_state(self._name)[self._factor]
-
-    def _write(self, state: dict[str, Tensor]) -> None:
-        both = self._optimizer._backends.pair_state(self._name)
-        both[self._factor] = state
-        for half in both.values():
-            half["step"] = state["step"]
-        self._optimizer._backends.set_pair_state(self._name, both["a"], both["b"])
-
-
-class ParamState(StateView):
-    """The state of an unpaired parameter."""
-
-    def __init__(self, optimizer: LoraPro, name: str, param: Tensor) -> None:
-        self._optimizer, self._name, self._param = optimizer, name, param
-
-    def _read(self) -> dict[str, Tensor]:
-        return self._optimizer._backends.param_state(self._name, self._param.shape)
-
-    def _write(self, state: dict[str, Tensor]) -> None:
-        self._optimizer._backends.set_param_state(self._name, state)
-
-
 def group_name(a: Place, b: Place) -> str:
     """Of the options that apply to an adapter."""
     return str(a.group) if a.group == b.group else f"{a.group}+{b.group}"
-
-
-def hyper(group: dict[str, Any]) -> dict[str, Any]:
-    """A group's options under core's names."""
-    beta1, beta2 = group["betas"]
-    return {
-        "method": group["mode"],
-        "lr": float(group["lr"]),
-        "beta1": float(beta1),
-        "beta2": float(beta2),
-        "damping": damping(group["damping"]),
-        **{key: group[key] for key in PASSED_ON},
-    }
-
-
-PASSED_ON = (
-    "x",
-    "lr_ratio",
-    "eps",
-    "weight_decay",
-    "momentum",
-    "amsgrad",
-    "maximize",
-    "update_clip",
-    "moment_dtype",
-    "rounding",
-)
-
-
-def damping(value: str | dict[str, float]) -> str | dict[str, float]:
-    """`"relative:1e-4"` as core's `{"relative": 1e-4}`."""
-    if not isinstance(value, str) or ":" not in value:
-        return value
-    kind, number = value.split(":", 1)
-    try:
-        return {kind: float(number)}
-    except ValueError:
-        raise ValueError(f"damping is {value!r}, but it must be like 'relative:1e-4' or 'none'") from None
-
-
-def check_group(number: int, own: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Rejects a group that was saved by another optimizer or of other parameters."""
-    for key in STRUCTURAL:
-        if key not in saved:
-            raise ValueError(f"the saved parameter group {number} has no `{key}`: it is not LoRA-Pro's")
-        if saved[key] != own[key]:
-            raise ValueError(f"parameter group {number}: {key} is {own[key]!r}, but the state was saved with {saved[key]!r}")
-    names = saved.get("param_names", own["param_names"])
-    for mine, theirs in zip(own["param_names"], names, strict=True):
-        if mine != theirs:
-            raise ValueError(f"the saved state has `{theirs}` where this optimizer has `{mine}`: it is another model's")
 
 
 def viewable(param: Tensor, copies: Copies) -> Tensor:
