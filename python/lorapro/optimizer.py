@@ -39,6 +39,11 @@ class Plan:
     params: list[tuple[str, Place]] = field(default_factory=list)
     lengths: tuple[int, ...] = ()
 
+    def part(self, owns: Callable[[str], bool]) -> Plan:
+        """What a process steps of it; an adapter belongs to the process that owns its A."""
+        pairs = [entry for entry in self.pairs if owns(entry[0].a)]
+        return Plan(pairs, [entry for entry in self.params if owns(entry[0])], self.lengths)
+
 
 class LoraPro(torch.optim.Optimizer):
     r"""LoRA-Pro (arXiv 2407.18242): the step of an adapter comes as near to full fine-tuning's as its rank allows.
@@ -134,7 +139,7 @@ class LoraPro(torch.optim.Optimizer):
         self._explicit: list[Pair] = []
         self._plan = Plan()
         self._shards = Shards.of(shard)
-        self._mine: list[bool] | None = None  # of the plan's pairs, then of its parameters
+        self._own = Plan()
         self._loaded: Backends | None = None
         self._backends = Backends(backend)
         self._plain_state = False
@@ -197,12 +202,15 @@ class LoraPro(torch.optim.Optimizer):
                 "no LoRA pair (lora_A, lora_B) with both factors trained was found: pass the model (or "
                 "its parameters and model=...), named parameters, or triples (A, B, scale)"
             )
-        self._plan = Plan(
+        plan = Plan(
             [(pair, places[pair.a], places[pair.b]) for pair in pairs],
             [(name, place) for name, place in places.items() if name not in paired],
             tuple(len(group["params"]) for group in self.param_groups),
         )
-        self._mine = None if self._shards is None else self._shards.assign(self._costs())
+        self._plan = self._own = plan
+        if self._shards is not None:
+            self._shards.assign(self._costs())
+            self._own = plan.part(self._shards.owns)
         self._values = None
         _lorapro.resolve_config(self._config())
 
@@ -288,15 +296,10 @@ class LoraPro(torch.optim.Optimizer):
             self._check()
         work: dict[torch.device, Work] = defaultdict(Work)
         copies: Copies = []
-        groups, mine = self.param_groups, self._mine
-        for number, (pair, a, b) in enumerate(self._plan.pairs):
-            if mine is None or mine[number]:
-                param_a, param_b = groups[a.group]["params"][a.index], groups[b.group]["params"][b.index]
-                self._list_pair(pair, group_name(a, b), param_a, param_b, work, copies)
-        for number, (name, place) in enumerate(self._plan.params, len(self._plan.pairs)):
-            if mine is None or mine[number]:
-                param = groups[place.group]["params"][place.index]
-                self._list_param(name, str(place.group), param, work, copies)
+        for pair, a, b in self._own.pairs:
+            self._list_pair(pair, group_name(a, b), self._at(a), self._at(b), work, copies)
+        for name, place in self._own.params:
+            self._list_param(name, str(place.group), self._at(place), work, copies)
         return work, copies, scale
 
     def _take_step(self, work: dict[torch.device, Work], copies: Copies, scale: float) -> None:
@@ -376,20 +379,24 @@ class LoraPro(torch.optim.Optimizer):
             if not torch.linalg.vector_norm(param.detach(), dtype=torch.float64).isfinite():
                 raise _lorapro.NonFiniteError(f"parameter `{name}` holds a NaN or an infinity")
 
+    def _at(self, place: Place) -> Tensor:
+        """The parameter that is there now: frameworks replace them."""
+        param: Tensor = self.param_groups[place.group]["params"][place.index]
+        return param
+
     def _tensors(self) -> list[tuple[str, Tensor]]:
         """Every parameter by name."""
         return [pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)]
 
     def _costs(self) -> list[tuple[list[str], int]]:
-        """What is stepped together, and how many bytes its step moves: pairs first, then the others."""
-        tensors = dict(self._tensors())
+        """What is stepped together, and of how many numbers."""
         costs = []
-        for pair, place, _ in self._plan.pairs:
-            a, b = tensors[pair.a], tensors[pair.b]
+        for pair, place, place_b in self._plan.pairs:
+            a, b = self._at(place), self._at(place_b)
             full = self.param_groups[place.group]["mode"] == "full"
             wide = b.shape[0] * a[0].numel() if full else 0
             costs.append(([pair.a, pair.b], a.numel() + b.numel() + wide))
-        return costs + [([name], tensors[name].numel()) for name, _ in self._plan.params]
+        return costs + [([name], self._at(place).numel()) for name, place in self._plan.params]
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """What the last step did to each adapter: `step`, `grad_norm`, `update_norm`, `relative_update`
@@ -415,13 +422,12 @@ class LoraPro(torch.optim.Optimizer):
             if pair.name in slots:
                 both = self._backends.pair_state(pair.name) if self._plain_state else None
                 for factor, place in (("a", a), ("b", b)):
-                    param = self.param_groups[place.group]["params"][place.index]
-                    state[param] = both[factor] if both else PairState(self._backends, pair.name, factor)
+                    state[self._at(place)] = both[factor] if both else PairState(self._backends, pair.name, factor)
         for name, place in self._plan.params:
             if name in slots:
-                param = self.param_groups[place.group]["params"][place.index]
-                plain = self._plain_state
-                state[param] = self._backends.param_state(name, param.shape) if plain else ParamState(self._backends, name, param)
+                param = self._at(place)
+                view = ParamState(self._backends, name, param)
+                state[param] = self._backends.param_state(name, param.shape) if self._plain_state else view
         return state
 
     @state.setter
@@ -469,21 +475,20 @@ class LoraPro(torch.optim.Optimizer):
 
     def _filled(self, state: dict[str, dict[str, Any]], config: str) -> Backends:
         """New backends with the state of parameters by name."""
-        backends, tensors = Backends(self._options["backend"]), dict(self._tensors())
+        backends = Backends(self._options["backend"])
         backends.configure(config)
-        mine = self._mine
-        for number, (pair, a, b) in enumerate(self._plan.pairs):
+        for pair, a, b in self._own.pairs:
             there = [name in state for name in (pair.a, pair.b)]
-            if there == [False, False] or (mine is not None and not mine[number]):
+            if there == [False, False]:
                 continue
             if there != [True, True]:
                 missing = pair.b if there[0] else pair.a
                 raise ValueError(f"adapter `{pair.name}`: the saved state has none for `{missing}`")
-            backends.add_pair(pair, tensors[pair.a], tensors[pair.b], group_name(a, b))
+            backends.add_pair(pair, self._at(a), self._at(b), group_name(a, b))
             backends.set_pair_state(pair.name, state[pair.a], state[pair.b])
-        for number, (name, place) in enumerate(self._plan.params, len(self._plan.pairs)):
-            if name in state and (mine is None or mine[number]):
-                backends.add_param(name, tensors[name], str(place.group))
+        for name, place in self._own.params:
+            if name in state:
+                backends.add_param(name, self._at(place), str(place.group))
                 backends.set_param_state(name, state[name])
         return backends
 

@@ -38,18 +38,17 @@ class Shards:
             raise ValueError("shard needs torch.distributed: call init_process_group first, or leave shard out")
         return cls(None if shard is True else shard)
 
-    def assign(self, costs: list[tuple[list[str], int]]) -> list[bool]:
-        """Which of the items, each of parameters that belong together, are this process's.
+    def assign(self, costs: list[tuple[list[str], int]]) -> None:
+        """Divides items, each of parameters that belong together and its cost.
 
         Largest first, each to the process with the least so far: the same in every process.
         """
-        loads, owners = [0] * self.world, [0] * len(costs)
-        for number in sorted(range(len(costs)), key=lambda k: (-costs[k][1], k)):
-            owner = min(range(self.world), key=lambda rank: (loads[rank], rank))
-            owners[number] = owner
-            loads[owner] += costs[number][1]
-        self._owner = {name: owner for (names, _), owner in zip(costs, owners, strict=True) for name in names}
-        return [owner == self.rank for owner in owners]
+        loads = [0] * self.world
+        self._owner = {}
+        for names, cost in sorted(costs, key=lambda item: -item[1]):
+            owner = min(range(self.world), key=lambda rank: loads[rank])
+            self._owner |= dict.fromkeys(names, owner)
+            loads[owner] += cost
 
     def owns(self, name: str) -> bool:
         """Whether this process steps the parameter."""
