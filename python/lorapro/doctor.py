@@ -44,14 +44,15 @@ def examine() -> dict[str, Any]:
     """Everything that is printed."""
     checks = {
         f"{backend} on {device.type}": {
-            trajectory["options"]["mode"]: {dtype: check(trajectory, backend, device, dtype) for dtype in dtypes(device)}
-            for trajectory in recorded()
+            one["options"]["mode"]: {dtype: check(one, backend, device, dtype) for dtype in dtypes(device)}
+            for one in recorded()
         }
         for backend, device in places()
     }
     numbers = [number for modes in checks.values() for row in modes.values() for number in row.values()]
     right = all(isinstance(number, float) and number < LIMIT for number in numbers)
-    return {"versions": versions(), "backends": backends(), "auto": auto(), "checks": checks, "limit": LIMIT, "right": right}
+    about = {"versions": versions(), "backends": backends(), "auto": auto()}
+    return about | {"checks": checks, "limit": LIMIT, "right": right}
 
 
 def versions() -> dict[str, str]:
@@ -133,8 +134,8 @@ def text(report: dict[str, Any]) -> str:
     """The report to read."""
     lines = ["  ".join(f"{name} {version}" for name, version in report["versions"].items()), "", "backends"]
     for name, manifest in report["backends"].items():
-        words = manifest.get("missing") or f"{manifest['device']}; {manifest['code_path']}; {' '.join(manifest['dtypes'])}"
-        lines.append(f"  {name:<10} {words}")
+        there = [manifest.get("device"), manifest.get("code_path"), " ".join(manifest.get("dtypes", []))]
+        lines.append(f"  {name:<10} {manifest.get('missing') or '; '.join(map(str, there))}")
     taken = ", ".join(f"{backend} on {device}" for device, backend in report["auto"].items())
     lines += [f'  backend="auto" takes {taken}; torch\'s number of threads is {torch.get_num_threads()}', ""]
     lines.append(f"self-check: error in units of rounding; below {report['limit']:g} is right")
@@ -152,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lorapro.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print JSON: versions, backends, auto, checks, limit, right")
+    parser.add_argument("--json", action="store_true", help="versions, backends, auto, checks, limit and right as JSON")
     args = parser.parse_args(arguments)
     report = examine()
     print(json.dumps(report, indent=2) if args.json else text(report))

@@ -25,7 +25,8 @@ def trajectory(name: str) -> dict:
     """One of the conformance suite as the doctor reads it."""
     meta, tensors = read_vector(VECTORS / f"{name}.safetensors")
     hyper = hyper_of(meta)
-    options = {"mode": hyper.pop("method"), "betas": [hyper.pop(f"beta{k}", default) for k, default in ((1, 0.9), (2, 0.999))]}
+    betas = [hyper.pop("beta1", 0.9), hyper.pop("beta2", 0.999)]
+    options = {"mode": hyper.pop("method"), "betas": betas}
     steps = int(meta["steps"])
     kept = {"A": "A.0", "B": "B.0", "end A": f"A.{steps}", "end B": f"B.{steps}"}
     values = {key: tensors[of].tolist() for key, of in kept.items()}
@@ -51,7 +52,8 @@ def test_what_is_here_is_right(capsys):
 
 
 def test_as_json_and_as_a_command():
-    done = subprocess.run([sys.executable, "-m", "lorapro.doctor", "--json"], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "lorapro.doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["right"] and report["auto"]["cpu"] == "cpu"
