@@ -106,7 +106,7 @@ fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
         Damping::Cutoff(1e-6),
     ];
     let short = matches!(dtype, DType::Bf16 | DType::F16);
-    Hyper::default()
+    let hyper = Hyper::default()
         .method(method)
         .x(pick(
             random,
@@ -122,8 +122,11 @@ fn hyper(random: &mut ChaCha8Rng, dtype: DType, method: Method) -> Hyper {
             pick(random, &[0.0, 0.1])
         } else {
             0.0
-        })
-        .decay_base(random.random())
+        });
+    // Without decay the option has nothing to say, and a subject that does not have it loses the case.
+    let decay_base = random.random::<bool>() && hyper.weight_decay > 0.0;
+    hyper
+        .decay_base(decay_base)
         .momentum(if adaptive {
             0.0
         } else {
