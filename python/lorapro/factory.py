@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from .optimizer import LoraPro
+from .pairs import unwrapped
 
 
 def create_lorapro_optimizer(model: nn.Module, *, lr: float, weight_decay: float = 0.0, **kwargs: Any) -> LoraPro:
@@ -23,9 +24,7 @@ def create_lorapro_optimizer(model: nn.Module, *, lr: float, weight_decay: float
     Raises:
         ValueError: the model has no adapter whose two factors are trained, or one that is not B A.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = [(name, p) for name, p in unwrapped(model).named_parameters() if p.requires_grad]
     matrices = [(name, p) for name, p in trained if p.ndim > 1]
     vectors = [(name, p) for name, p in trained if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": weight_decay}]

@@ -14,7 +14,7 @@ from torch._compile import _disable_dynamo
 
 from . import _lorapro
 from .backends import Backends, Work
-from .options import check_group, hyper, joined
+from .options import check_group, checked, hyper, joined, number
 from .pairs import Pair, find_pairs, pairs_by_name, unwrapped
 from .sharding import Shards, SkippedStep
 from .state import PairState, ParamState
@@ -115,6 +115,13 @@ class LoraPro(torch.optim.Optimizer):
     ) -> None:
         if on_unsupported not in ("error", "adamw"):
             raise ValueError(f"on_unsupported is {on_unsupported!r}, but it must be 'error' or 'adamw'")
+        own = "the optimizer"
+        checked(own, "preset", preset, str)
+        checked(own, "on_non_finite", on_non_finite, str)
+        if max_grad_norm is not None:
+            max_grad_norm = number(own, "max_grad_norm", max_grad_norm)
+        if scale is not None:
+            scale = number(own, "scale", scale)
         values = json.loads(_lorapro.resolve_config(json.dumps({"preset": preset})))
         defaults = {
             "lr": lr,
@@ -234,7 +241,7 @@ class LoraPro(torch.optim.Optimizer):
         own = {key: self._options[key] for key in ("max_grad_norm", "on_non_finite")}
         if self._clips_here():
             own["max_grad_norm"] = None
-        groups = {str(number): hyper(group) for number, group in enumerate(self.param_groups)}
+        groups = {str(index): hyper(index, group) for index, group in enumerate(self.param_groups)}
         for pair, a, b in self._plan.pairs:
             if a.group != b.group:
                 groups[group_name(a, b)] = joined(pair.name, groups[str(a.group)], groups[str(b.group)])
@@ -242,7 +249,7 @@ class LoraPro(torch.optim.Optimizer):
 
     def _configure(self) -> None:
         """Passes on what was changed in `param_groups` since the last step."""
-        values = [tuple(hyper(group).values()) for group in self.param_groups]
+        values = [tuple(hyper(*each).values()) for each in enumerate(self.param_groups)]
         if values != self._values:
             self._backends.configure(self._config())
             self._values = values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 # What decides which state tensors exist: it cannot be changed between steps, and a checkpoint must
@@ -9,42 +10,67 @@ from typing import Any
 STRUCTURAL = ("mode", "amsgrad", "moment_dtype", "rounding")
 
 # What core calls by the same name.
-PASSED_ON = (
-    "x",
-    "lr_ratio",
-    "eps",
-    "weight_decay",
-    "momentum",
-    "amsgrad",
-    "maximize",
-    "update_clip",
-    "moment_dtype",
-    "rounding",
-)
+NUMBERS = ("lr", "lr_ratio", "eps", "weight_decay", "momentum")
+WORDS = ("x", "moment_dtype", "rounding")
+FLAGS = ("amsgrad", "maximize")
 
 
-def hyper(group: dict[str, Any]) -> dict[str, Any]:
-    """A group's options under core's names."""
-    beta1, beta2 = group["betas"]
+def hyper(index: int, group: dict[str, Any]) -> dict[str, Any]:
+    """A group's options under core's names. Core checks their ranges.
+
+    Raises:
+        ValueError: a value has a wrong type, or is not finite.
+    """
+    subject = f"group `{index}`"
+    clip = group["update_clip"]
     return {
-        "method": group["mode"],
-        "lr": float(group["lr"]),
-        "beta1": float(beta1),
-        "beta2": float(beta2),
-        "damping": damping(group["damping"]),
-        **{key: group[key] for key in PASSED_ON},
+        "method": checked(subject, "mode", group["mode"], str),
+        **betas(subject, group["betas"]),
+        "damping": damping(subject, group["damping"]),
+        "update_clip": None if clip is None else number(subject, "update_clip", clip),
+        **{key: number(subject, key, group[key]) for key in NUMBERS},
+        **{key: checked(subject, key, group[key], str) for key in WORDS},
+        **{key: checked(subject, key, group[key], bool) for key in FLAGS},
     }
 
 
-def damping(value: str | dict[str, float]) -> str | dict[str, float]:
-    """`"relative:1e-4"` as core's `{"relative": 1e-4}`."""
-    if not isinstance(value, str) or ":" not in value:
-        return value
-    kind, number = value.split(":", 1)
+def number(subject: str, key: str, value: Any) -> float:
+    """A finite number of any type: tensors and numpy's scalars are taken, too."""
     try:
-        return {kind: float(number)}
+        found = math.nan if isinstance(value, (str, bytes, bool)) else float(value)
+    except (OverflowError, RuntimeError, TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{subject}: {key} is {value!r}, but it must be a finite number")
+    return found
+
+
+def checked(subject: str, key: str, value: Any, kind: type) -> Any:
+    """A value of the right type."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{subject}: {key} is {value!r}, but it must be a {kind.__name__}")
+    return value
+
+
+def betas(subject: str, value: Any) -> dict[str, float]:
+    try:
+        beta1, beta2 = value
+    except (TypeError, ValueError):
+        raise ValueError(f"{subject}: betas is {value!r}, but it must be two numbers") from None
+    return {"beta1": number(subject, "beta1", beta1), "beta2": number(subject, "beta2", beta2)}
+
+
+def damping(subject: str, value: Any) -> str | dict[str, float]:
+    """`"relative:1e-4"` as core's `{"relative": 1e-4}`."""
+    try:
+        if isinstance(value, str) and ":" in value:
+            kind, size = value.split(":", 1)
+            value = {kind: float(size)}
+        if isinstance(value, dict):
+            return {kind: number(subject, f"damping ({kind})", size) for kind, size in value.items()}
+        return str(checked(subject, "damping", value, str))
     except ValueError:
-        raise ValueError(f"damping is {value!r}, but it must be like 'relative:1e-4' or 'none'") from None
+        raise ValueError(f"{subject}: damping is {value!r}, but it must be like 'relative:1e-4' or 'none'") from None
 
 
 def joined(adapter: str, of_a: dict[str, Any], of_b: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +86,7 @@ def joined(adapter: str, of_a: dict[str, Any], of_b: dict[str, Any]) -> dict[str
     ratio = of_b["lr"] / of_a["lr"] if of_a["lr"] else 1.0
     if ratio == 0:
         raise ValueError(f"adapter `{adapter}`: lr is 0 for B but not for A: freeze B instead")
-    return {**of_a, "lr_ratio": of_a["lr_ratio"] * ratio}
+    return {**of_a, "lr_ratio": number(f"adapter `{adapter}`", "lr_ratio", of_a["lr_ratio"] * ratio)}
 
 
 def check_group(number: int, own: dict[str, Any], saved: dict[str, Any]) -> None:

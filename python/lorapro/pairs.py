@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .options import number
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,12 +45,12 @@ class Pair:
     name: str
     a: str
     b: str
-    scale: float | Callable[[], float]
+    scale: float | Callable[[], Any]
     layout: Layout = Layout()
 
     def scale_now(self) -> float:
         """s, as it is now."""
-        return float(self.scale() if callable(self.scale) else self.scale)
+        return number(f"adapter `{self.name}`", "scale", self.scale() if callable(self.scale) else self.scale)
 
     def frozen_scale(self) -> Pair:
         """The same pair with its scale as a number: what can be pickled."""
@@ -62,9 +64,9 @@ class Scaling:
     module: nn.Module
     adapter: str | None
 
-    def __call__(self) -> float:
-        scaling: Any = self.module.scaling
-        return float(scaling[self.adapter] if self.adapter is not None and hasattr(scaling, "keys") else scaling)
+    def __call__(self) -> Any:
+        scaling: Any = getattr(self.module, "scaling", None)
+        return scaling.get(self.adapter) if self.adapter is not None and hasattr(scaling, "get") else scaling
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Candidate:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel and torch.compile: a checkpoint has its names, not theirs."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, DistributedDataParallel):
         return unwrapped(model.module)
     inner = model._modules.get("_orig_mod")
@@ -191,7 +195,7 @@ def source_of_scale(candidate: Candidate, scale: float | None) -> float | Scalin
     if scaling is not None:
         return Scaling(candidate.module, candidate.adapter)
     if scale is not None:
-        return float(scale)
+        return scale
     raise ValueError(
         f"adapter `{candidate.name}`: its module has no attribute `scaling`, so the scale s of "
         "W0 + s B A is unknown: pass scale=s"
@@ -215,5 +219,5 @@ def pairs_by_name(names: list[str], scale: float | None) -> list[Pair]:
                     "instead of its parameters (or besides, model=...), or scale=s"
                 )
             rest = [part for part in parts if part not in (first, "weight")]
-            found.append(Pair(".".join(rest) or name, name, partner, float(scale)))
+            found.append(Pair(".".join(rest) or name, name, partner, scale))
     return found

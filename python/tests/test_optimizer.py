@@ -7,6 +7,7 @@ import inspect
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from peft_models import backward, make
@@ -264,6 +265,31 @@ def test_bad_options_are_refused_at_construction():
         LoraPro([(*adapter(), 0.0)], lr=1e-3).step()
     with pytest.raises(TypeError):
         LoraPro([(*adapter(), 2.0)], lr=1e-3, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 10**400, "x", b"x", 1j, [0.5], torch.ones(2), object()], ids=repr)
+def test_values_of_wrong_types_are_refused_by_the_option_s_name(value):
+    numbers = ("lr", "eps", "weight_decay", "lr_ratio", "momentum", "update_clip", "max_grad_norm", "scale")
+    others = ("mode", "x", "damping", "amsgrad", "maximize", "moment_dtype", "rounding", "on_non_finite", "preset")
+    for option in numbers + others:
+        if value == "x" and option not in numbers:
+            continue  # a word; what core says to unknown ones is asked elsewhere
+        with pytest.raises(ValueError, match=rf"(the optimizer|group `0`): {option} is .* must be"):
+            LoraPro([(*adapter(), 2.0)], **{"lr": 1e-3, option: value})
+    with pytest.raises(ValueError, match="group `0`: beta"):
+        LoraPro([(*adapter(), 2.0)], lr=1e-3, betas=(0.9, value))
+    with pytest.raises(ValueError, match="adapter `adapter0`: scale is .* must be a finite number"):
+        LoraPro([(*adapter(), value)], lr=1e-3).step()
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
+        LoraPro([(*adapter(), 2.0)], lr=1e-3, model=value)
+
+
+def test_numbers_of_any_type_are_taken():
+    params = [adapter() for _ in range(3)]
+    for (a, b), kind in zip(params, (float, torch.tensor, np.float32), strict=True):
+        options = dict(lr=0.5, eps=0.25, weight_decay=0.125, lr_ratio=2.0, update_clip=0.5, max_grad_norm=1.0)
+        LoraPro([(a, b, kind(2.0))], **{key: kind(value) for key, value in options.items()}).step()
+    assert all(equal(params[0], other) for other in params[1:])
 
 
 def test_tensors_that_cannot_be_stepped_are_refused_by_name():
