@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _lorapro
+from .options import number
 from .pairs import Pair
 from .torch_backend import DTYPES, TorchBackend
 
@@ -32,7 +34,15 @@ class Slot:
 
     device: torch.device
     indices: list[int]
+    shapes: tuple[torch.Size, ...]
     scale: float | None = None
+
+    def check(self, subject: str, *tensors: Tensor) -> None:
+        """Refuses tensors of other shapes than those that were registered."""
+        shapes = tuple(tensor.shape for tensor in tensors)
+        if shapes != self.shapes:
+            seen, expected = ([tuple(shape) for shape in each] for each in (shapes, self.shapes))
+            raise ValueError(f"{subject}: its shapes are {seen}, but they were {expected} when it was registered")
 
 
 class Backends:
@@ -84,6 +94,10 @@ class Backends:
 
     def add_pair(self, pair: Pair, a: Tensor, b: Tensor, group: str) -> Slot:
         """Registers an adapter, block by block."""
+        refuse_meta(pair.a, a)
+        refuse_meta(pair.b, b)
+        if a.device != b.device:
+            raise ValueError(f"adapter `{pair.name}`: A is on {a.device} and B on {b.device}, but both must be on one")
         backend, scale = self.of(a.device), pair.scale_now()
         blocks = pair.layout.matrices(a.detach().contiguous(), b.detach().contiguous())
         indices = []
@@ -91,13 +105,14 @@ class Backends:
             (r, n), m = block_a.shape, block_b.shape[0]
             name = pair.name if len(blocks) == 1 else f"{pair.name}[{number}]"
             indices.append(backend.add_adapter(name, m, n, r, scale, dtype_name(pair.a, a), group))
-        self.slots[pair.name] = Slot(a.device, indices, scale)
+        self.slots[pair.name] = Slot(a.device, indices, (a.shape, b.shape), scale)
         return self.slots[pair.name]
 
     def add_param(self, name: str, param: Tensor, group: str) -> Slot:
         """Registers an unpaired parameter."""
+        refuse_meta(name, param)
         index = self.of(param.device).add_param(name, param.numel(), dtype_name(name, param), group)
-        self.slots[name] = Slot(param.device, [index])
+        self.slots[name] = Slot(param.device, [index], (param.shape,))
         return self.slots[name]
 
     def set_scale(self, slot: Slot, scale: float) -> None:
@@ -130,7 +145,7 @@ class Backends:
         slot = self.slots[name]
         read = [self.of(slot.device).adapter_state(index) for index in slot.indices]
         steps, tensors = read[0]
-        state: dict[str, dict[str, Any]] = {f: {"step": torch.tensor(float(steps))} for f in "ab"}
+        state: dict[str, dict[str, Any]] = {f: {"step": step_tensor(steps)} for f in "ab"}
         for key in tensors:
             parts = [part[key] for _, part in read]
             state[STATE_FACTORS[key]][key] = parts[0] if len(parts) == 1 else torch.stack(parts)
@@ -139,13 +154,11 @@ class Backends:
     def set_pair_state(self, name: str, state_a: dict[str, Any], state_b: dict[str, Any]) -> None:
         """Replaces an adapter's state by what `pair_state` gave."""
         slot = self.slots[name]
-        steps, steps_b = step_of(name, state_a), step_of(name, state_b)
+        (steps, tensors), (steps_b, tensors_b) = read_state(name, state_a), read_state(name, state_b)
         if steps != steps_b:
             raise ValueError(f"adapter `{name}`: its two factors were saved at different steps, {steps} and {steps_b}")
-        joined = {**state_a, **state_b}
-        joined.pop("step")
         blocks: list[dict[str, Tensor]] = [{} for _ in slot.indices]
-        for key, value in joined.items():
+        for key, value in (tensors | tensors_b).items():
             parts = value.unbind(0) if len(blocks) > 1 else [value]
             if len(parts) != len(blocks):
                 raise ValueError(f"adapter `{name}`: `{key}` has {len(parts)} blocks, not {len(blocks)}")
@@ -158,13 +171,14 @@ class Backends:
         """An unpaired parameter's state, in its shape."""
         slot = self.slots[name]
         steps, tensors = self.of(slot.device).param_state(slot.indices[0])
-        return {"step": torch.tensor(float(steps)), **{k: v.reshape(shape) for k, v in tensors.items()}}
+        return {"step": step_tensor(steps), **{k: v.reshape(shape) for k, v in tensors.items()}}
 
     def set_param_state(self, name: str, state: dict[str, Any]) -> None:
         """Replaces an unpaired parameter's state."""
         slot = self.slots[name]
-        tensors = {key: value.reshape(-1) for key, value in state.items() if key != "step"}
-        self.of(slot.device).set_param_state(slot.indices[0], step_of(name, state), tensors)
+        steps, tensors = read_state(name, state)
+        flat = {key: value.reshape(-1) for key, value in tensors.items()}
+        self.of(slot.device).set_param_state(slot.indices[0], steps, flat)
 
 
 def dtype_name(name: str, tensor: Tensor) -> str:
@@ -175,12 +189,29 @@ def dtype_name(name: str, tensor: Tensor) -> str:
         raise ValueError(f"`{name}` is {tensor.dtype}, but it must be one of {expected}") from None
 
 
-def step_of(name: str, state: dict[str, Any]) -> int:
-    """A saved step counter."""
-    try:
-        steps = float(state["step"])
-    except KeyError:
-        raise ValueError(f"`{name}`: its saved state has no `step`, so it is not LoRA-Pro's") from None
-    if steps != steps or steps < 0 or steps != int(steps):
+def step_tensor(steps: int) -> Tensor:
+    """A step counter as torch's optimizers keep it, whatever torch's default dtype and device are."""
+    return torch.tensor(float(steps), dtype=torch.float32, device="cpu")
+
+
+def read_state(name: str, state: Any) -> tuple[int, dict[str, Tensor]]:
+    """A saved step counter and state tensors, of values that a step can have left."""
+    if not isinstance(state, Mapping) or "step" not in state:
+        raise ValueError(f"`{name}`: its saved state has no `step`, so it is not LoRA-Pro's")
+    tensors = {str(key): value for key, value in state.items() if key != "step"}
+    steps = number(f"`{name}`", "its saved step", state["step"])
+    if not 0 <= steps < 2**53 or steps != int(steps):
         raise ValueError(f"`{name}`: its saved step is {steps}, but it must be a whole number")
-    return int(steps)
+    for key, value in tensors.items():
+        if type(value) not in (Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_meta:
+            raise ValueError(f"`{name}`: its saved `{key}` is {value!r}, but it must be a dense torch.Tensor")
+        if not value.isfinite().all():
+            raise ValueError(f"`{name}`: its saved `{key}` holds a NaN or an infinity")
+        if "_sq" in key and value.is_floating_point() and (value < 0).any():
+            raise ValueError(f"`{name}`: its saved `{key}` is a mean of squares, but an entry is negative")
+    return int(steps), tensors
+
+
+def refuse_meta(name: str, tensor: Tensor) -> None:
+    if tensor.is_meta:
+        raise ValueError(f"`{name}` is on the device meta, where it has no values to step")

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from . import _lorapro
-from .backends import Backends, Work
+from .backends import Backends, Work, refuse_meta
 from .options import check_group, checked, hyper, joined, number
-from .pairs import Pair, find_pairs, pairs_by_name, unwrapped
+from .pairs import Pair, find_pairs, misfit, pairs_by_name, unwrapped
 from .sharding import Shards, SkippedStep
 from .state import PairState, ParamState
+from .torch_backend.slot import check_distinct
 
 # Parameters that cannot be viewed as matrices, each with a copy that is stepped in its place.
 Copies = list[tuple[Tensor, Tensor]]
@@ -159,14 +160,19 @@ class LoraPro(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch's. Its adapters are found as at construction."""
-        if isinstance(param_group, dict):
-            named = list(self._named(param_group["params"]))
-            param_group = {**param_group, "params": named}
-            if not named:
-                param_group["param_names"] = []
-        super().add_param_group(param_group)
-        if self._plan.lengths:  # not at construction, where all groups are planned at once
-            self._replan()
+        groups, explicit = len(self.param_groups), len(self._explicit)
+        try:
+            if isinstance(param_group, dict):
+                named = list(self._named(param_group["params"]))
+                param_group = {**param_group, "params": named}
+                if not named:
+                    param_group["param_names"] = []
+            super().add_param_group(param_group)
+            if self._plan.lengths:  # not at construction, where all groups are planned at once
+                self._replan()
+        except Exception:
+            del self.param_groups[groups:], self._explicit[explicit:]
+            raise
 
     def _named(self, params: Any) -> Iterator[tuple[str, Tensor]]:
         """Parameters with their names; triples `(A, B, s)` become two of them and a pair."""
@@ -181,14 +187,15 @@ class LoraPro(torch.optim.Optimizer):
                 self._explicit.append(Pair(name, f"{name}.lora_A", f"{name}.lora_B", scale))
                 yield f"{name}.lora_A", a
                 yield f"{name}.lora_B", b
-            elif isinstance(item, tuple):
+            elif isinstance(item, tuple) and len(item) == 2:
                 yield names.get(id(item[1]), str(item[0])), item[1]
             else:
                 yield names.get(id(item), f"param{count}"), item
             count += 1
 
     def _replan(self) -> None:
-        """Finds pairs among all parameters, divides them over processes, and checks options."""
+        """Finds pairs among all parameters, divides them over processes, and checks options.
+        On an error nothing has changed."""
         places: dict[str, Place] = {}
         for number, group in enumerate(self.param_groups):
             if len(group.get("param_names", ())) != len(group["params"]):
@@ -209,17 +216,22 @@ class LoraPro(torch.optim.Optimizer):
                 "no LoRA pair (lora_A, lora_B) with both factors trained was found: pass the model (or "
                 "its parameters and model=...), named parameters, or triples (A, B, scale)"
             )
+        for pair in pairs:
+            why = misfit(self._at(places[pair.a]), self._at(places[pair.b]), pair.layout)
+            if why is not None:
+                raise ValueError(f"adapter `{pair.name}`: {why}")
+        check_memory(self._tensors())
         plan = Plan(
             [(pair, places[pair.a], places[pair.b]) for pair in pairs],
             [(name, place) for name, place in places.items() if name not in paired],
             tuple(len(group["params"]) for group in self.param_groups),
         )
+        _lorapro.resolve_config(self._config(plan, self.param_groups))
         self._plan = self._own = plan
         if self._shards is not None:
             self._shards.assign(self._costs())
             self._own = plan.part(self._shards.owns)
         self._values = None
-        _lorapro.resolve_config(self._config())
 
     def _found(self, names: list[str]) -> list[Pair]:
         options = self._options
@@ -236,22 +248,22 @@ class LoraPro(torch.optim.Optimizer):
 
     # Hyper-parameters
 
-    def _config(self) -> str:
-        """Core's configuration of the groups as they are now, as JSON."""
+    def _config(self, plan: Plan, groups: list[dict[str, Any]]) -> str:
+        """Core's configuration of groups, as JSON."""
         own = {key: self._options[key] for key in ("max_grad_norm", "on_non_finite")}
         if self._clips_here():
             own["max_grad_norm"] = None
-        groups = {str(index): hyper(index, group) for index, group in enumerate(self.param_groups)}
-        for pair, a, b in self._plan.pairs:
+        hypers = {str(index): hyper(index, group) for index, group in enumerate(groups)}
+        for pair, a, b in plan.pairs:
             if a.group != b.group:
-                groups[group_name(a, b)] = joined(pair.name, groups[str(a.group)], groups[str(b.group)])
-        return json.dumps({**own, "groups": groups})
+                hypers[group_name(a, b)] = joined(pair.name, hypers[str(a.group)], hypers[str(b.group)])
+        return json.dumps({**own, "groups": hypers})
 
     def _configure(self) -> None:
         """Passes on what was changed in `param_groups` since the last step."""
         values = [tuple(hyper(*each).values()) for each in enumerate(self.param_groups)]
         if values != self._values:
-            self._backends.configure(self._config())
+            self._backends.configure(self._config(self._plan, self.param_groups))
             self._values = values
 
     def _clips_here(self) -> bool:
@@ -340,7 +352,8 @@ class LoraPro(torch.optim.Optimizer):
         if a.ndim == 2 and b.ndim == 2 and pair.layout.blocks == 1:
             adapters.append((slot.indices[0], a, b, grad_a, grad_b))
             return
-        a, b = viewable(a, copies), viewable(b, copies)
+        slot.check(f"adapter `{pair.name}`", a, b)
+        a, b = viewable(pair.a, a, copies), viewable(pair.b, b, copies)
         factors = pair.layout.matrices(a, b)
         gradients = pair.layout.matrices(grad_a.contiguous(), grad_b.contiguous())
         for index, factor, gradient in zip(slot.indices, factors, gradients, strict=True):
@@ -354,8 +367,10 @@ class LoraPro(torch.optim.Optimizer):
         if grad.is_sparse:
             raise ValueError(f"parameter `{name}`: its gradient is sparse, but it must be dense")
         slot = self._backends.slots.get(name) or self._backends.add_param(name, param, group)
+        slot.check(f"parameter `{name}`", param)
+        slot.check(f"parameter `{name}`: its gradient", grad)
         if param.ndim != 1:
-            param, grad = viewable(param, copies).view(-1), grad.reshape(-1)
+            param, grad = viewable(name, param, copies).view(-1), grad.reshape(-1)
         work[slot.device].params.append((slot.indices[0], param, grad))
 
     def _clip(self) -> float:
@@ -364,6 +379,7 @@ class LoraPro(torch.optim.Optimizer):
         for name, param in self._tensors():
             if param.grad is None:
                 continue
+            refuse_meta(name, param)
             square = float(torch.linalg.vector_norm(param.grad.detach(), dtype=torch.float64)) ** 2
             if square != square or square == float("inf"):
                 reason = f"parameter `{name}`: its gradient holds a NaN or an infinity"
@@ -476,8 +492,7 @@ class LoraPro(torch.optim.Optimizer):
             if unknown:
                 raise ValueError(f"the saved state has entries that are no parameter's: {unknown}")
             state = {by_id[key][0]: value for key, value in state_dict["state"].items()}
-            config = self._config()
-            self._loaded = self._filled(state, config)
+            self._loaded = self._filled(state, self._config(self._plan, groups))
         return {**state_dict, "state": {}}
 
     def _filled(self, state: dict[str, dict[str, Any]], config: str) -> Backends:
@@ -528,7 +543,8 @@ class LoraPro(torch.optim.Optimizer):
         self._backends = Backends(self._options["backend"])
         self._replan()
         names = {id(param): name for name, param in self._tensors()}
-        self._backends = self._filled({names[id(param)]: value for param, value in saved}, self._config())
+        config = self._config(self._plan, self.param_groups)
+        self._backends = self._filled({names[id(param)]: value for param, value in saved}, config)
 
     def attach(self, model: nn.Module) -> None:
         """Reads scales from this model again, after a copy or an unpickled optimizer has lost it."""
@@ -546,12 +562,27 @@ def group_name(a: Place, b: Place) -> str:
     return str(a.group) if a.group == b.group else f"{a.group}+{b.group}"
 
 
-def viewable(param: Tensor, copies: Copies) -> Tensor:
+def viewable(name: str, param: Tensor, copies: Copies) -> Tensor:
     """The parameter, or a copy of it in row-major order that is copied back after the step."""
     if param.is_contiguous():
         return param.detach()
+    check_distinct(f"`{name}`", param)
     copies.append((param, param.detach().contiguous()))
     return copies[-1][1]
+
+
+def check_memory(named: list[tuple[str, Tensor]]) -> None:
+    """Refuses parameters in the same memory: both would write it. One that is not contiguous counts as its first
+    element alone, since others may lie between its rows."""
+    spans = []
+    for name, x in named:
+        if type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.numel() and x.data_ptr():
+            length = (x.numel() if x.is_contiguous() else 1) * x.element_size()
+            spans.append((str(x.device), x.data_ptr(), x.data_ptr() + length, name))
+    spans.sort()
+    for (device, _, end, name), (other_device, start, _, other) in zip(spans, spans[1:], strict=False):
+        if device == other_device and start < end:
+            raise ValueError(f"`{name}` and `{other}` share memory, so they cannot be stepped as two parameters")
 
 
 def copy_back(copies: Copies, reports: list[dict[str, Any]]) -> None:

@@ -89,14 +89,18 @@ def joined(adapter: str, of_a: dict[str, Any], of_b: dict[str, Any]) -> dict[str
     return {**of_a, "lr_ratio": number(f"adapter `{adapter}`", "lr_ratio", of_a["lr_ratio"] * ratio)}
 
 
-def check_group(number: int, own: dict[str, Any], saved: dict[str, Any]) -> None:
+def check_group(index: int, own: dict[str, Any], saved: dict[str, Any]) -> None:
     """Rejects a group that was saved by another optimizer or of other parameters."""
     for key in STRUCTURAL:
         if key not in saved:
-            raise ValueError(f"the saved parameter group {number} has no `{key}`: it is not LoRA-Pro's")
+            raise ValueError(f"the saved parameter group {index} has no `{key}`: it is not LoRA-Pro's")
         if saved[key] != own[key]:
             values = f"{own[key]!r}, but the state was saved with {saved[key]!r}"
-            raise ValueError(f"parameter group {number}: {key} is {values}")
+            raise ValueError(f"parameter group {index}: {key} is {values}")
+    try:
+        hyper(index, saved)
+    except KeyError as key:
+        raise ValueError(f"the saved parameter group {index} has no `{key.args[0]}`") from None
     names = saved.get("param_names", own["param_names"])
     for mine, theirs in zip(own["param_names"], names, strict=True):
         if mine != theirs:

@@ -150,7 +150,7 @@ def find_pairs(model: nn.Module, *, scale: float | None, on_unsupported: str) ->
     for candidate in candidates(model):
         if candidate.trainable != (True, True) or id(candidate.module) in refused_modules:
             continue
-        why = misfit(candidate)
+        why = misfit(candidate.a, candidate.b, candidate.layout)
         if why is not None:
             if adamw:
                 continue
@@ -175,16 +175,16 @@ def find_pairs(model: nn.Module, *, scale: float | None, on_unsupported: str) ->
     return list(found.values())
 
 
-def misfit(candidate: Candidate) -> str | None:
+def misfit(a: Tensor, b: Tensor, layout: Layout) -> str | None:
     """Why the shapes of two factors are not those of a product B A of rank r <= min(m, n)."""
-    a, b, blocks = candidate.a, candidate.b, candidate.layout.blocks
+    blocks = layout.blocks
     if a.ndim < 2 or b.ndim < 2:
         return f"A is {tuple(a.shape)} and B is {tuple(b.shape)}, but both must be matrices"
-    inner = b.shape[1:].numel() if candidate.layout.interleaved or blocks == 1 else b.shape[1:].numel() * blocks
+    inner = b.shape[1:].numel() if layout.interleaved or blocks == 1 else b.shape[1:].numel() * blocks
     if a.shape[0] != inner:
         return f"A has {a.shape[0]} rows and B has {inner} columns, but both must be the rank"
     rank, m, n = a.shape[0] // blocks, b.shape[0], a.shape[1:].numel()
-    m = m if candidate.layout.interleaved else m // blocks
+    m = m if layout.interleaved else m // blocks
     if not 1 <= rank <= min(m, n):
         return f"its rank is {rank}, but it must be from 1 to min(m, n) = {min(m, n)}"
     return None

@@ -319,6 +319,82 @@ def test_tensors_that_cannot_be_stepped_are_refused_by_name():
         LoraPro([{"params": [(a, b, 2.0)]}, {"params": [("p", integer)]}], lr=1e-2).step()
 
 
+SHARED = {
+    "the same tensor": lambda x: (x, x),
+    "one memory": lambda x: (x, torch.nn.Parameter(x.data)),
+    "a transpose": lambda x: (x, torch.nn.Parameter(x.data.mT)),
+    "an overlap": lambda x: (torch.nn.Parameter(x.data[:2]), torch.nn.Parameter(x.data.view(-1)[4:12].view(4, 2))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
+@pytest.mark.parametrize("shared", SHARED)
+def test_factors_in_the_same_memory_are_refused(shared):
+    a, b = SHARED[shared](torch.nn.Parameter(torch.ones(4, 4)))
+    with pytest.raises(ValueError, match="adapter0.lora_.` and `adapter0.lora_.` share memory"):
+        LoraPro([(a, b, 1.0)], lr=1e-2)
+
+
+def test_factors_side_by_side_in_one_memory_are_stepped():
+    flat, rows = torch.zeros(14), torch.zeros(10, 2)
+    for a, b in ((flat[:6].view(2, 3), flat[6:].view(4, 2)), (rows[::2].mT, rows[1::2])):
+        a, b = torch.nn.Parameter(a), torch.nn.Parameter(b)
+        a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)
+        LoraPro([(a, b, 1.0)], lr=1e-2, mode="lora").step()
+        assert torch.allclose(a, torch.tensor(-1e-2)) and torch.allclose(b, torch.tensor(-1e-2))
+
+
+@pytest.mark.parametrize(
+    "shape_a, shape_b, words",
+    [
+        ((0, 5), (6, 0), "rank is 0"),
+        ((2, 0), (6, 2), "rank is 2"),
+        ((8, 5), (6, 8), "rank is 8"),
+        ((2, 5), (6, 3), "2 rows and B has 3"),
+        ((5,), (6,), "must be matrices"),
+        ((), (), "must be matrices"),
+    ],
+)
+def test_triples_that_are_no_product_are_refused(shape_a, shape_b, words):
+    a, b = (torch.nn.Parameter(torch.ones(shape)) for shape in (shape_a, shape_b))
+    with pytest.raises(ValueError, match=f"adapter `adapter0`: .*{words}"):
+        LoraPro([(a, b, 1.0)], lr=1e-2)
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_tensors_without_memory_are_refused_by_name(backend):
+    for on_meta in ("A", "B", "AB"):
+        factors = [p.to("meta") if name in on_meta else p for name, p in zip("AB", adapter(), strict=True)]
+        a, b = (torch.nn.Parameter(p.detach()) for p in factors)
+        a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)
+        with pytest.raises(ValueError, match=f"`adapter0.lora_{on_meta[0]}` is on the device meta"):
+            LoraPro([(a, b, 1.0)], lr=1e-2, backend=backend).step()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_a_changed_or_expanded_parameter_is_refused_before_anything_is_stepped(backend):
+    a, b = adapter()
+    head = torch.nn.Parameter(torch.ones(3, 5))
+    head.grad = torch.ones(3, 5)
+    optimizer = LoraPro([{"params": [(a, b, 2.0)]}, {"params": [("head", head)]}], lr=1e-2, backend=backend)
+    optimizer.step()
+    before, state = values(a, b, head), optimizer.state_dict()
+    value, gradient = head.data, head.grad
+    for changed, words in {
+        "other": (torch.ones(5, 3), r"shapes are \[\(5, 3\)\], but they were \[\(3, 5\)\]"),
+        "expanded": (torch.ones(1, 5).expand(3, 5), "is expanded"),
+        "overlapping": (torch.ones(20).as_strided((3, 5), (1, 2)), "is expanded"),
+    }.values():
+        head.data = changed
+        with pytest.raises(ValueError, match=f"`head`.* {words}"):
+            optimizer.step()
+    head.data, head.grad = value, gradient
+    assert equal(before, (a, b, head))
+    now = optimizer.state_dict()
+    assert all(equal(now["state"][key].values(), entry.values()) for key, entry in state["state"].items())
+    optimizer.step()
+
+
 def test_replaced_parameters_are_stepped():
     """accelerate's FSDP2 replaces tensors in param_groups: what is there at the step counts."""
     a, b = adapter()
@@ -348,6 +424,28 @@ def test_groups_can_be_added():
     assert [int(optimizer.state[p]["step"]) for _, p in named] == [2, 2, 1, 1]
     with pytest.raises(ValueError, match="more than one parameter group"):
         optimizer.add_param_group({"params": [named[0][1]]})
+
+
+def test_a_group_that_is_refused_is_not_added():
+    a, b = adapter()
+    optimizer = LoraPro([(a, b, 2.0)], lr=1e-2)
+    optimizer.step()
+    new = lambda *shape: torch.nn.Parameter(torch.ones(shape))
+    for group, error in [
+        ({"params": [new(3)], "eps": -1.0}, ValueError),
+        ({"params": [new(3)], "lr": None}, ValueError),
+        ({"params": [("p", new(3)), ("p", new(3))]}, ValueError),
+        ({"params": [(new(2, 5), new(6, 3), 1.0)]}, ValueError),
+        ({"params": [(1, 2, 3.0)]}, TypeError),
+        ({"params": [("p",)]}, TypeError),
+    ]:
+        with pytest.raises(error):
+            optimizer.add_param_group(group)
+        assert len(optimizer.param_groups) == 1 and len(optimizer.pairs()) == 1
+        optimizer.step()
+    optimizer.add_param_group({"params": [adapter(seed=1) + (1.0,)]})
+    assert optimizer.pairs()[1] == ("adapter1.lora_A", "adapter1.lora_B")
+    optimizer.step()
 
 
 def test_copies_and_pickles_continue_as_the_original():

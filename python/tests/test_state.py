@@ -123,6 +123,20 @@ def test_state_is_read_and_written_under_the_parameters():
         optimizer.state = {0: {"step": 1}}
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_the_step_counter_does_not_depend_on_torchs_defaults(backend):
+    _, _, optimizer = stepped(backend=backend)
+    for view in optimizer.state.values():
+        view["step"] = torch.tensor(4099.0)  # bf16 has 8 bits
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            state = copy.deepcopy(optimizer).state_dict()["state"]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(entry["step"], torch.tensor(4099.0)) for entry in state.values())
+
+
 def stepped(name="linear", **options):
     model, batch = make(name)
     optimizer = create_lorapro_optimizer(model, lr=1e-2, **options)
@@ -149,23 +163,35 @@ DAMAGED = {
     "another mode": (lambda s: s["param_groups"][0].update(mode="full"), "mode is 'factored', but.*'full'"),
     "another optimizer": (lambda s: s["param_groups"][0].pop("mode"), "not LoRA-Pro's"),
     "another model": (renamed, "another model's"),
-    "another rank": (lambda s: s["state"][0].update(exp_avg_y=torch.zeros(2, 12)), r"first.default.*exp_avg_y.*\[2, 12\]"),
+    "another rank": (lambda s: s["state"][0].update(exp_avg_y=torch.zeros(2, 12)), r"first.default.*exp_avg_y.*2, 12"),
     "a missing tensor": (lambda s: without(s, 1, "row_sq"), "first.default.*`row_sq` is missing"),
-    "another dtype": (lambda s: retyped(s, 0, "exp_avg_y"), "exp_avg_y.*f64"),
+    "another dtype": (lambda s: retyped(s, 0, "exp_avg_y"), "exp_avg_y.*(f64|float64)"),
     "a tensor too many": (lambda s: s["state"][0].update(extra=torch.zeros(3)), "extra"),
     "no step": (lambda s: without(s, 0, "step"), "no `step`"),
     "a negative step": (lambda s: s["state"][0].update(step=torch.tensor(-1.0)), "step is -1"),
     "steps that differ": (lambda s: s["state"][0].update(step=torch.tensor(9.0)), "different steps"),
     "one factor": (lambda s: s["state"].pop(0), "none for"),
     "an unknown parameter": (lambda s: s["state"].update({99: {}}), "99"),
+    "an infinite step": (lambda s: s["state"][0].update(step=float("inf")), "first.default`: its saved step is inf"),
+    "a step of two": (lambda s: s["state"][0].update(step=torch.ones(2)), "first.default`: its saved step is"),
+    "a NaN": (lambda s: s["state"][0]["exp_avg_y"].view(-1)[3:4].fill_(float("nan")), "`exp_avg_y` holds a NaN"),
+    "an infinity": (lambda s: s["state"][1]["row_sq"].view(-1)[:1].fill_(float("inf")), "`row_sq` holds a NaN or an inf"),
+    "a negative square": (lambda s: s["state"][1]["row_sq"].mul_(-1), "first.default.*`row_sq`.* is negative"),
+    "a list": (lambda s: s["state"][0].update(exp_avg_y=[1.0]), r"first.default.*`exp_avg_y` is \[1.0\]"),
+    "no memory": (lambda s: s["state"][0].update(exp_avg_y=torch.empty(3, 12, device="meta")), "`exp_avg_y` is .*meta"),
+    "no entry": (lambda s: s["state"].update({0: None}), "first.default.* no `step`"),
+    "a learning rate of NaN": (lambda s: s["param_groups"][0].update(lr=float("nan")), "group `0`: lr is nan"),
+    "an option out of range": (lambda s: s["param_groups"][0].update(eps=-1.0), "group `0`: eps is -1"),
+    "an option too few": (lambda s: s["param_groups"][0].pop("betas"), "group 0 has no `betas`"),
     "a group too many": (lambda s: s["param_groups"].append(s["param_groups"][0]), "parameter groups"),
 }
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(damage):
-    model, batch, optimizer = stepped()
-    twin_model, _, twin = stepped()
+def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(damage, backend):
+    model, batch, optimizer = stepped(backend=backend)
+    twin_model, _, twin = stepped(backend=backend)
     state = copy.deepcopy(optimizer.state_dict())
     change, words = DAMAGED[damage]
     change(state)

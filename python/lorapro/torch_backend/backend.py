@@ -84,7 +84,7 @@ class TorchBackend:
             raise ValueError(f"{slot.subject} is registered twice")
         slot.hyper = slot.hyper_of(self.groups)
         layout = slot.layout(slot.hyper)
-        slot.state = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
+        slot.state = {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in layout.items()}
         slots.append(slot)
         return len(slots) - 1
 

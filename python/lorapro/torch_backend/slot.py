@@ -96,9 +96,8 @@ class Slot:
         seen, expected = (tuple(x.shape), x.dtype, x.device), (shape, self.dtype, device)
         if seen != expected:
             raise ValueError(f"{what} is {seen}, but it must be {expected}")
-        expanded = any(size > 1 and stride == 0 for size, stride in zip(shape, x.stride(), strict=True))
-        if expanded and name in self.targets:
-            raise ValueError(f"{what} is expanded: its entries share memory and cannot be stepped")
+        if name in self.targets:
+            check_distinct(what, x)
 
     def set_state(self, steps: int, state: State) -> None:
         """Replaces the state by copies, if names, shapes and dtypes fit."""
@@ -114,6 +113,15 @@ class Slot:
 
     def copied_state(self) -> tuple[int, State]:
         return self.steps, {name: copied(x) for name, x in self.state.items()}
+
+
+def check_distinct(what: str, x: Tensor) -> None:
+    """Rejects a tensor that reaches an element twice, as an expanded one does."""
+    span = 0
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1 and stride <= span:
+            raise ValueError(f"{what} is expanded: its entries share memory and cannot be stepped")
+        span += stride * (size - 1)
 
 
 def copied(x: Tensor) -> Tensor:
