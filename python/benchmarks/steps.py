@@ -110,14 +110,15 @@ ENGINES: dict[str, Callable[[Problem], torch.optim.Optimizer]] = {
     "lora-pro-adamw full": port("full"),
 }
 OVER_W = ("LoRA-Pro full", "torch AdamW on W, fused", "lora-pro-adamw full")
-MUCH_SLOWER = "lora-pro-adamw"  # timed at square-4096 alone, and in few rounds
+PORT = "lora-pro-adamw"  # timed at square-4096 alone
+SLOW = (PORT, "LoRA-Pro factored, backend torch")  # timed in every tenth round
 
 
 def absent(engine: str, shape: str, problem: Problem) -> str | None:
     """Why an engine is not timed."""
     if engine in OVER_W and 8 * problem.size_of_w() > MOST_STATE:
         return "two moments of W do not fit"
-    if engine.startswith(MUCH_SLOWER):
+    if engine.startswith(PORT):
         if shape != "square-4096":
             return "timed at square-4096 alone"
         try:
@@ -128,12 +129,12 @@ def absent(engine: str, shape: str, problem: Problem) -> str | None:
 
 
 def measure(optimizers: dict[str, torch.optim.Optimizer], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each engine's step in each round; the much slower ones only in every tenth."""
+    """Milliseconds of each engine's step in each round; the slow ones only in every tenth."""
     times: dict[str, list[float]] = {name: [] for name in optimizers}
     order = random.Random(0)
     for number in range(-2, rounds):  # two rounds to warm up
         for name in order.sample(list(optimizers), len(optimizers)):
-            if name.startswith(MUCH_SLOWER) and number % 10 not in (-1, 0):
+            if name.startswith(SLOW) and number % 10 not in (-1, 0):
                 continue
             start = time.perf_counter()
             optimizers[name].step()
@@ -187,7 +188,7 @@ def compare(shape: str, rank: int, rounds: int, with_memory: bool) -> list[dict]
         row: dict = {"shape": shape, "rank": rank, "engine": name, "absent": reasons[name]}
         if row["absent"] is None:
             own = times[name]
-            step = 10 if name.startswith(MUCH_SLOWER) else 1
+            step = 10 if name.startswith(SLOW) else 1
             low, middle, high = quartiles([a / b for a, b in zip(own, times[BASELINE][::step], strict=True)])
             row |= {"ms": statistics.median(own), "ratio": middle, "quartiles": [low, high]}
             row["peak_mb"] = peak_of(name, shape, rank) if with_memory else None
