@@ -5,6 +5,8 @@
 //! 6 x 64 one after another, row of tiles by row of tiles. What reaches past the end is 0 and stays
 //! 0: no kernel needs to know where the matrix ends.
 
+use std::collections::TryReserveError;
+
 use lora_pro_core::backend::MOMENT_BLOCK;
 
 use crate::simd::{Real, Strip, WIDTH};
@@ -75,6 +77,25 @@ impl<T: Real> Panel<T> {
     }
 }
 
+/// The shape in which a vector is stored and stepped: in rows that fill tiles and can be shared out among threads.
+/// Elements keep their order. As it is where it is no vector, or too short to matter.
+pub(crate) fn folded([rows, cols]: [usize; 2]) -> [usize; 2] {
+    if rows != 1 || cols < SHORT {
+        return [rows, cols];
+    }
+    let padded =
+        |rows: &usize| rows.next_multiple_of(HEIGHT) * (cols / rows).next_multiple_of(WIDTH);
+    let divisors = (1..=MOST_ROWS).rev().filter(|rows| cols % rows == 0);
+    let rows = divisors.min_by_key(padded).unwrap_or(1);
+    [rows, cols / rows]
+}
+
+/// Below this length a row of tiles of padding is no matter, and a step takes less time than to fold.
+const SHORT: usize = 1 << 14;
+
+/// 43 rows of tiles.
+const MOST_ROWS: usize = 256;
+
 /// A matrix of the size of W.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WideMatrix<W> {
@@ -85,12 +106,14 @@ pub(crate) struct WideMatrix<W> {
 }
 
 impl<W: Copy + Default> WideMatrix<W> {
-    pub(crate) fn zeros(m: usize, n: usize) -> Self {
+    /// # Errors
+    /// Where there is not enough memory: such a matrix can be large where A and B are not.
+    pub(crate) fn zeros([m, n]: [usize; 2]) -> Result<Self, TryReserveError> {
         let count = m.div_ceil(HEIGHT) * n.div_ceil(WIDTH);
-        WideMatrix {
-            n,
-            blocks: vec![[Strip::all(W::default()); HEIGHT]; count],
-        }
+        let mut blocks = Vec::new();
+        blocks.try_reserve_exact(count)?;
+        blocks.resize(count, [Strip::all(W::default()); HEIGHT]);
+        Ok(WideMatrix { n, blocks })
     }
 
     /// Tiles in a row of tiles.
@@ -105,5 +128,31 @@ impl<W: Copy + Default> WideMatrix<W> {
     pub(crate) fn set(&mut self, i: usize, j: usize, value: W) {
         let block = i / HEIGHT * self.across() + j / WIDTH;
         self.blocks[block][i % HEIGHT][j % WIDTH] = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_vector_is_folded_into_full_tiles() {
+        for len in [SHORT, 1_000_000, 4096 * 32_003, 3 * 8191 * 64] {
+            let [rows, cols] = folded([1, len]);
+            assert_eq!(rows * cols, len);
+            let blocks = WideMatrix::<u8>::zeros([rows, cols]).unwrap().blocks.len();
+            let stored = (blocks * HEIGHT * WIDTH) as f64;
+            assert!(
+                stored < 1.05 * len as f64,
+                "{len} as {rows} x {cols}: {stored}"
+            );
+        }
+        assert_eq!(folded([1, 7]), [1, 7]);
+        assert_eq!(folded([2, SHORT]), [2, SHORT]);
+    }
+
+    #[test]
+    fn too_little_memory_is_an_error() {
+        assert!(WideMatrix::<f64>::zeros([1 << 28, 1 << 28]).is_err());
     }
 }

@@ -100,12 +100,13 @@ impl ParamWork {
         workspace: &mut AdapterWorkspace<T>,
         refs: &ParamRefs<'_>,
     ) {
-        let rows = refs.value.rows().div_ceil(HEIGHT);
-        let group = group(refs.value.tiles());
+        let views = [refs.value.folded(), refs.grad.folded()];
+        let rows = views[0].rows().div_ceil(HEIGHT);
+        let group = group(views[0].tiles());
         let parts = sums(&mut workspace.sums, rows.div_ceil(group), 2);
         parallel_for(ctx.parallel, 0, &mut *parts, &|part, sum: &mut [_]| {
             ctx.level.run(SquareSums {
-                views: [refs.value, refs.grad],
+                views,
                 range: part * group..rows.min((part + 1) * group),
                 workspace: &mut ctx.workspaces.thread(HEIGHT),
                 out: &mut sum[0].products,
@@ -153,6 +154,7 @@ impl ParamWork {
         let t = slot.state.step + 1;
         let lr = hyper.lr * factors.lr_factor;
         let [value] = &mut views.value;
+        let (value, grad) = (value.reborrow().folded(), views.grad.folded());
         let across = value.as_ref().tiles();
         let group = group(across);
         let numbers = StepNumbers {
@@ -166,7 +168,7 @@ impl ParamWork {
         let stride = group * across;
         let parts = AdamWParts {
             value: RowGroups {
-                value: value.reborrow(),
+                value,
                 rows: group * HEIGHT,
             },
             moments: state
@@ -179,7 +181,7 @@ impl ParamWork {
         parallel_for(ctx.parallel, 0, parts, &|part, parts| {
             ctx.level.run(AdamW {
                 parts,
-                grad: views.grad,
+                grad,
                 first_row: part * group * HEIGHT,
                 numbers,
                 workspace: &mut ctx.workspaces.thread(HEIGHT),

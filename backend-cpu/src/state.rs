@@ -6,7 +6,7 @@ use lora_pro_core::backend::{StateForm, StateKind, StateTensor};
 use lora_pro_core::{DType, Error};
 
 use crate::NAME;
-use crate::panel::{Panel, WideMatrix};
+use crate::panel::{Panel, WideMatrix, folded};
 
 /// One state tensor in memory; the names say form and storage type.
 #[derive(Clone, Debug)]
@@ -50,8 +50,12 @@ fn layout_of(kind: StateKind) -> MemoryLayout {
 
 impl StateMemory {
     /// Zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] for what is as large as W; [`Error::Unsupported`] for a storage type.
     pub(crate) fn zeros(tensor: &StateTensor) -> Result<StateMemory, Error> {
-        let [rows, cols] = tensor.shape;
+        let shape = in_memory(tensor).shape;
+        let [rows, cols] = shape;
         Ok(match (layout_of(tensor.kind), tensor.dtype) {
             (MemoryLayout::Thin, DType::F32) => StateMemory::ThinF32(Panel::zeros(rows, cols)),
             (MemoryLayout::Thin, DType::F64) => StateMemory::ThinF64(Panel::zeros(rows, cols)),
@@ -61,12 +65,10 @@ impl StateMemory {
             (MemoryLayout::ThinTransposed, DType::F64) => {
                 StateMemory::ThinF64(Panel::zeros(cols, rows))
             }
-            (MemoryLayout::Wide, DType::F32) => StateMemory::WideF32(WideMatrix::zeros(rows, cols)),
-            (MemoryLayout::Wide, DType::F64) => StateMemory::WideF64(WideMatrix::zeros(rows, cols)),
-            (MemoryLayout::Wide, DType::Bf16) => {
-                StateMemory::WideBf16(WideMatrix::zeros(rows, cols))
-            }
-            (MemoryLayout::Wide, DType::U8) => StateMemory::Codes(WideMatrix::zeros(rows, cols)),
+            (MemoryLayout::Wide, DType::F32) => StateMemory::WideF32(wide(tensor, shape)?),
+            (MemoryLayout::Wide, DType::F64) => StateMemory::WideF64(wide(tensor, shape)?),
+            (MemoryLayout::Wide, DType::Bf16) => StateMemory::WideBf16(wide(tensor, shape)?),
+            (MemoryLayout::Wide, DType::U8) => StateMemory::Codes(wide(tensor, shape)?),
             (MemoryLayout::Scales, DType::F32) => StateMemory::Scales(vec![0.0; rows * cols]),
             (_, dtype) => {
                 return Err(Error::Unsupported {
@@ -80,6 +82,7 @@ impl StateMemory {
 
     /// The row-major bytes.
     pub(crate) fn bytes(&self, tensor: &StateTensor) -> Vec<u8> {
+        let tensor = &in_memory(tensor);
         let transposed = matches!(layout_of(tensor.kind), MemoryLayout::ThinTransposed);
         match self {
             StateMemory::ThinF32(x) => thin_bytes(x, tensor, transposed),
@@ -97,6 +100,7 @@ impl StateMemory {
         tensor.check_bytes(bytes)?;
         let transposed = matches!(layout_of(tensor.kind), MemoryLayout::ThinTransposed);
         let mut memory = StateMemory::zeros(tensor)?;
+        let tensor = &in_memory(tensor);
         match &mut memory {
             StateMemory::ThinF32(x) => thin_from(x, tensor, transposed, bytes),
             StateMemory::ThinF64(x) => thin_from(x, tensor, transposed, bytes),
@@ -122,7 +126,7 @@ impl StateMemory {
     pub(crate) fn non_finite(&self, tensor: &StateTensor) -> Option<(usize, usize, f64)> {
         let transposed = matches!(layout_of(tensor.kind), MemoryLayout::ThinTransposed);
         let thin = |i: usize, j: usize| if transposed { (j, i) } else { (i, j) };
-        let [rows, cols] = tensor.shape;
+        let [rows, cols] = in_memory(tensor).shape;
         let get = |i: usize, j: usize| {
             let (row, column) = thin(i, j);
             match self {
@@ -137,9 +141,34 @@ impl StateMemory {
         };
         let entries = (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j)));
         entries
-            .map(|(i, j)| (i, j, get(i, j)))
-            .find(|entry| !entry.2.is_finite())
+            .map(|(i, j)| (i * cols + j, get(i, j)))
+            .find(|(_, value)| !value.is_finite())
+            .map(|(k, value)| (k / tensor.shape[1], k % tensor.shape[1], value))
     }
+}
+
+/// The tensor in the shape that it has in memory: an unpaired vector is folded. Its bytes are the same.
+fn in_memory(tensor: &StateTensor) -> StateTensor {
+    let mut tensor = *tensor;
+    if tensor.kind.form() == StateForm::Param {
+        tensor.shape = folded(tensor.shape);
+    }
+    tensor
+}
+
+fn wide<W: Copy + Default>(
+    tensor: &StateTensor,
+    shape: [usize; 2],
+) -> Result<WideMatrix<W>, Error> {
+    WideMatrix::zeros(shape).map_err(|error| Error::OutOfMemory {
+        backend: NAME.into(),
+        reason: format!(
+            "state tensor `{}` of {} x {}: {error}",
+            tensor.name(),
+            tensor.shape[0],
+            tensor.shape[1]
+        ),
+    })
 }
 
 fn thin_bytes<T: Pod + Default>(x: &Panel<T>, tensor: &StateTensor, transposed: bool) -> Vec<u8> {

@@ -16,6 +16,7 @@ use half::{bf16, f16};
 use lora_pro_core::{Error, Location, MatMut, MatRef};
 
 use crate::NAME;
+use crate::panel::folded;
 use crate::parallel::{CHUNK, Splittable};
 use crate::rounding::Round;
 use crate::simd::{Isa, Real, Strip, WIDTH};
@@ -82,6 +83,12 @@ impl<'a> ViewRef<'a> {
     /// The transpose.
     pub(crate) fn transposed(self) -> Self {
         let raw = self.raw.transposed();
+        ViewRef { raw, ..self }
+    }
+
+    /// A vector in rows, as its state is.
+    pub(crate) fn folded(self) -> Self {
+        let raw = self.raw.folded();
         ViewRef { raw, ..self }
     }
 
@@ -171,6 +178,11 @@ impl<'a> ViewMut<'a> {
             whole_len: self.whole_len,
             borrow: PhantomData,
         }
+    }
+
+    /// A whole vector in rows, as its state is.
+    pub(crate) fn folded(self) -> Self {
+        Self::whole(self.raw.folded())
     }
 
     /// Rounds some rows of a tile into the memory.
@@ -474,6 +486,22 @@ impl RawView {
             len: self.rows,
             down: self.along,
             along: self.down,
+            ..self
+        }
+    }
+
+    /// The same elements in the same order.
+    fn folded(self) -> Self {
+        let [rows, len] = folded([self.rows, self.len]);
+        let down = if self.rows == 1 {
+            len as isize * self.along
+        } else {
+            self.down
+        };
+        RawView {
+            rows,
+            len,
+            down,
             ..self
         }
     }

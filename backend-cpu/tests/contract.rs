@@ -270,3 +270,67 @@ fn state_that_is_missing_is_an_error_before_anything_is_written() {
         }
     }
 }
+
+/// Steps a parameter three times, the last time from a copy of its state and after a step that was refused;
+/// gives its bytes and those of its state.
+fn bytes_of_a_parameter(shape: [usize; 2], dtype: DType, rounding: Rounding) -> Vec<Vec<u8>> {
+    let [_, cols] = shape;
+    let new = |phase: f64| {
+        HostTensor::from_fn(dtype, shape, |i, j| ((i * cols + j) as f64 + phase).sin())
+    };
+    let (mut value, grad, mut large) = (new(1.0), new(2.0), new(3.0));
+    let config = Config::from(hyper(Method::Lora).rounding(rounding).weight_decay(0.1));
+    let make = || {
+        let mut optimizer = Optimizer::new(CpuBackend::new(), config.clone()).expect("valid");
+        let spec = ParamSpec::new("head", shape[0], cols).dtype(dtype);
+        let id = optimizer.add_param(spec).expect("valid");
+        (optimizer, id)
+    };
+    let kinds = |optimizer: &Optimizer, id| -> Vec<StateKind> {
+        let tensors = &optimizer.param(id).expect("registered").state.tensors;
+        tensors.iter().map(|(tensor, _)| tensor.kind).collect()
+    };
+    let (mut optimizer, id) = make();
+    for _ in 0..2 {
+        let io = ParamIo::new(id, value.view_mut(), grad.view());
+        optimizer
+            .step_with_params(&mut [], &mut [io])
+            .expect("finite");
+    }
+    large.view_mut().set(shape[0] - 1, cols - 1, f64::INFINITY);
+    let io = ParamIo::new(id, value.view_mut(), large.view());
+    let error = optimizer
+        .step_with_params(&mut [], &mut [io])
+        .expect_err("not finite");
+    let at = format!("grad[{}, {}]", shape[0] - 1, cols - 1);
+    assert!(error.to_string().contains(&at), "{error}");
+    let (mut copy, same) = make();
+    for kind in kinds(&optimizer, id) {
+        let data = optimizer.param_state(id, kind).expect("its own");
+        copy.set_param_state(same, kind, &data)
+            .expect("same layout");
+    }
+    copy.set_param_steps(same, 2).expect("registered");
+    let io = ParamIo::new(same, value.view_mut(), grad.view());
+    copy.step_with_params(&mut [], &mut [io]).expect("finite");
+    let state = kinds(&copy, same)
+        .into_iter()
+        .map(|kind| copy.param_state(same, kind).expect("its own").bytes);
+    [value.bytes().to_vec()].into_iter().chain(state).collect()
+}
+
+#[test]
+fn a_long_vector_is_stepped_as_a_matrix_of_the_same_elements() {
+    for (dtype, rounding) in [
+        (DType::F32, Rounding::Nearest),
+        (DType::F64, Rounding::Nearest),
+        (DType::Bf16, Rounding::Stochastic),
+        (DType::F16, Rounding::MasterCopy),
+    ] {
+        let of_matrix = bytes_of_a_parameter([150, 200], dtype, rounding);
+        for shape in [[1, 30_000], [30_000, 1]] {
+            let of_vector = bytes_of_a_parameter(shape, dtype, rounding);
+            assert!(of_vector == of_matrix, "{dtype} {rounding:?} {shape:?}");
+        }
+    }
+}

@@ -175,7 +175,7 @@ DAMAGED = {
     "an infinite step": (lambda s: s["state"][0].update(step=float("inf")), "first.default`: its saved step is inf"),
     "a step of two": (lambda s: s["state"][0].update(step=torch.ones(2)), "first.default`: its saved step is"),
     "a NaN": (lambda s: s["state"][0]["exp_avg_y"].view(-1)[3:4].fill_(float("nan")), "`exp_avg_y` holds a NaN"),
-    "an infinity": (lambda s: s["state"][1]["row_sq"].view(-1)[:1].fill_(float("inf")), "`row_sq` holds a NaN or an inf"),
+    "an infinity": (lambda s: s["state"][1]["row_sq"].view(-1)[:1].fill_(float("inf")), "`row_sq` holds a NaN"),
     "a negative square": (lambda s: s["state"][1]["row_sq"].mul_(-1), "first.default.*`row_sq`.* is negative"),
     "a list": (lambda s: s["state"][0].update(exp_avg_y=[1.0]), r"first.default.*`exp_avg_y` is \[1.0\]"),
     "no memory": (lambda s: s["state"][0].update(exp_avg_y=torch.empty(3, 12, device="meta")), "`exp_avg_y` is .*meta"),
