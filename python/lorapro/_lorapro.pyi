@@ -34,10 +34,11 @@ class CompiledBackend:
         """The configuration of the coming steps, as JSON; see `resolve_config`."""
 
     def add_adapter(self, name: str, m: int, n: int, r: int, scale: float, dtype: str, group: str) -> int:
-        """Registers an adapter of dtype `"f64"`, `"f32"`, `"bf16"` or `"f16"` and gives its number."""
+        """Registers an adapter of dtype `"f64"`, `"f32"`, `"bf16"` or `"f16"` and gives its number. One that is
+        registered alike and was never stepped is found."""
 
     def add_param(self, name: str, numel: int, dtype: str, group: str) -> int:
-        """Registers an unpaired parameter and gives its number."""
+        """Registers an unpaired parameter and gives its number; finds one as `add_adapter` does."""
 
     def set_scale(self, adapter: int, scale: float) -> None:
         """The scale s of an adapter in the coming steps."""

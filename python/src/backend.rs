@@ -72,7 +72,8 @@ impl CompiledBackend {
         self.with(py, |optimizer| optimizer.set_config(config))
     }
 
-    /// Registers an adapter (A is r x n, B is m x r) and gives its number.
+    /// Registers an adapter (A is r x n, B is m x r) and gives its number. One that is registered alike and was
+    /// never stepped is found: an interrupt (Ctrl-C) may have come before the caller could note its number.
     #[allow(clippy::too_many_arguments)] // by keyword in Python
     #[pyo3(signature = (name, m, n, r, scale, dtype, group))]
     fn add_adapter(
@@ -91,11 +92,16 @@ impl CompiledBackend {
             .scale(Scale::Explicit(scale))
             .dtype(dtype)
             .group(group);
-        self.with(py, |optimizer| optimizer.add_adapter(spec))
-            .map(AdapterId::index)
+        self.with(py, |optimizer| {
+            let mut adapters = optimizer.adapters().iter();
+            match adapters.position(|slot| slot.spec == spec && slot.state.step == 0) {
+                Some(known) => Ok(known),
+                None => optimizer.add_adapter(spec).map(AdapterId::index),
+            }
+        })
     }
 
-    /// Registers an unpaired parameter and gives its number.
+    /// Registers an unpaired parameter and gives its number; finds one as `add_adapter` does.
     fn add_param(
         &self,
         py: Python<'_>,
@@ -106,8 +112,13 @@ impl CompiledBackend {
     ) -> PyResult<usize> {
         let dtype = dtype.parse::<DType>().map_err(from_core)?;
         let spec = ParamSpec::new(name, 1, numel).dtype(dtype).group(group);
-        self.with(py, |optimizer| optimizer.add_param(spec))
-            .map(ParamId::index)
+        self.with(py, |optimizer| {
+            let mut params = optimizer.params().iter();
+            match params.position(|slot| slot.spec == spec && slot.state.step == 0) {
+                Some(known) => Ok(known),
+                None => optimizer.add_param(spec).map(ParamId::index),
+            }
+        })
     }
 
     /// The scale of an adapter in the coming steps.

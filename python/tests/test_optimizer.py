@@ -395,6 +395,24 @@ def test_a_changed_or_expanded_parameter_is_refused_before_anything_is_stepped(b
     optimizer.step()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_an_interrupt_between_registration_and_step_leaves_an_optimizer_that_works(backend, monkeypatch):
+    """As where Ctrl-C comes when the backend knows the adapter and the optimizer does not yet."""
+    (a, b), (twin_a, twin_b) = adapter(), adapter()
+    optimizer, twin = (LoraPro([(*pair, 2.0)], lr=1e-2, backend=backend) for pair in ((a, b), (twin_a, twin_b)))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lorapro.backends.Slot", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step()
+    optimizer.step()
+    twin.step()
+    assert equal((a, b), (twin_a, twin_b)) and int(optimizer.state[a]["step"]) == 1
+
+
 def test_replaced_parameters_are_stepped():
     """accelerate's FSDP2 replaces tensors in param_groups: what is there at the step counts."""
     a, b = adapter()

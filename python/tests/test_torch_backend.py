@@ -607,7 +607,7 @@ def test_the_state_of_an_adapter_cannot_become_another():
         (("y", 3, 3, 1, math.nan, "f32", "g"), "adapter `y`: scale is nan"),
         (("y", 3, 3, 1, 1.0, "i8", "g"), "i8"),
         (("y", 3, 3, 1, 1.0, "f32", "h"), "adapter `y`: group is `h`"),
-        (("x", 3, 3, 1, 1.0, "f32", "g"), "adapter `x` is registered twice"),
+        (("x", 3, 4, 1, 1.0, "f32", "g"), "adapter `x` is registered twice"),
     ],
 )
 def test_wrong_registrations_are_rejected(arguments, words):

@@ -63,7 +63,8 @@ class TorchBackend:
         self.groups, self.config = groups, fields
 
     def add_adapter(self, name: str, m: int, n: int, r: int, scale: float, dtype: str, group: str) -> int:
-        """Registers an adapter (A is r x n, B is m x r) and gives its number."""
+        """Registers an adapter (A is r x n, B is m x r) and gives its number. One that is registered alike and was
+        never stepped is found: an interrupt (Ctrl-C) may have come before the caller could note its number."""
         shapes: Shapes = {"A": (r, n), "B": (m, r), "W": (m, n), "row means": (m, 1), "col means": (1, n)}
         slot = Slot(f"adapter `{name}`", shapes, read_dtype(dtype), group)
         if not 1 <= r <= min(m, n):
@@ -73,15 +74,18 @@ class TorchBackend:
         return self._add(slot, self.adapters)
 
     def add_param(self, name: str, numel: int, dtype: str, group: str) -> int:
-        """Registers an unpaired parameter and gives its number."""
+        """Registers an unpaired parameter and gives its number; finds one as `add_adapter` does."""
         slot = Slot(f"parameter `{name}`", {"value": (numel,), "grad": (numel,)}, read_dtype(dtype), group)
         if numel < 1:
             raise ValueError(f"{slot.subject}: numel is {numel}, but it must be at least 1")
         return self._add(slot, self.params)
 
     def _add(self, slot: Slot, slots: list[Slot]) -> int:
-        if any(other.subject == slot.subject for other in slots):
-            raise ValueError(f"{slot.subject} is registered twice")
+        for index, other in enumerate(slots):
+            if other.subject == slot.subject:
+                if other.steps == 0 and other.registered_as(slot):
+                    return index
+                raise ValueError(f"{slot.subject} is registered twice")
         slot.hyper = slot.hyper_of(self.groups)
         layout = slot.layout(slot.hyper)
         slot.state = {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in layout.items()}

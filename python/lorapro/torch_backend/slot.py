@@ -51,6 +51,10 @@ class Slot:
         """The tensors that a step changes."""
         return [name for name in MASTERS if name in self.shapes]
 
+    def registered_as(self, other: Slot) -> bool:
+        """Whether both were registered by the same call."""
+        return all(getattr(self, key) == getattr(other, key) for key in ("subject", "shapes", "dtype", "group", "scale"))
+
     def set_scale(self, scale: float) -> None:
         if not 0 < scale < math.inf:
             raise ValueError(f"{self.subject}: scale is {scale}, but it must be positive and finite")
