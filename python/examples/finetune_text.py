@@ -75,6 +75,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("~/.cache/lorapro"), help="where model and text are kept (default %(default)s)")
     parser.add_argument("--out", type=Path, help="where checkpoints and adapters go (default: finetune_text in --data)")
     args = parser.parse_args()
+    for name, least in (("steps", 1), ("rank", 1), ("lr", 0)):
+        if not least <= (value := getattr(args, name)) < math.inf:
+            parser.error(f"argument --{name}: it is {value}, but it must be finite and at least {least}")
     args.data = args.data.expanduser()
     args.out = args.out or args.data / "finetune_text"
     if args.quick:

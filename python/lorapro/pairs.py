@@ -85,10 +85,14 @@ class Candidate:
         return self.a.requires_grad, self.b.requires_grad
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel and torch.compile: a checkpoint has its names, not theirs."""
+def check_model(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel and torch.compile: a checkpoint has its names, not theirs."""
+    check_model(model)
     if isinstance(model, DistributedDataParallel):
         return unwrapped(model.module)
     inner = model._modules.get("_orig_mod")
@@ -135,6 +139,7 @@ def find_pairs(model: nn.Module, *, scale: float | None, on_unsupported: str) ->
     """
     from .peft_models import why_unsupported
 
+    check_model(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     adamw = on_unsupported == "adamw"
     refused = why_unsupported(model)

@@ -107,3 +107,10 @@ def test_plain_modules(run):
 def test_the_table_lists_every_example():
     listed = re.findall(r"^\| \[`(\w+\.py)`\]\(\1\) \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     assert sorted([*listed, "tiny_model.py"]) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("option", [("--steps", "0"), ("--rank", "-1"), ("--lr", "nan")], ids=" ".join)
+def test_options_out_of_range_are_refused_by_name(option, run, capsys):
+    with pytest.raises(SystemExit):
+        run("finetune_text.py", *option)
+    assert f"argument {option[0]}: it is {option[1]}" in capsys.readouterr().err

@@ -298,6 +298,8 @@ def test_says_why_an_adapter_is_not_measured():
     assert "two trained factors" in skipped(frozen, lambda layer: layer(torch.randn(4, 9)).sum().backward())
     unknown = Adapted()
     del unknown.scaling
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got NoneType"), lorapro.gap(None):
+        pass
     with pytest.raises(ValueError, match="pass scale"), lorapro.gap(unknown):
         pass
     tied = nn.ModuleList([Adapted(), Adapted()])
