@@ -74,9 +74,11 @@ impl<'f> ConditionedAdapter<'f> {
     }
 
     /// Whether rounding may decide if an eigenvalue is cut off: one that is nearer to the cut than
-    /// its own rounding, with a factor to spare.
-    pub(super) fn at_the_cut(&self, damping: Damping) -> Result<bool, Error> {
-        let near = |s: &DMatrix<f64>, k: usize| {
+    /// its own rounding, with a factor to spare, and than what noise of these lengths in A and B makes
+    /// of it. (In f32, a backend's noise in a factor that lacks a rank can be above a cut that is meant
+    /// for sums in f64.)
+    pub(super) fn at_the_cut(&self, damping: Damping, noise: [f64; 2]) -> Result<bool, Error> {
+        let near = |s: &DMatrix<f64>, k: usize, noise: f64| {
             let rounding = 4.0 * k as f64 * f64::EPSILON;
             let (cut, margin) = match damping {
                 Damping::None => (25.0 * rounding, rounding),
@@ -85,14 +87,13 @@ impl<'f> ConditionedAdapter<'f> {
             };
             let values = symmetric_eigen(s)?.values;
             let largest = values.max();
-            Ok::<_, Error>(
-                values
-                    .iter()
-                    .any(|l| (l - cut * largest).abs() < margin * largest),
-            )
+            Ok::<_, Error>(values.iter().any(|l| {
+                let moved = noise * (2.0 * l.max(0.0).sqrt() + noise);
+                (l - cut * largest).abs() < margin * largest + moved
+            }))
         };
-        Ok(near(&self.grams.sb, self.factors.b.nrows())?
-            || near(&self.grams.sa, self.factors.a.ncols())?)
+        Ok(near(&self.grams.sb, self.factors.b.nrows(), noise[1])?
+            || near(&self.grams.sa, self.factors.a.ncols(), noise[0])?)
     }
 
     /// ErrorBound of gradients that come as they are: their rounding.

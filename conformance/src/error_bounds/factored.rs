@@ -171,7 +171,10 @@ pub(super) fn carried(
         p, q, wp, wq, u, ..
     } = there;
     let [of_a, of_b] = new_noise;
-    if p.sqrt() * of_b > 0.1 || q.sqrt() * of_a > 0.1 || there.at_the_cut(hyper.damping)? {
+    if p.sqrt() * of_b > 0.1
+        || q.sqrt() * of_a > 0.1
+        || there.at_the_cut(hyper.damping, new_noise)?
+    {
         return Ok(None);
     }
     let (old, state) = (place.factors, &average.state);

@@ -72,7 +72,7 @@ pub fn error_bound(known: &StepInput<'_>) -> Result<Option<ErrorBound>, Error> {
     let StepInput { hyper, factors, .. } = *known;
     let u = known.unit_roundoff();
     let place = ConditionedAdapter::of(factors, hyper.damping, u)?;
-    if hyper.method != Method::Lora && place.at_the_cut(hyper.damping)? {
+    if hyper.method != Method::Lora && place.at_the_cut(hyper.damping, [0.0; 2])? {
         return Ok(None);
     }
     if hyper.update_clip.is_some() && alike(factors.a.norm(), factors.b.norm(), u) {
