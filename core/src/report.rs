@@ -50,7 +50,8 @@ pub struct AdapterReport {
     /// |lr dA| / |A| and |lr dB| / |B| with the factors before the step; infinite for a factor
     /// that was zero and moved, 0 for one that did not move.
     pub relative_update: PerFactor,
-    /// ||E||: norm of the equivalent gradient of the (clipped) gradients.
+    /// ||E||: norm of the equivalent gradient of the (clipped) gradients. NaN where a backend does not
+    /// compute it.
     pub equivalent_norm: f64,
     /// What the update clip multiplied the update by; 1 where it did not act.
     pub clip: f64,
