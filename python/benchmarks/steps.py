@@ -37,8 +37,8 @@ SHAPES: dict[str, list[Shape]] = {
     "llama-2-7b-layer": LLAMA_LAYER,
     "llama-2-7b": 32 * LLAMA_LAYER,
     "t5-base": 144 * [(768, 768)] + 24 * [(3072, 768), (768, 3072)],
-    # A step that has next to nothing to compute: what Python and the bookkeeping cost.
-    "224-tiny": 224 * [(64, 64)],
+    # A step that has nothing to compute (r = 1): what Python and the bookkeeping cost.
+    "224-tiny": 224 * [(1, 1)],
 }
 SCALE = 2.0
 RATE = 1e-6  # so small that thousands of steps change no sizes
@@ -55,6 +55,7 @@ class Problem:
         self.shapes = shapes
         self.pairs: list[tuple[Tensor, Tensor, float]] = []
         for m, n in shapes:
+            rank = min(rank, m, n)
             a, b = nn.Parameter(random_tensor(rank, n)), nn.Parameter(random_tensor(m, rank) * 0.01)
             a.grad, b.grad = random_tensor(rank, n) * 0.01, random_tensor(m, rank) * 0.01
             self.pairs.append((a, b, SCALE))
