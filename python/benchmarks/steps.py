@@ -55,9 +55,9 @@ class Problem:
         self.shapes = shapes
         self.pairs: list[tuple[Tensor, Tensor, float]] = []
         for m, n in shapes:
-            rank = min(rank, m, n)
-            a, b = nn.Parameter(random_tensor(rank, n)), nn.Parameter(random_tensor(m, rank) * 0.01)
-            a.grad, b.grad = random_tensor(rank, n) * 0.01, random_tensor(m, rank) * 0.01
+            r = min(rank, m, n)
+            a, b = nn.Parameter(random_tensor(r, n)), nn.Parameter(random_tensor(m, r) * 0.01)
+            a.grad, b.grad = random_tensor(r, n) * 0.01, random_tensor(m, r) * 0.01
             self.pairs.append((a, b, SCALE))
 
     def factors(self) -> list[Tensor]:
