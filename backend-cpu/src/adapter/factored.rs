@@ -69,7 +69,7 @@ impl<T: MomentElement> AdapterStep<'_, '_, T> {
     /// What the squares of E's columns on side k are sums of squares of: see [`ColumnRoots`].
     fn set_square_coefficients(&mut self, k: usize) {
         let StepParams { s, gamma, .. } = self.params;
-        let (work, other, lens) = (&*self.work, 1 - k, [self.spec.n, self.spec.m]);
+        let (work, other, lens) = (self.work, 1 - k, [self.spec.n, self.spec.m]);
         let AdapterWorkspace {
             coefficients,
             factored,
