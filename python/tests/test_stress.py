@@ -158,10 +158,3 @@ def test_the_number_of_threads_may_change_between_steps(backend):
     while running_threads() > before + 4 and time.monotonic() < until:
         time.sleep(0.01)
     assert running_threads() <= before + 4  # the pool of the last step, and torch's own
-
-
-@pytest.fixture(autouse=True)
-def same_number_of_threads():
-    number = torch.get_num_threads()
-    yield
-    torch.set_num_threads(number)
