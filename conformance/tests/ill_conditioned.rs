@@ -1,5 +1,5 @@
-//! Factors that lack a rank but for the rounding of f16, and gradients that a backward pass has rounded:
-//! a step in f32 is near to the reference's, which computes in f64.
+//! Factors that lack a rank but for the rounding of f16, with gradients that leave their spaces, as rounding
+//! makes a backward pass do: a step in f32 is near to the reference's, which computes in f64.
 
 mod common;
 

@@ -15,9 +15,9 @@
 //! the same two calls give N's terms.
 
 use faer::{MatMut, MatRef};
-use lora_pro_core::backend::NULL_EIGENVALUE;
 use lora_pro_core::{Damping, XChoice};
 
+use super::eigen::Eigen;
 use super::inverse::GramInverse;
 use super::scratch::{RankScratch, combine, multiply};
 use super::square::Square;
@@ -180,10 +180,8 @@ impl GramInverses {
     fn sylvester(&self, scratch: &mut RankScratch, mut c: MatMut<'_, f64>) {
         let [ea, eb] = self.0.each_ref().map(|inverse| &inverse.eigen);
         let (qa, qb) = (ea.vectors.as_ref(), eb.vectors.as_ref());
-        let max = |values: &[f64]| values.iter().copied().fold(f64::MIN, f64::max);
         let r = c.nrows();
-        let largest = max(&ea.values) + max(&eb.values);
-        let null = NULL_EIGENVALUE * r as f64 * f64::EPSILON * largest;
+        let null = Eigen::null_share(r) * (ea.largest() + eb.largest());
         let [mut first, mut second, _] = scratch.matrices(r);
         multiply(first.as_mut(), 1.0, qb.transpose(), c.as_ref());
         multiply(second.as_mut(), 1.0, first.as_ref(), qa);

@@ -1,7 +1,5 @@
 //! The squares of E's columns as sums of squares.
 
-use lora_pro_core::backend::NULL_EIGENVALUE;
-
 use super::eigen::Eigen;
 use super::equivalent::EquivalentProducts;
 use super::scratch::{RankScratch, multiply};
@@ -61,8 +59,7 @@ impl ColumnRoots {
             ff.values.iter().map(|l| l.max(0.0)).enumerate(),
         );
 
-        let largest = ff.values.iter().copied().fold(0.0, f64::max);
-        let null = NULL_EIGENVALUE * len as f64 * f64::EPSILON * largest;
+        let null = Eigen::null_share(len) * ff.largest();
         let q = ff.vectors.as_ref();
         multiply(self.m.as_mut(), 1.0, q.transpose(), products.fc.as_ref());
         for (i, value) in ff.values.iter().enumerate() {
@@ -76,11 +73,9 @@ impl ColumnRoots {
             }
         }
 
-        let [mut rest, ..] = scratch.matrices(r);
-        multiply(rest.as_mut(), -1.0, self.m.transpose(), self.m.as_ref());
-        rest += products.cc.as_ref();
-        self.k.copy_from(rest.as_ref());
-        let Self { k, eigen, .. } = self;
+        let Self { m, k, eigen, .. } = self;
+        multiply(k.as_mut(), -1.0, m.transpose(), m.as_ref());
+        **k += products.cc.as_ref();
         eigen.decompose(scratch.stack(), k.as_ref());
         let values = eigen.values.iter().copied().enumerate();
         let (plus, minus) = (values.clone(), values);

@@ -3,6 +3,7 @@
 use faer::dyn_stack::MemStack;
 use faer::linalg::evd::self_adjoint_evd;
 use faer::{Mat, MatRef, Par};
+use lora_pro_core::backend::NULL_EIGENVALUE;
 
 use super::square::Square;
 
@@ -19,6 +20,17 @@ impl Eigen {
     pub(crate) fn reserve(&mut self, r: usize) {
         self.values.resize(r, 0.0);
         self.vectors.reserve(r);
+    }
+
+    /// The largest eigenvalue, 0 where none is positive.
+    pub(crate) fn largest(&self) -> f64 {
+        self.values.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// What an eigenvalue must be above, as a share of the largest, to have two digits after the rounding
+    /// of entries that are sums of `len` products ([`NULL_EIGENVALUE`]).
+    pub(crate) fn null_share(len: usize) -> f64 {
+        NULL_EIGENVALUE * len as f64 * f64::EPSILON
     }
 
     /// Decomposes a symmetric matrix of finite entries.

@@ -2,7 +2,6 @@
 
 use faer::{MatMut, MatRef};
 use lora_pro_core::Damping;
-use lora_pro_core::backend::NULL_EIGENVALUE;
 
 use super::eigen::Eigen;
 use super::scratch::{RankScratch, multiply};
@@ -74,13 +73,13 @@ impl GramInverse {
 /// What an eigenvalue of a sum of `len` products becomes in the damped inverse.
 ///
 /// Without damping, one with less than two digits after the rounding of the sum counts as zero
-/// ([`NULL_EIGENVALUE`]).
+/// ([`Eigen::null_share`]).
 fn inverted_eigenvalue(eigen: &Eigen, damping: Damping, len: usize) -> impl Fn(f64) -> f64 {
-    let largest = eigen.values.iter().copied().fold(0.0, f64::max);
+    let largest = eigen.largest();
     let cut = move |share: f64, l: f64| if l <= share * largest { 0.0 } else { 1.0 / l };
     let shift = |d: f64, l: f64| if l + d <= 0.0 { 0.0 } else { 1.0 / (l + d) };
     move |l| match damping {
-        Damping::None => cut(NULL_EIGENVALUE * len as f64 * f64::EPSILON, l),
+        Damping::None => cut(Eigen::null_share(len), l),
         Damping::Absolute(d) => shift(d, l),
         Damping::Relative(c) => shift(c * largest, l),
         Damping::Cutoff(c) => cut(c, l),
