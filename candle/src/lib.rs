@@ -37,6 +37,6 @@ mod lora_linear;
 mod optimizer;
 mod peft;
 
-pub use lora_linear::LoraLinear;
+pub use lora_linear::{LoraLinear, in_dtype};
 pub use optimizer::{LoraPro, LoraProConfig};
 pub use peft::{CONFIG_FILE, MODEL_FILE, PeftAdapter, PeftConfig, TargetModules};

@@ -35,8 +35,9 @@ pub struct LoraLinear {
 }
 
 impl LoraLinear {
-    /// An adapter of rank `r` at its start: A uniform in +-1 / sqrt(n) (Kaiming, as PEFT), B zero, of
-    /// the type of `base`'s weight. A follows from `seed` and `name`.
+    /// An adapter of rank `r` at its start: A uniform in +-1 / sqrt(n) (Kaiming, as PEFT), B zero. Its
+    /// type is that of `base`'s weight, but f32 for a weight of 16 bits, as in PEFT. A follows from
+    /// `seed` and `name`.
     ///
     /// Rejects a rank or a scale that does not fit.
     pub fn new(
@@ -49,9 +50,13 @@ impl LoraLinear {
         let (m, n) = base.weight().dims2().map_err(candle_error)?;
         let spec = AdapterSpec::new(name, m, n, r).scale(scale);
         spec.validate()?;
+        let dtype = match base.weight().dtype() {
+            DType::F16 | DType::BF16 => DType::F32,
+            dtype => dtype,
+        };
         let start = || {
-            let a = kaiming(&spec, seed)?.to_dtype(base.weight().dtype())?;
-            let b = Tensor::zeros((m, r), base.weight().dtype(), &Device::Cpu)?;
+            let a = kaiming(&spec, seed)?.to_dtype(dtype)?;
+            let b = Tensor::zeros((m, r), dtype, &Device::Cpu)?;
             Ok((a, b))
         };
         let (a, b) = start().map_err(candle_error)?;
@@ -108,22 +113,41 @@ impl LoraLinear {
         &self.b
     }
 
-    /// The plain layer with W = W0 + s B A.
+    /// The plain layer with W = W0 + s B A, in W0's type.
     pub fn merged(&self) -> Result<Linear> {
         let change = (self.b.matmul(&self.a)? * self.spec.s())?;
-        let weight = (self.base.weight() + change)?.detach();
+        let frozen = self.base.weight();
+        let sum = (frozen.to_dtype(change.dtype())? + change)?;
+        let weight = sum.to_dtype(frozen.dtype())?.detach();
         Ok(Linear::new(weight, self.base.bias().cloned()))
+    }
+}
+
+impl LoraLinear {
+    /// x W0' + b + s (z A') B': the layer where z is x after dropout. The result has the type of A and
+    /// B, as x and z must; W0 may be of another.
+    pub fn forward_parts(&self, x: &Tensor, z: &Tensor) -> Result<Tensor> {
+        // candle's layer takes any number of dimensions before the last.
+        let times =
+            |x: &Tensor, factor: &Var| Linear::new(factor.as_tensor().clone(), None).forward(x);
+        let change = times(&times(z, &self.a)?, &self.b)?;
+        in_dtype(&self.base, x.dtype())?.forward(x)? + (change * self.spec.s())?
     }
 }
 
 impl Module for LoraLinear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // candle's layer takes any number of dimensions before the last.
-        let times =
-            |x: &Tensor, factor: &Var| Linear::new(factor.as_tensor().clone(), None).forward(x);
-        let change = times(&times(x, &self.a)?, &self.b)?;
-        self.base.forward(x)? + (change * self.spec.s())?
+        self.forward_parts(x, x)
     }
+}
+
+/// The layer with its numbers in another type; without a copy where it has that type.
+pub fn in_dtype(layer: &Linear, dtype: DType) -> Result<Linear> {
+    let bias = layer.bias().map(|bias| bias.to_dtype(dtype));
+    Ok(Linear::new(
+        layer.weight().to_dtype(dtype)?,
+        bias.transpose()?,
+    ))
 }
 
 fn check_shape(
