@@ -3,12 +3,12 @@
 mod backends;
 mod bench_text;
 mod commands;
-mod data;
 mod failure;
 mod output;
 mod progress;
 mod report;
 mod run_args;
+mod source;
 mod subjects;
 mod summary;
 mod tables;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lora_pro_core::{Config, Damping, Error, Method, Preset, Scale, XChoice};
-use lora_pro_finetune::{Dataset, Experiment, MethodSpec, RunConfig, Trainable};
+use lora_pro_finetune::{Experiment, MethodSpec, RunConfig, Trainable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::data;
 use crate::failure::Failure;
+use crate::source::Source;
 
 /// The methods of the command line. LoRA-Pro's modes are [`Mode`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -123,10 +123,8 @@ pub struct RunArgs {
 
 /// A run, ready to start.
 pub struct Plan {
-    /// The data.
-    pub data: Dataset,
-    /// How the frozen network is made.
-    pub experiment: Experiment,
+    /// The network and the data.
+    pub source: Source,
     /// The run.
     pub run: RunConfig,
     /// True where nothing about the run was asked for: all of it is the default.
@@ -138,18 +136,18 @@ impl RunArgs {
     pub fn plan(&self) -> Result<Plan, Failure> {
         let settings = self.merged()?;
         let name = settings.data.as_deref().unwrap_or("digits");
-        let (data, mut experiment) = data::load(name)?;
+        let mut source = Source::of(name)?;
+        let Source::Small { task, .. } = &mut source;
         if let Some(steps) = settings.pretrain_steps {
-            experiment.pretraining.steps = steps;
+            task.pretraining.steps = steps;
         }
-        let run = settings.run(&experiment)?;
+        let run = settings.run(&Experiment::default())?;
         let asked = Settings {
             data: None,
             ..settings
         };
         Ok(Plan {
-            data,
-            experiment,
+            source,
             run,
             by_default: asked == Settings::default(),
         })
@@ -252,6 +250,8 @@ impl Settings {
             config: self.config(experiment, method)?,
             seed: self.seed.unwrap_or(0),
             batch: self.batch.unwrap_or(experiment.batch),
+            micro_batches: experiment.micro_batches,
+            lora_dropout: experiment.lora_dropout,
             steps: self.steps.unwrap_or(experiment.steps),
         })
     }

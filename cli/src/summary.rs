@@ -30,7 +30,7 @@ fn tracking(comparison: &Comparison) -> Option<String> {
 fn own_best(comparison: &Comparison) -> Option<String> {
     let accuracy = |method: &MethodResult| {
         let rate = method.at(method.best_lr)?;
-        Some(rate.spread(|run| 100.0 * run.test_accuracy).mean)
+        Some(rate.spread(|run| 100.0 * run.test_score).mean)
     };
     let found = ranked(&comparison.methods, accuracy);
     let list = listed(&found, |percent| format!("{percent:.1} %"))?;

@@ -205,7 +205,7 @@ fn percent(runs: &[RunResult]) -> String {
 }
 
 fn in_percent(run: &RunResult) -> Option<f64> {
-    Some(100.0 * run.test_accuracy)
+    Some(100.0 * run.test_score)
 }
 
 fn mark(runs: &[RunResult]) -> &'static str {

@@ -1,21 +1,23 @@
-//! A run to and from a file: everything that continuing to the last bit needs.
+//! A run to and from a file: everything that continuing to the last bit needs, but the frozen
+//! network and the data, of which it holds the checksums.
 //!
-//! Tensors: `base.*` the frozen network, `trained.*` what is trained and `state.*` the
-//! optimizer's (`lora-pro-candle`), `history.*`. The document holds the run and the data's checksum.
+//! Tensors: `trained.*` what is trained and `state.*` the optimizer's (`lora-pro-candle`),
+//! `history.*`. The document holds the run.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lora_pro_core::{Backend, Error, TensorData, TensorFile};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::data::Dataset;
+use crate::examples::Examples;
 use crate::network::Network;
 use crate::run::RunConfig;
 use crate::trainer::{History, Trainer};
 
 /// Version of the layout. A file of another version is refused.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Where the header stands in the file's document.
 const KEY: &str = "training";
@@ -24,6 +26,7 @@ const KEY: &str = "training";
 struct Header {
     format_version: u32,
     run: RunConfig,
+    base_crc32: u32,
     data: String,
     data_crc32: u32,
     diverged: bool,
@@ -36,13 +39,13 @@ impl Trainer {
         let header = Header {
             format_version: FORMAT_VERSION,
             run: self.run.clone(),
-            data: self.data.name.clone(),
-            data_crc32: self.data_crc32,
+            base_crc32: self.base.checksum()?,
+            data: self.data.name().into(),
+            data_crc32: self.data.checksum()?,
             diverged: self.diverged,
         };
         let mut file = TensorFile::new();
         file.document = json!({ KEY: header });
-        self.base.write("base.", &mut file.tensors)?;
         let History { losses, updates } = &self.history;
         for (name, values) in [("losses", losses), ("updates", updates)] {
             let data = TensorData::from_slice([values.len()], values);
@@ -52,12 +55,17 @@ impl Trainer {
         file.save(path)
     }
 
-    /// The run that [`Trainer::save`] wrote. It continues to the last bit on the backend and
-    /// machine that it began on.
+    /// The run that [`Trainer::save`] wrote, on the frozen network and the data that it began with.
+    /// It continues to the last bit on the backend and machine that it began on.
     ///
-    /// Refuses a damaged file, other training data than the run began with, and a file of
+    /// Refuses a damaged file, another network or other data than the run began with, and a file of
     /// another version, each with a reason.
-    pub fn load(path: &Path, data: &Dataset, backend: Box<dyn Backend>) -> Result<Self, Error> {
+    pub fn load(
+        path: &Path,
+        base: &Network,
+        data: Arc<dyn Examples>,
+        backend: Box<dyn Backend>,
+    ) -> Result<Self, Error> {
         let file = TensorFile::load(path)?;
         let refuse = |reason: String| Error::file(path, reason);
         let header = read_header(&file).map_err(refuse)?;
@@ -67,8 +75,11 @@ impl Trainer {
                 header.data
             )));
         }
-        let base = Network::read("base.", &file.tensors).map_err(refuse)?;
-        let mut trainer = Self::new(&base, data, header.run, backend)?;
+        if header.base_crc32 != base.checksum()? {
+            let reason = "this run was trained on another frozen network than the one given now";
+            return Err(refuse(reason.into()));
+        }
+        let mut trainer = Self::new(base, data, header.run, backend)?;
         trainer.optimizer.load_from(&file, path)?;
         trainer.history = read_history(&file).map_err(refuse)?;
         trainer.diverged = header.diverged;

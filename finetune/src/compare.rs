@@ -1,4 +1,4 @@
-//! Every method at every learning rate of its grid with every seed.
+//! Every method at every learning rate with every seed.
 //!
 //! Each run is computed by one thread, and several runs at a time: the numbers do not depend on
 //! how many cores there are.
@@ -10,16 +10,17 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lora_pro_core::{Backend, Error};
+use lora_pro_models::Parameters;
 
 use crate::comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult, Setup};
-use crate::data::Dataset;
 use crate::distance::distance;
-use crate::method_spec::{METHODS, MethodSpec};
+use crate::method_spec::{MethodSpec, Trains};
 use crate::network::Network;
+use crate::run_log::{LoggedRun, RunKey, RunLog};
 use crate::setup::Experiment;
 use crate::task::Task;
 use crate::trainer::Trainer;
@@ -33,10 +34,34 @@ pub type OnProgress<'a> = &'a (dyn Fn(usize, usize, &str) + Sync);
 /// Steps whose update sizes are reported.
 const FIRST_UPDATES: usize = 50;
 
+/// A comparison of methods on a task.
+pub struct Compare<'a> {
+    /// What is compared.
+    pub experiment: &'a Experiment,
+    /// On what.
+    pub task: &'a Task,
+    /// What steps.
+    pub make_backend: MakeBackend<'a>,
+    /// Where progress is told.
+    pub progress: OnProgress<'a>,
+    /// No run is begun after this time.
+    pub time_limit: Option<Duration>,
+}
+
+impl std::fmt::Debug for Compare<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compare")
+            .field("experiment", &self.experiment)
+            .field("task", &self.task)
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One run of the comparison.
 #[derive(Clone, Copy)]
 struct Job {
-    method: usize,
+    method: &'static MethodSpec,
     lr: f64,
     seed: u64,
 }
@@ -44,72 +69,258 @@ struct Job {
 /// What a job gives.
 struct JobResult {
     job: Job,
-    result: RunResult,
-    seconds_per_step: f64,
-    state_bytes: usize,
+    run: LoggedRun,
     /// The trained network, of full fine-tuning only: the others are measured against it.
     network: Option<Network>,
 }
 
-/// Runs [`METHODS`] on `data`.
-pub fn compare(
-    experiment: &Experiment,
-    data: &Dataset,
-    make_backend: MakeBackend<'_>,
-    progress: OnProgress<'_>,
-) -> Result<Comparison, Error> {
-    let start = Instant::now();
-    let task = Task::prepare(experiment, data, make_backend()?)?;
-    let (reference, others) = jobs(experiment);
-    let total = reference.len() + others.len();
-    let done = AtomicUsize::new(0);
-    let work = |jobs: &[Job], full: &[JobResult]| {
-        in_parallel(jobs, |&job| {
-            let outcome = run(experiment, &task, full, job, make_backend)?;
-            let what = format!("{} at {}", METHODS[job.method].name, job.lr);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total, &what);
-            Ok(outcome)
-        })
-    };
-    let mut outcomes = work(&reference, &[])?;
-    compare_orders(&mut outcomes, &task)?;
-    outcomes.extend(work(&others, &outcomes)?);
-    let methods = (0..METHODS.len())
-        .map(|k| method_result(k, &outcomes))
-        .collect();
-    Ok(Comparison {
-        setup: Setup {
-            seconds: start.elapsed().as_secs_f64(),
-            ..describe(experiment, data, &task, make_backend()?.as_ref())?
-        },
-        methods,
-    })
+/// A job's state at the start: full fine-tuning runs again where others need its weights.
+struct Plan {
+    reference: Vec<Job>,
+    others: Vec<Job>,
+    done: Vec<JobResult>,
 }
 
-/// Full fine-tuning's runs, which come first, and all others'. Full fine-tuning runs at every
-/// rate that any method has: it is what they are measured against.
-fn jobs(experiment: &Experiment) -> (Vec<Job>, Vec<Job>) {
-    let mut all: Vec<f64> = METHODS.iter().flat_map(|one| one.grid).copied().collect();
-    all.sort_by(f64::total_cmp);
-    all.dedup();
-    let grid = |one: &MethodSpec| {
-        if one.method.is_none() {
-            all.clone()
-        } else {
-            one.grid.to_vec()
+impl Compare<'_> {
+    /// Runs what `log` does not have, adds it to `log`, and sums up.
+    pub fn run(&self, log: &mut RunLog) -> Result<Comparison, Error> {
+        let start = Instant::now();
+        let specs = self.experiment.specs()?;
+        let crcs = self.checksums()?;
+        let Plan {
+            reference,
+            others,
+            done: mut results,
+        } = self.plan(&specs, log, crcs)?;
+        let (told, total) = (AtomicUsize::new(0), reference.len() + others.len());
+        let log = Mutex::new(log);
+        let late = || self.time_limit.is_some_and(|limit| start.elapsed() > limit);
+        let work = |jobs: &[Job], full: &[JobResult]| {
+            let results = in_parallel(jobs, |&job| {
+                if late() {
+                    return Ok(None);
+                }
+                let result = self.one(job, full)?;
+                let config = job.method.run(self.experiment, job.lr, job.seed);
+                let key = RunKey::new(job.method, &config, crcs);
+                // A poisoned lock still holds whole runs.
+                let mut log = log.lock().unwrap_or_else(|lock| lock.into_inner());
+                log.add(&key, &result.run)?;
+                let what = format!("{} at {}", job.method.name, job.lr);
+                (self.progress)(told.fetch_add(1, Ordering::Relaxed) + 1, total, &what);
+                Ok(Some(result))
+            });
+            Ok::<_, Error>(results?.into_iter().flatten().collect::<Vec<_>>())
+        };
+        let mut full = work(&reference, &[])?;
+        self.compare_orders(&mut full)?;
+        results.extend(work(&others, &full)?);
+        results.extend(full);
+        let order = |result: &JobResult| {
+            let method = specs
+                .iter()
+                .position(|spec| spec.id == result.job.method.id);
+            (method, result.job.lr.to_bits(), result.job.seed)
+        };
+        results.sort_by_key(order);
+        let methods = specs.iter().map(|spec| method_result(spec, &results));
+        Ok(Comparison {
+            methods: methods.collect(),
+            setup: Setup {
+                seconds: start.elapsed().as_secs_f64(),
+                runs: [self.jobs(&specs).len(), results.len()],
+                ..self.describe()?
+            },
+        })
+    }
+
+    /// All runs, the first seed's first: a comparison that is cut short has something of everything.
+    fn jobs(&self, specs: &[&'static MethodSpec]) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for &seed in &self.experiment.seeds {
+            for &method in specs {
+                let rates = self.experiment.rates.iter();
+                jobs.extend(rates.map(|&lr| Job { method, lr, seed }));
+            }
         }
-    };
-    let rates = METHODS
-        .iter()
-        .enumerate()
-        .flat_map(|(k, one)| grid(one).into_iter().map(move |lr| (k, lr)));
-    let jobs = rates.flat_map(|(method, lr)| {
-        experiment
-            .seeds
+        jobs
+    }
+
+    fn plan(
+        &self,
+        specs: &[&'static MethodSpec],
+        log: &RunLog,
+        crcs: [u32; 4],
+    ) -> Result<Plan, Error> {
+        let logged = |job: &Job| {
+            let config = job.method.run(self.experiment, job.lr, job.seed);
+            log.find(&RunKey::new(job.method, &config, crcs)).cloned()
+        };
+        let jobs = self.jobs(specs);
+        let missing = |job: &Job| !is_reference(job) && logged(job).is_none();
+        let needed = |job: &Job| {
+            let same = |other: &Job| other.lr == job.lr && other.seed == job.seed;
+            self.experiment.distance && jobs.iter().any(|other| same(other) && missing(other))
+        };
+        let mut plan = Plan {
+            reference: Vec::new(),
+            others: Vec::new(),
+            done: Vec::new(),
+        };
+        for job in &jobs {
+            match logged(job) {
+                Some(run) if !(is_reference(job) && needed(job)) => plan.done.push(JobResult {
+                    job: *job,
+                    run,
+                    network: None,
+                }),
+                _ if is_reference(job) => plan.reference.push(*job),
+                _ => plan.others.push(*job),
+            }
+        }
+        Ok(plan)
+    }
+
+    fn checksums(&self) -> Result<[u32; 4], Error> {
+        let Task {
+            base,
+            train,
+            validation,
+            test,
+            ..
+        } = self.task;
+        Ok([
+            base.checksum()?,
+            train.checksum()?,
+            validation.checksum()?,
+            test.checksum()?,
+        ])
+    }
+
+    /// One run from start to end, with everything that is measured of it.
+    fn one(&self, job: Job, full: &[JobResult]) -> Result<JobResult, Error> {
+        let (experiment, task) = (self.experiment, self.task);
+        let run = job.method.run(experiment, job.lr, job.seed);
+        let has_adapters = matches!(job.method.trains, Trains::Adapters(_));
+        let backend = (self.make_backend)()?;
+        let mut trainer = Trainer::new(&task.base, task.train.clone(), run, backend)?;
+        let measured = gap_steps(experiment);
+        let (mut gap, mut gap_rescaled) = (Vec::new(), Vec::new());
+        while !trainer.finished() {
+            let step = trainer.steps_done() + 1;
+            if has_adapters && measured.contains(&step) {
+                let now = trainer.gap()?;
+                gap.push((step, now.raw));
+                gap_rescaled.push((step, now.rescaled));
+            }
+            trainer.step()?;
+        }
+        let network = trainer.network()?;
+        let rival = full
             .iter()
-            .map(move |&seed| Job { method, lr, seed })
+            .find(|other| other.job.lr == job.lr && other.job.seed == job.seed);
+        let rival = rival.and_then(|other| other.network.as_ref());
+        let history = trainer.history();
+        let test = network.evaluate(task.test.as_ref())?;
+        let result = RunResult {
+            seed: job.seed,
+            validation_score: network.evaluate(task.validation.as_ref())?.value,
+            test_score: test.value,
+            test_right: test
+                .right
+                .iter()
+                .map(|&hit| if hit { '1' } else { '0' })
+                .collect(),
+            final_loss: tail_mean(&history.losses),
+            distance_to_full: match rival {
+                Some(full) => distance(&network, full, &task.base)?,
+                None => None,
+            },
+            // Filled when all runs of full fine-tuning are there.
+            distance_by_order: None,
+            gap,
+            gap_rescaled,
+            losses: history.losses.clone(),
+            first_updates: match has_adapters {
+                true => history
+                    .updates
+                    .iter()
+                    .take(FIRST_UPDATES)
+                    .copied()
+                    .collect(),
+                false => Vec::new(),
+            },
+            diverged: trainer.diverged(),
+        };
+        let kept = is_reference(&job) && experiment.distance;
+        Ok(JobResult {
+            job,
+            run: LoggedRun {
+                result,
+                seconds_per_step: trainer.optimizer_time().as_secs_f64(),
+                state_bytes: trainer.state_bytes(),
+            },
+            network: match kept {
+                true => Some(adapted_weights(&network)?),
+                false => None,
+            },
+        })
+    }
+
+    /// The distance of each full fine-tuning to the one with the next seed.
+    fn compare_orders(&self, full: &mut [JobResult]) -> Result<(), Error> {
+        full.sort_by_key(|one| (one.job.lr.to_bits(), one.job.seed));
+        for runs in full.chunk_by_mut(|one, next| one.job.lr == next.job.lr) {
+            for k in 0..runs.len() {
+                let next = &runs[(k + 1) % runs.len()];
+                if let (Some(one), Some(next)) = (&runs[k].network, &next.network) {
+                    let apart = distance(one, next, &self.task.base)?;
+                    runs[k].run.result.distance_by_order = apart.filter(|_| runs.len() > 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> Result<Setup, Error> {
+        let (experiment, task) = (self.experiment, self.task);
+        let before = task.base.evaluate(task.test.as_ref())?;
+        Ok(Setup {
+            task: task.name.clone(),
+            network: task.about.clone(),
+            rank: experiment.rank,
+            alpha: experiment.alpha,
+            batch: experiment.batch,
+            steps: experiment.steps,
+            seeds: experiment.seeds.clone(),
+            split: [task.train.len(), task.validation.len(), task.test.len()],
+            metric: before.metric,
+            score_before: before.value,
+            runs: [0, 0],
+            backend: (self.make_backend)()?.manifest(),
+            seconds: 0.0,
+        })
+    }
+}
+
+/// Whether the others are measured against this run.
+fn is_reference(job: &Job) -> bool {
+    job.method.trains == Trains::Weights
+}
+
+/// The network with nothing but the weights that distances are measured on.
+fn adapted_weights(network: &Network) -> Result<Network, Error> {
+    let modules = network.model.linear_modules();
+    let names = modules.iter().map(|module| format!("{module}.weight"));
+    let weights = names.map(|name| {
+        let weight = network.parameters.tensor(&name)?.clone();
+        Ok((name, weight))
     });
-    jobs.partition(|job| METHODS[job.method].method.is_none())
+    let weights = weights.collect::<candle_core::Result<_>>();
+    Ok(Network {
+        model: network.model.clone(),
+        parameters: Parameters::new(weights.map_err(lora_pro_candle::bridge::candle_error)?),
+    })
 }
 
 /// `work` on every item, in order of the items, on all cores; the first error ends it.
@@ -155,82 +366,6 @@ fn in_parallel<T: Sync, R: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// One run from start to end, with everything that is measured of it.
-fn run(
-    experiment: &Experiment,
-    task: &Task,
-    full: &[JobResult],
-    job: Job,
-    make_backend: MakeBackend<'_>,
-) -> Result<JobResult, Error> {
-    let spec = &METHODS[job.method];
-    let run = spec.run(experiment, job.lr, job.seed);
-    let mut trainer = Trainer::new(&task.base, &task.train, run, make_backend()?)?;
-    let measured = gap_steps(experiment);
-    let (mut gap, mut gap_rescaled) = (Vec::new(), Vec::new());
-    while !trainer.finished() {
-        let step = trainer.steps_done() + 1;
-        if spec.method.is_some() && measured.contains(&step) {
-            let now = trainer.gap()?;
-            gap.push((step, now.raw));
-            gap_rescaled.push((step, now.rescaled));
-        }
-        trainer.step()?;
-    }
-    let network = trainer.network()?;
-    let rival = full
-        .iter()
-        .find(|other| other.job.lr == job.lr && other.job.seed == job.seed);
-    let rival = rival.and_then(|other| other.network.as_ref());
-    let history = trainer.history();
-    let result = RunResult {
-        seed: job.seed,
-        validation_accuracy: network.accuracy(&task.validation)?,
-        test_accuracy: network.accuracy(&task.test)?,
-        final_loss: tail_mean(&history.losses),
-        distance_to_full: match rival {
-            Some(full) => distance(&network, full, &task.base)?,
-            None => None,
-        },
-        // Filled when all runs of full fine-tuning are there.
-        distance_by_order: None,
-        gap,
-        gap_rescaled,
-        losses: history.losses.clone(),
-        first_updates: match spec.method {
-            Some(_) => history
-                .updates
-                .iter()
-                .take(FIRST_UPDATES)
-                .copied()
-                .collect(),
-            None => Vec::new(),
-        },
-        diverged: trainer.diverged(),
-    };
-    Ok(JobResult {
-        job,
-        result,
-        seconds_per_step: trainer.optimizer_time().as_secs_f64(),
-        state_bytes: trainer.state_bytes(),
-        network: spec.method.is_none().then_some(network),
-    })
-}
-
-/// The distance of each full fine-tuning to the one with the next seed.
-fn compare_orders(full: &mut [JobResult], task: &Task) -> Result<(), Error> {
-    for runs in full.chunk_by_mut(|one, next| one.job.lr == next.job.lr) {
-        for k in 0..runs.len() {
-            let next = &runs[(k + 1) % runs.len()];
-            if let (Some(one), Some(next)) = (&runs[k].network, &next.network) {
-                let apart = distance(one, next, &task.base)?;
-                runs[k].result.distance_by_order = apart.filter(|_| runs.len() > 1);
-            }
-        }
-    }
-    Ok(())
-}
-
 /// `gap_points` steps from the first to the last, evenly spaced.
 fn gap_steps(experiment: &Experiment) -> Vec<usize> {
     let (last, points) = (experiment.steps.saturating_sub(1), experiment.gap_points);
@@ -245,68 +380,41 @@ fn tail_mean(losses: &[f64]) -> f64 {
     MeanStdErr::of(tail).mean
 }
 
-fn method_result(method: usize, outcomes: &[JobResult]) -> MethodResult {
-    let own: Vec<&JobResult> = outcomes
+fn method_result(method: &MethodSpec, results: &[JobResult]) -> MethodResult {
+    let own: Vec<&JobResult> = results
         .iter()
-        .filter(|one| one.job.method == method)
+        .filter(|one| one.job.method.id == method.id)
         .collect();
     let mut rates: Vec<RateResult> = Vec::new();
-    for outcome in &own {
-        let result = outcome.result.clone();
-        match rates.last_mut().filter(|rate| rate.lr == outcome.job.lr) {
+    for one in &own {
+        let result = one.run.result.clone();
+        match rates.last_mut().filter(|rate| rate.lr == one.job.lr) {
             Some(rate) => rate.runs.push(result),
             None => rates.push(RateResult {
-                lr: outcome.job.lr,
+                lr: one.job.lr,
                 runs: vec![result],
             }),
         }
     }
-    let mut seconds: Vec<f64> = own.iter().map(|one| one.seconds_per_step).collect();
+    let mut seconds: Vec<f64> = own.iter().map(|one| one.run.seconds_per_step).collect();
     seconds.sort_by(f64::total_cmp);
     MethodResult {
-        name: METHODS[method].name.into(),
+        name: method.name.into(),
         best_lr: best_rate(&rates),
         seconds_per_step: seconds.get(seconds.len() / 2).copied().unwrap_or_default(),
-        state_bytes: own.first().map_or(0, |one| one.state_bytes),
+        state_bytes: own.first().map_or(0, |one| one.run.state_bytes),
         rates,
     }
 }
 
-/// The rate with the highest mean validation accuracy; of equals, the smallest.
+/// The rate with the highest mean validation score; of equals, the smallest.
 fn best_rate(rates: &[RateResult]) -> f64 {
     let mut best = (f64::NEG_INFINITY, 0.0);
     for rate in rates {
-        let accuracy = rate.spread(|run| run.validation_accuracy).mean;
-        if accuracy > best.0 {
-            best = (accuracy, rate.lr);
+        let score = rate.spread(|run| run.validation_score).mean;
+        if score > best.0 {
+            best = (score, rate.lr);
         }
     }
     best.1
-}
-
-fn describe(
-    experiment: &Experiment,
-    data: &Dataset,
-    task: &Task,
-    backend: &dyn Backend,
-) -> Result<Setup, Error> {
-    let widths = [&[data.inputs()], &experiment.hidden[..], &[data.classes]].concat();
-    let widths: Vec<String> = widths.iter().map(usize::to_string).collect();
-    let known = (experiment.parts[0] * data.len() as f64).round();
-    Ok(Setup {
-        task: format!("{} {}", data.name, experiment.shift.describe()),
-        network: format!(
-            "an MLP {} with GELU, pre-trained on {known} rows; the hidden layers carry adapters, the head is trained by all",
-            widths.join("-"),
-        ),
-        rank: experiment.rank,
-        alpha: experiment.alpha,
-        batch: experiment.batch,
-        steps: experiment.steps,
-        seeds: experiment.seeds.clone(),
-        split: [task.train.len(), task.validation.len(), task.test.len()],
-        accuracy_before: task.base.accuracy(&task.test)?,
-        backend: backend.manifest(),
-        seconds: 0.0,
-    })
 }

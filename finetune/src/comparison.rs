@@ -3,6 +3,8 @@
 use lora_pro_core::Manifest;
 use serde::{Deserialize, Serialize};
 
+use crate::examples::Metric;
+
 /// All that a comparison did and found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Comparison {
@@ -31,8 +33,12 @@ pub struct Setup {
     pub seeds: Vec<u64>,
     /// Sizes of the training, validation and test split.
     pub split: [usize; 3],
-    /// Test accuracy of the pre-trained network before any fine-tuning, in [0, 1].
-    pub accuracy_before: f64,
+    /// What is measured on the test split.
+    pub metric: Metric,
+    /// That number before any fine-tuning, at most 1.
+    pub score_before: f64,
+    /// Runs that the comparison was to have, and those that are done.
+    pub runs: [usize; 2],
     /// The backend that stepped the adapters.
     pub backend: Manifest,
     /// Wall-clock seconds of the whole comparison.
@@ -69,10 +75,12 @@ pub struct RateResult {
 pub struct RunResult {
     /// Its seed.
     pub seed: u64,
-    /// Accuracy on the validation split at the end, in [0, 1].
-    pub validation_accuracy: f64,
-    /// Accuracy on the test split at the end, in [0, 1].
-    pub test_accuracy: f64,
+    /// [`Setup::metric`] on the validation split at the end, at most 1.
+    pub validation_score: f64,
+    /// The same on the test split.
+    pub test_score: f64,
+    /// For classes, which test examples are right: a `1` or a `0` for each.
+    pub test_right: String,
     /// Mean training loss of the last tenth of the steps.
     pub final_loss: f64,
     /// ||W - W_full||_F / ||W_full - W0||_F over all adapted weights, where W_full is full

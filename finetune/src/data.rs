@@ -6,7 +6,10 @@ use candle_core::{Device, Tensor};
 use flate2::read::GzDecoder;
 use lora_pro_core::Error;
 
-use lora_pro_candle::bridge::candle_error;
+use lora_pro_candle::bridge::{candle_error, to_data};
+use lora_pro_models::Input;
+
+use crate::examples::{Batch, Examples, Target};
 
 /// Rows of features with a class each.
 #[derive(Clone, Debug)]
@@ -41,7 +44,8 @@ impl Dataset {
     /// The embedded digits, pixels scaled to [0, 1].
     ///
     /// ```
-    /// let digits = lora_pro_finetune::Dataset::digits().unwrap();
+    /// use lora_pro_finetune::{Dataset, Examples};
+    /// let digits = Dataset::digits().unwrap();
     /// assert_eq!((digits.len(), digits.inputs(), digits.classes), (1797, 64, 10));
     /// ```
     pub fn digits() -> Result<Self, Error> {
@@ -67,16 +71,6 @@ impl Dataset {
         let columns = rows.columns();
         (0..columns).for_each(|column| standardise(&mut rows.features[column..], columns));
         rows.into_dataset(&path.display().to_string())
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.features.dims()[0]
-    }
-
-    /// True without any row.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Number of features.
@@ -111,18 +105,31 @@ impl Dataset {
             ..self.clone()
         })
     }
+}
 
-    /// CRC-32 of all rows: a resumed run asks for the data it began with.
-    pub(crate) fn checksum(&self) -> Result<u32, Error> {
-        let read = || {
-            let features = self.features.flatten_all()?.to_vec1::<f32>()?;
-            Ok((features, self.labels.to_vec1::<u32>()?))
-        };
-        let (features, labels) = read().map_err(candle_error)?;
+impl Examples for Dataset {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.labels.elem_count()
+    }
+
+    fn batch(&self, rows: &[u32]) -> Result<Batch, Error> {
+        let Dataset {
+            features, labels, ..
+        } = self.rows(rows)?;
+        Ok(Batch {
+            input: Input::Features(features),
+            target: Target::Classes(labels),
+        })
+    }
+
+    fn checksum(&self) -> Result<u32, Error> {
         let mut hasher = crc32fast::Hasher::new();
-        features
-            .iter()
-            .for_each(|x| hasher.update(&x.to_le_bytes()));
+        hasher.update(&to_data(&self.features)?.bytes);
+        let labels = self.labels.to_vec1::<u32>().map_err(candle_error)?;
         labels
             .iter()
             .for_each(|label| hasher.update(&label.to_le_bytes()));

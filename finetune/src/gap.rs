@@ -9,15 +9,14 @@
 //! - Plain LoRA's E = s (B gA + ρ gB A) = s² (B B'g + ρ g A'A), with ρ the learning rate of B over
 //!   that of A.
 
+use std::collections::BTreeMap;
+
 use candle_core::Var;
-use candle_nn::{Linear, loss::cross_entropy};
 use lora_pro_candle::LoraLinear;
 use lora_pro_candle::bridge::candle_error;
 use lora_pro_core::{Error, Method};
 
-use crate::data::Dataset;
 use crate::matrix::Matrix;
-use crate::network::{Network, forward};
 use crate::trainer::Trainer;
 
 /// The gap over all adapted weights.
@@ -73,11 +72,11 @@ impl Trainer {
     pub fn gap(&self) -> Result<Gap, Error> {
         let hyper = self.run.config.hyper;
         let mut sums = Sums::default();
-        let gradients = match self.adapted.adapters().next() {
-            None => Vec::new(),
-            Some(_) => weight_gradients(&self.network()?, &self.batch()?).map_err(candle_error)?,
-        };
-        for (adapter, g) in self.adapted.adapters().zip(&gradients) {
+        if self.parameters.adapters().next().is_none() {
+            return Ok(sums.gap());
+        }
+        let gradients = self.weight_gradients()?;
+        for (adapter, g) in self.parameters.adapters().zip(&gradients) {
             let (a, b) = factors(adapter).map_err(candle_error)?;
             let equivalent = match hyper.method {
                 Method::Lora => lora_equivalent(&a, &b, g, adapter.spec().s(), hyper.lr_ratio),
@@ -87,30 +86,31 @@ impl Trainer {
         }
         Ok(sums.gap())
     }
-}
 
-/// dL/dW of each hidden weight of a plain network.
-fn weight_gradients(network: &Network, batch: &Dataset) -> candle_core::Result<Vec<Matrix>> {
-    let Some((head, hidden)) = network.layers.split_last() else {
-        return Ok(Vec::new());
-    };
-    let variable = |layer: &Linear| Var::from_tensor(layer.weight());
-    let weights = hidden
-        .iter()
-        .map(variable)
-        .collect::<candle_core::Result<Vec<_>>>()?;
-    let layers: Vec<Linear> = weights
-        .iter()
-        .zip(hidden)
-        .map(|(weight, layer)| Linear::new(weight.as_tensor().clone(), layer.bias().cloned()))
-        .collect();
-    let logits = forward(&layers, head, &batch.features)?;
-    let gradients = cross_entropy(&logits, &batch.labels)?.backward()?;
-    let gradient = |weight: &Var| match gradients.get(weight) {
-        Some(gradient) => Matrix::read(gradient),
-        None => Matrix::read(&weight.zeros_like()?),
-    };
-    weights.iter().map(gradient).collect()
+    /// dL/dW of each adapted weight of the merged network, without dropout.
+    fn weight_gradients(&self) -> Result<Vec<Matrix>, Error> {
+        let mut network = self.network()?;
+        let weight = |adapter: &LoraLinear| format!("{}.weight", adapter.spec().name);
+        let names: Vec<String> = self.parameters.adapters().map(weight).collect();
+        for name in &names {
+            network.parameters.train(name)?;
+        }
+        let batch = self.batch()?;
+        let loss = batch.target.loss(&network.forward(&batch.input)?);
+        let gradients = loss
+            .and_then(|loss| loss.backward())
+            .map_err(candle_error)?;
+        let vars: BTreeMap<&str, &Var> = network.parameters.trained().collect();
+        let gradient = |name: &String| match gradients.get(vars[name.as_str()]) {
+            Some(gradient) => Matrix::read(gradient),
+            None => Matrix::read(&vars[name.as_str()].zeros_like()?),
+        };
+        names
+            .iter()
+            .map(gradient)
+            .collect::<candle_core::Result<_>>()
+            .map_err(candle_error)
+    }
 }
 
 fn factors(adapter: &LoraLinear) -> candle_core::Result<(Matrix, Matrix)> {

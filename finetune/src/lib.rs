@@ -5,50 +5,52 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `data`, `domain_shift`, `task` | the embedded digits or a CSV file; what fine-tuning sees anew; the parts of the data |
-//! | `network`, `pretrain` | the frozen network and how it is made |
-//! | `adapted` | the network with its trained parts |
-//! | `run`, `trainer`, `checkpoint` | one run: what fixes it, its steps, saving and resuming |
+//! | `examples`, `data` | what batches are made of; the embedded digits or a CSV file of numbers |
+//! | `network` | a model with its numbers, and how well it does |
+//! | `task`, `domain_shift`, `pretrain` | a small network for such data, and what fine-tuning sees anew |
+//! | `run`, `adapted`, `trainer`, `checkpoint` | one run: what fixes it, what it trains, its steps, saving and resuming |
 //! | `gap`, `distance`, `matrix` | ‖g − E‖ / ‖g‖; how far from full fine-tuning's weights; the algebra for both |
-//! | `setup`, `method_spec`, `compare`, `comparison` | the default experiment, the methods, all runs, what they found |
+//! | `setup`, `method_spec`, `compare`, `run_log`, `comparison` | an experiment, the methods, all runs, those that are done, what they found |
 //!
 //! # Entry points
 //!
-//! [`compare`] runs everything. [`Task::prepare`], [`MethodSpec::run`] and [`Trainer`] are one
+//! [`Compare`] runs everything. [`SmallTask::prepare`], [`MethodSpec::run`] and [`Trainer`] are one
 //! run, [`gap_curve`] is one run with its gap measured:
 //!
 //! ```
-//! use lora_pro_finetune::{MethodSpec, Dataset, Experiment, Task, Trainer, gap_curve};
+//! use lora_pro_finetune::{Dataset, Experiment, MethodSpec, SmallTask, Trainer, gap_curve};
 //! # use lora_pro_core::{Backend, Error};
 //! # use lora_pro_reference::ReferenceBackend;
 //! # fn main() -> Result<(), Error> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let (out, checkpoint) = (folder.path(), folder.path().join("run.safetensors"));
 //! let make = || Ok::<Box<dyn Backend>, Error>(Box::new(ReferenceBackend::new()));
-//! let data = Dataset::digits()?;
-//! let mut experiment = Experiment::default();
-//! # experiment.pretraining.steps = 5;
-//! experiment.steps = 4;
+//! let mut small = SmallTask::default();
+//! # small.pretraining.steps = 5;
+//! let task = small.prepare(&Dataset::digits()?, make()?)?;
 //!
-//! let task = Task::prepare(&experiment, &data, make()?)?;
+//! let experiment = Experiment {
+//!     steps: 4,
+//!     ..Experiment::default()
+//! };
 //! let method = MethodSpec::find("lora-pro-factored").unwrap();
 //! let (lr, seed) = (1e-3, 0);
 //! let run = method.run(&experiment, lr, seed);
-//! let mut trainer = Trainer::new(&task.base, &task.train, run, make()?)?;
+//! let mut trainer = Trainer::new(&task.base, task.train.clone(), run, make()?)?;
 //! while !trainer.finished() {
 //!     trainer.step()?;
 //!     trainer.save(&checkpoint)?;
 //! }
-//! println!("{}", trainer.accuracy(&task.validation)?);
+//! println!("{}", trainer.evaluate(task.validation.as_ref())?.value);
 //! trainer.peft("base_model.safetensors")?.save(out)?;
 //! task.base.save(&out.join("base_model.safetensors"))?;
 //!
 //! // From where it stood, to the last bit.
-//! let resumed = Trainer::load(&checkpoint, &task.train, make()?)?;
+//! let resumed = Trainer::load(&checkpoint, &task.base, task.train.clone(), make()?)?;
 //! assert_eq!(resumed.steps_done(), 4);
 //!
 //! let run = method.run(&experiment, lr, seed);
-//! let mut trainer = Trainer::new(&task.base, &task.train, run, make()?)?;
+//! let mut trainer = Trainer::new(&task.base, task.train.clone(), run, make()?)?;
 //! let curve = gap_curve(&mut trainer, 2, &|_done, _steps| ())?;
 //! assert_eq!(curve.len(), 3); // before steps 1, 3 and the last
 //! # Ok(()) }
@@ -61,26 +63,30 @@ mod comparison;
 mod data;
 mod distance;
 mod domain_shift;
+mod examples;
 mod gap;
 mod matrix;
 mod method_spec;
 mod network;
 mod pretrain;
 mod run;
+mod run_log;
 mod setup;
 mod task;
 mod trainer;
 
-pub use compare::{MakeBackend, OnProgress, compare};
+pub use compare::{Compare, MakeBackend, OnProgress};
 pub use comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult, Setup};
 pub use data::Dataset;
 pub use distance::distance;
 pub use domain_shift::DomainShift;
+pub use examples::{Batch, Examples, Metric, Target};
 pub use gap::{Gap, GapPoint, gap_curve};
-pub use method_spec::{METHODS, MethodSpec};
-pub use network::Network;
+pub use method_spec::{METHODS, MethodSpec, Trains};
+pub use network::{Network, Score};
 pub use pretrain::pretrain;
 pub use run::{RunConfig, Trainable};
-pub use setup::{Experiment, Pretraining};
+pub use run_log::RunLog;
+pub use setup::{Experiment, Pretraining, SmallTask};
 pub use task::Task;
 pub use trainer::{History, Trainer};

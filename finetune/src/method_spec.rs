@@ -2,6 +2,7 @@
 
 use lora_pro_core::{Config, Method, Scale};
 
+use crate::adapted::HEAD;
 use crate::run::{RunConfig, Trainable};
 use crate::setup::Experiment;
 
@@ -12,35 +13,46 @@ pub struct MethodSpec {
     pub id: &'static str,
     /// Its name in tables: `LoRA-Pro full`.
     pub name: &'static str,
-    /// How adapters are stepped; `None` trains the weights themselves, by AdamW.
-    pub method: Option<Method>,
+    /// What is trained.
+    pub trains: Trains,
     /// True for s = alpha / sqrt(r) instead of alpha / r.
     pub rank_stabilised: bool,
     /// Learning rate of B over that of A.
     pub lr_ratio: f64,
-    /// The learning rates that a comparison tries, ascending.
-    pub grid: &'static [f64],
 }
 
-/// All rates are from one ladder, so that the methods' grids overlap.
-const LADDER: [f64; 5] = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2];
+/// What a method trains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Trains {
+    /// Adapters, by this method.
+    Adapters(Method),
+    /// The weights that carry adapters elsewhere, by AdamW.
+    Weights,
+    /// Everything that the model has, by AdamW.
+    Everything,
+}
 
 /// LoRA, from which the others differ in one thing each.
 const LORA: MethodSpec = MethodSpec {
     id: "lora",
     name: "LoRA",
-    method: Some(Method::Lora),
+    trains: Trains::Adapters(Method::Lora),
     rank_stabilised: false,
     lr_ratio: 1.0,
-    grid: &LADDER,
 };
 
-/// The compared methods; full fine-tuning comes first, the others are measured against it.
-pub const METHODS: [MethodSpec; 7] = [
+/// All methods; full fine-tuning comes first, the others are measured against it.
+pub const METHODS: [MethodSpec; 8] = [
     MethodSpec {
         id: "full-fine-tuning",
         name: "full fine-tuning",
-        method: None,
+        trains: Trains::Weights,
+        ..LORA
+    },
+    MethodSpec {
+        id: "full-fine-tuning-all",
+        name: "full fine-tuning, all tensors",
+        trains: Trains::Everything,
         ..LORA
     },
     LORA,
@@ -59,21 +71,32 @@ pub const METHODS: [MethodSpec; 7] = [
     MethodSpec {
         id: "lora-pro-efficient",
         name: "LoRA-Pro efficient",
-        method: Some(Method::Efficient),
+        trains: Trains::Adapters(Method::Efficient),
         ..LORA
     },
     MethodSpec {
         id: "lora-pro-factored",
         name: "LoRA-Pro factored",
-        method: Some(Method::Factored),
+        trains: Trains::Adapters(Method::Factored),
         ..LORA
     },
     MethodSpec {
         id: "lora-pro-full",
         name: "LoRA-Pro full",
-        method: Some(Method::Full),
+        trains: Trains::Adapters(Method::Full),
         ..LORA
     },
+];
+
+/// The methods that tell the story on a small task.
+pub(crate) const SMALL: [&str; 7] = [
+    "full-fine-tuning",
+    "lora",
+    "rslora",
+    "lora-plus",
+    "lora-pro-efficient",
+    "lora-pro-factored",
+    "lora-pro-full",
 ];
 
 impl MethodSpec {
@@ -90,34 +113,43 @@ impl MethodSpec {
 
     /// One run of this method; every field can be changed afterwards.
     pub fn run(&self, experiment: &Experiment, lr: f64, seed: u64) -> RunConfig {
+        let (rank, alpha) = (experiment.rank, experiment.alpha);
         let scale = match self.rank_stabilised {
-            true => Scale::RsLora(experiment.alpha),
-            false => Scale::Alpha(experiment.alpha),
+            true => Scale::RsLora(alpha),
+            false => Scale::Alpha(alpha),
         };
-        let trainable = match self.method {
-            Some(_) => Trainable::Adapters {
-                rank: experiment.rank,
-                scale,
-            },
-            None => Trainable::Weights,
+        let trainable = match self.trains {
+            Trains::Adapters(_) => Trainable::Adapters { rank, scale },
+            Trains::Weights => Trainable::Weights,
+            Trains::Everything => Trainable::Everything,
         };
-        let config = self.config(experiment, lr);
         RunConfig {
             trainable,
-            config,
+            config: self.config(experiment, lr),
             seed,
             batch: experiment.batch,
+            micro_batches: experiment.micro_batches,
             steps: experiment.steps,
+            lora_dropout: experiment.lora_dropout,
         }
     }
 
     fn config(&self, experiment: &Experiment, lr: f64) -> Config {
         // What AdamW needs is the same for weights and for adapters.
+        let method = match self.trains {
+            Trains::Adapters(method) => method,
+            _ => Method::Lora,
+        };
         let hyper = experiment
             .hyper
-            .method(self.method.unwrap_or(Method::Lora))
+            .method(method)
             .lr(lr)
             .lr_ratio(self.lr_ratio);
-        Config::from(hyper).schedule(experiment.schedule)
+        let mut config = Config::from(hyper).schedule(experiment.schedule);
+        config.max_grad_norm = experiment.max_grad_norm;
+        match experiment.head_lr {
+            None => config,
+            Some(head) => config.group(HEAD, hyper.lr(head).lr_ratio(1.0)),
+        }
     }
 }

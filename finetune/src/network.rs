@@ -1,148 +1,142 @@
-//! The network: linear layers with GELU between them. Hidden layers are called `layers.0`,
-//! `layers.1`, ..., the last one `head`.
+//! A model with its numbers.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    path::Path,
-};
+use std::path::Path;
+use std::sync::Arc;
 
-use candle_core::{Module, Tensor};
-use candle_nn::{Linear, loss::cross_entropy};
+use candle_core::Tensor;
 use lora_pro_candle::PeftAdapter;
-use lora_pro_candle::bridge::{candle_error, from_data, to_data};
-use lora_pro_core::{Error, TensorData, encode_tensors, read_tensors, write_atomically};
+use lora_pro_candle::bridge::{candle_error, to_data};
+use lora_pro_core::Error;
+use lora_pro_models::{Forward, Input, Model, Parameters};
+use serde::{Deserialize, Serialize};
 
-use crate::data::Dataset;
+use crate::examples::{Examples, Metric};
 
-/// A network without trained parts: frozen, or merged for use.
+/// A model with its numbers.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// The layers; the last is the head. Weights are m x n (out x in), biases m.
-    pub layers: Vec<Linear>,
+    /// The function.
+    pub model: Arc<dyn Model>,
+    /// Its numbers.
+    pub parameters: Parameters,
 }
 
-/// Runs `layers` one after another with GELU between them: N x inputs to N x classes.
-pub(crate) fn forward<'l, L: Module + 'l>(
-    layers: impl IntoIterator<Item = &'l L>,
-    head: &impl Module,
-    input: &Tensor,
-) -> candle_core::Result<Tensor> {
-    let mut hidden = input.clone();
-    for layer in layers {
-        hidden = layer.forward(&hidden)?.gelu_erf()?;
-    }
-    head.forward(&hidden)
+/// How well a network does on some examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// What [`Score::value`] is.
+    pub metric: Metric,
+    /// At most 1, which is best.
+    pub value: f64,
+    /// Mean loss.
+    pub loss: f64,
+    /// For classes, which examples are right.
+    pub right: Vec<bool>,
 }
+
+/// Examples that are evaluated at once.
+const EVALUATED: usize = 64;
 
 impl Network {
-    /// Logits, N x classes, of features, N x inputs.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor, Error> {
-        let (head, hidden) = self.parts()?;
-        forward(hidden, head, input).map_err(candle_error)
+    /// The output for `input` ([`Model::forward`]), nothing dropped.
+    pub fn forward(&self, input: &Input) -> Result<Tensor, Error> {
+        let pass = Forward::evaluation(&self.parameters);
+        self.model.forward(&pass, input).map_err(candle_error)
     }
 
-    /// The part of the rows that it classifies correctly, in [0, 1].
-    pub fn accuracy(&self, data: &Dataset) -> Result<f64, Error> {
-        let right = |logits: Tensor| {
-            let hits = logits.argmax(1)?.eq(&data.labels)?;
-            hits.to_dtype(candle_core::DType::F64)?
-                .mean_all()?
-                .to_scalar()
+    /// How well it does on the examples. Rejects an empty set.
+    pub fn evaluate(&self, examples: &dyn Examples) -> Result<Score, Error> {
+        let mut order: Vec<u32> = (0..examples.len() as u32).collect();
+        order.sort_by_key(|&row| examples.length(row as usize));
+        let (mut loss, mut count, mut metric) = (0.0, 0, None);
+        let mut pairs = Vec::new();
+        for rows in order.chunks(EVALUATED) {
+            let batch = examples.batch(rows)?;
+            let output = self.forward(&batch.input)?;
+            let mean = batch.target.loss(&output).and_then(|loss| scalar(&loss));
+            loss += mean.map_err(candle_error)? * batch.target.count() as f64;
+            count += batch.target.count();
+            metric = Some(batch.target.metric());
+            pairs.extend(batch.target.pairs(&output).map_err(candle_error)?);
+        }
+        let empty = || Error::invalid(examples.name(), "examples", 0, "at least 1");
+        let metric = metric.ok_or_else(empty)?;
+        let right = match metric {
+            Metric::Accuracy => {
+                let mut right = vec![false; examples.len()];
+                for (&row, [hit, _]) in order.iter().zip(&pairs) {
+                    right[row as usize] = *hit == 1.0;
+                }
+                right
+            }
+            _ => Vec::new(),
         };
-        right(self.forward(&data.features)?).map_err(candle_error)
-    }
-
-    /// Mean cross-entropy on the rows.
-    pub fn loss(&self, data: &Dataset) -> Result<f64, Error> {
-        let loss = cross_entropy(&self.forward(&data.features)?, &data.labels);
-        loss.and_then(|loss| loss.to_scalar::<f32>())
-            .map(f64::from)
-            .map_err(candle_error)
-    }
-
-    /// Writes a plain safetensors file, `<layer>.weight` and `<layer>.bias`.
-    pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let mut tensors = BTreeMap::new();
-        self.write("", &mut tensors)?;
-        let bytes = encode_tensors(&tensors, HashMap::new());
-        write_atomically(path, &bytes.map_err(|reason| Error::file(path, reason))?)
-    }
-
-    /// The network that [`Network::save`] wrote.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
-        let tensors = read_tensors(&bytes).map_err(|error| Error::file(path, error))?;
-        Self::read("", &tensors).map_err(|reason| Error::file(path, reason))
-    }
-
-    /// The network with an adapter merged, and with the modules that were trained as a whole.
-    /// Rejects an adapter that does not fit a layer, naming it.
-    pub fn with_adapter(&self, adapter: &PeftAdapter) -> Result<Self, Error> {
-        let layers = self.layers.iter().enumerate();
-        let merged = layers.map(|(index, layer)| adapter.merge(&self.layer_name(index), layer));
-        Ok(Network {
-            layers: merged.collect::<Result<_, _>>()?,
+        let value = match metric {
+            Metric::Correlation => correlation(&pairs),
+            _ => pairs.iter().map(|[hit, _]| hit).sum::<f64>() / pairs.len().max(1) as f64,
+        };
+        Ok(Score {
+            metric,
+            value,
+            loss: loss / count.max(1) as f64,
+            right,
         })
     }
 
-    /// The name of layer `index`.
-    pub fn layer_name(&self, index: usize) -> String {
-        if index + 1 == self.layers.len() {
-            "head".into()
-        } else {
-            format!("layers.{index}")
+    /// Writes its tensors as a safetensors file.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        self.parameters.save(path)
+    }
+
+    /// The network with an adapter merged ([`Parameters::with_adapter`]).
+    pub fn with_adapter(&self, adapter: &PeftAdapter) -> Result<Self, Error> {
+        let adapted = self.parameters.with_adapter(adapter)?;
+        Ok(Network {
+            parameters: adapted.merged().map_err(candle_error)?,
+            ..self.clone()
+        })
+    }
+
+    /// CRC-32 of all tensors and their names.
+    pub fn checksum(&self) -> Result<u32, Error> {
+        let mut hasher = crc32fast::Hasher::new();
+        for (name, tensor) in self.parameters.tensors() {
+            hasher.update(name.as_bytes());
+            hasher.update(&to_data(tensor)?.bytes);
         }
+        Ok(hasher.finalize())
     }
+}
 
-    /// The head and the hidden layers.
-    pub(crate) fn parts(&self) -> Result<(&Linear, &[Linear]), Error> {
-        let empty = || Error::invalid("the network", "layers", 0, "at least 1");
-        self.layers.split_last().ok_or_else(empty)
+/// A loss as a number.
+pub(crate) fn scalar(loss: &Tensor) -> candle_core::Result<f64> {
+    loss.to_dtype(candle_core::DType::F64)?.to_scalar()
+}
+
+/// Pearson's correlation; 0 where one side is constant.
+fn correlation(pairs: &[[f64; 2]]) -> f64 {
+    let count = pairs.len().max(1) as f64;
+    let mean = |side: usize| pairs.iter().map(|pair| pair[side]).sum::<f64>() / count;
+    let means = [mean(0), mean(1)];
+    let moment = |i: usize, j: usize| {
+        let product = |pair: &[f64; 2]| (pair[i] - means[i]) * (pair[j] - means[j]);
+        pairs.iter().map(product).sum::<f64>()
+    };
+    let sizes = (moment(0, 0) * moment(1, 1)).sqrt();
+    match sizes > 0.0 {
+        true => moment(0, 1) / sizes,
+        false => 0.0,
     }
+}
 
-    /// Adds its tensors, `<prefix><layer>.weight` and `.bias`.
-    pub(crate) fn write(
-        &self,
-        prefix: &str,
-        tensors: &mut BTreeMap<String, TensorData>,
-    ) -> Result<(), Error> {
-        for (index, layer) in self.layers.iter().enumerate() {
-            let name = self.layer_name(index);
-            tensors.insert(format!("{prefix}{name}.weight"), to_data(layer.weight())?);
-            if let Some(bias) = layer.bias() {
-                tensors.insert(format!("{prefix}{name}.bias"), to_data(bias)?);
-            }
-        }
-        Ok(())
-    }
+#[cfg(test)]
+mod tests {
+    use super::correlation;
 
-    /// What [`Network::write`] wrote; every layer has a bias. The reason of a refusal is for people.
-    pub(crate) fn read(
-        prefix: &str,
-        tensors: &BTreeMap<String, TensorData>,
-    ) -> Result<Self, String> {
-        let read = |name: String| {
-            let data = tensors
-                .get(&name)
-                .ok_or_else(|| format!("tensor `{name}` is missing"))?;
-            from_data(data).map_err(|error| format!("tensor `{name}`: {error}"))
-        };
-        let layer = |name: &str| {
-            let weight = read(format!("{prefix}{name}.weight"))?;
-            Ok(Linear::new(
-                weight,
-                Some(read(format!("{prefix}{name}.bias"))?),
-            ))
-        };
-        let hidden =
-            |index: &usize| tensors.contains_key(&format!("{prefix}layers.{index}.weight"));
-        let hidden = (0..)
-            .take_while(hidden)
-            .map(|index| layer(&format!("layers.{index}")));
-        let layers = hidden
-            .chain([layer("head")])
-            .collect::<Result<_, String>>()?;
-        Ok(Network { layers })
+    #[test]
+    fn correlations() {
+        assert_eq!(correlation(&[[1., 2.], [2., 4.], [3., 6.]]), 1.0);
+        assert_eq!(correlation(&[[1., 3.], [2., 2.], [3., 1.]]), -1.0);
+        assert_eq!(correlation(&[[1., 3.], [1., 2.]]), 0.0);
     }
 }

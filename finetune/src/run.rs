@@ -1,24 +1,27 @@
 //! What fixes a run: with the data and the frozen network, these values determine every bit.
 
 use lora_pro_core::{Config, Error, Scale};
+use lora_pro_models::Model;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use crate::examples::Examples;
 
 /// Which parts of the network are trained. The head always is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trainable {
-    /// An adapter on every hidden weight.
+    /// An adapter on every adapted module.
     Adapters {
         /// Rank r.
         rank: usize,
         /// Scale s.
         scale: Scale,
     },
-    /// The hidden weights themselves: full fine-tuning of what carries adapters elsewhere.
+    /// The weights themselves: full fine-tuning of what carries adapters elsewhere.
     Weights,
-    /// Weights and biases of all layers: pre-training.
+    /// All tensors: full fine-tuning of everything, and pre-training.
     Everything,
 }
 
@@ -31,23 +34,63 @@ pub struct RunConfig {
     /// Method, learning rate, schedule and all else about the optimizer. A group called `head`,
     /// if there is one, applies to the head.
     pub config: Config,
-    /// Fixes the start of A and the order of the data.
+    /// Fixes the start of A, the order of the data and what dropout drops.
     pub seed: u64,
     /// Examples per step.
     pub batch: usize,
+    /// Parts that a batch is passed through the model in, one after another, to save memory; the
+    /// step is the same up to rounding.
+    #[serde(default = "one")]
+    pub micro_batches: usize,
     /// Steps.
     pub steps: usize,
+    /// Probability of dropout before A.
+    #[serde(default)]
+    pub lora_dropout: f64,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// A module that carries an adapter, or whose weight is trained instead.
+pub(crate) struct AdaptedModule {
+    pub name: String,
+    pub rank: usize,
+    pub scale: Scale,
 }
 
 impl RunConfig {
-    /// Refuses a batch that is empty or larger than the `rows` to train on; the optimizer checks
-    /// the rest.
+    /// Refuses a batch that is empty or larger than the `rows` to train on, and dropout that leaves
+    /// nothing; the optimizer checks the rest.
     pub fn validate(&self, rows: usize) -> Result<(), Error> {
-        if (1..=rows).contains(&self.batch) {
-            return Ok(());
+        let range = |field, value: usize, most: usize, what: &str| match (1..=most).contains(&value)
+        {
+            true => Ok(()),
+            false => {
+                let expected = format!("from 1 to {most}, {what}");
+                Err(Error::invalid("the run", field, value, expected))
+            }
+        };
+        range("batch", self.batch, rows, "the number of training rows")?;
+        range("micro_batches", self.micro_batches, self.batch, "the batch")?;
+        match (0.0..1.0).contains(&self.lora_dropout) {
+            true => Ok(()),
+            false => {
+                let (value, expected) = (self.lora_dropout, "at least 0 and below 1");
+                Err(Error::invalid("the run", "lora_dropout", value, expected))
+            }
         }
-        let expected = format!("from 1 to {rows}, the number of training rows");
-        Err(Error::invalid("the run", "batch", self.batch, expected))
+    }
+
+    /// The modules that carry adapters, or would, with rank and scale.
+    pub(crate) fn modules(&self, model: &dyn Model) -> Result<Vec<AdaptedModule>, Error> {
+        let (rank, scale) = match self.trainable {
+            Trainable::Adapters { rank, scale } => (rank, scale),
+            _ => (1, Scale::Alpha(1.0)),
+        };
+        let module = |name| AdaptedModule { name, rank, scale };
+        Ok(model.linear_modules().into_iter().map(module).collect())
     }
 }
 
@@ -75,13 +118,40 @@ pub(crate) fn permutation(random: &mut ChaCha8Rng, len: usize) -> Vec<u32> {
     order
 }
 
-/// The rows of a step's batch, steps counted from 0: permutations of all rows, one after another.
-/// A pure function of the step, so that a resumed run needs no generator's state.
-pub(crate) fn batch_rows(seed: u64, rows: usize, batch: usize, step: usize) -> Vec<u32> {
+/// Batches whose examples are sorted by length together.
+const BUCKET: usize = 16;
+
+/// The order in which an epoch visits the examples: random, but examples of similar lengths stand
+/// together, so that a batch needs little padding.
+fn epoch_order(seed: u64, epoch: usize, examples: &dyn Examples, batch: usize) -> Vec<u32> {
+    let mut random = random(seed, 1 + epoch as u64);
+    let mut order = permutation(&mut random, examples.len());
+    let length = |row: &u32| examples.length(*row as usize);
+    let alike = order.first().map(length);
+    if order.iter().all(|row| Some(length(row)) == alike) {
+        return order;
+    }
+    for bucket in order.chunks_mut(BUCKET * batch) {
+        bucket.sort_by_key(length);
+    }
+    let mut batches: Vec<&[u32]> = order.chunks(batch).collect();
+    batches.shuffle(&mut random);
+    batches.concat()
+}
+
+/// The rows of a step's batch, steps counted from 0: epochs one after another. A pure function of
+/// the step, so that a resumed run needs no generator's state.
+pub(crate) fn batch_rows(
+    seed: u64,
+    examples: &dyn Examples,
+    batch: usize,
+    step: usize,
+) -> Vec<u32> {
+    let rows = examples.len();
     let (first, end) = (step * batch, (step + 1) * batch);
     let epochs = first / rows..=(end - 1) / rows;
     let order: Vec<u32> = epochs
-        .flat_map(|epoch| permutation(&mut random(seed, 1 + epoch as u64), rows))
+        .flat_map(|epoch| epoch_order(seed, epoch, examples, batch))
         .collect();
     let skipped = first % rows;
     order[skipped..skipped + batch].to_vec()
@@ -90,19 +160,65 @@ pub(crate) fn batch_rows(seed: u64, rows: usize, batch: usize, step: usize) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::examples::Batch;
+
+    /// Ten examples of one length, or of ten.
+    #[derive(Debug)]
+    struct Ten {
+        alike: bool,
+    }
+
+    impl Examples for Ten {
+        fn name(&self) -> &str {
+            "ten"
+        }
+
+        fn len(&self) -> usize {
+            10
+        }
+
+        fn batch(&self, _rows: &[u32]) -> Result<Batch, Error> {
+            Err(Error::invalid("ten", "batch", "none", "not asked for"))
+        }
+
+        fn length(&self, row: usize) -> usize {
+            if self.alike { 1 } else { row }
+        }
+
+        fn checksum(&self) -> Result<u32, Error> {
+            Ok(0)
+        }
+    }
 
     #[test]
     fn an_epoch_visits_every_row_once() {
-        let mut seen: Vec<u32> = (0..5).flat_map(|step| batch_rows(3, 10, 2, step)).collect();
-        seen.sort();
-        assert_eq!(seen, (0..10).collect::<Vec<u32>>());
+        for alike in [true, false] {
+            let rows = |step| batch_rows(3, &Ten { alike }, 2, step);
+            let mut seen: Vec<u32> = (0..5).flat_map(rows).collect();
+            seen.sort();
+            assert_eq!(seen, (0..10).collect::<Vec<u32>>());
+        }
     }
 
     #[test]
     fn batches_continue_across_epochs() {
-        let long: Vec<u32> = batch_rows(3, 10, 24, 0);
-        let short: Vec<u32> = (0..8).flat_map(|step| batch_rows(3, 10, 3, step)).collect();
+        let ten = Ten { alike: true };
+        let long: Vec<u32> = batch_rows(3, &ten, 24 / 3, 0);
+        let short: Vec<u32> = (0..4)
+            .flat_map(|step| batch_rows(3, &ten, 2, step))
+            .collect();
         assert_eq!(long, short);
-        assert_ne!(long[..10], long[10..20]);
+        let two: Vec<u32> = (0..4)
+            .flat_map(|step| batch_rows(3, &ten, 5, step))
+            .collect();
+        assert_ne!(two[..10], two[10..]);
+    }
+
+    #[test]
+    fn a_batch_has_similar_lengths() {
+        for step in 0..5 {
+            let rows = batch_rows(3, &Ten { alike: false }, 2, step);
+            assert_eq!(rows[0] + 1, rows[1]);
+        }
     }
 }

@@ -1,13 +1,53 @@
-//! The numbers of the default experiment, in one place, each with its reason.
+//! The numbers of the default experiments, in one place, each with its reason.
 
-use lora_pro_core::{Hyper, Preset, Schedule};
+use lora_pro_core::{Error, Hyper, Preset, Schedule};
+use serde::{Deserialize, Serialize};
 
 use crate::domain_shift::DomainShift;
+use crate::method_spec::{MethodSpec, SMALL};
 
-/// Task, network, adapters and training of a comparison; [`Experiment::default`] is what
-/// `lora-pro compare` runs.
-#[derive(Clone, Debug, PartialEq)]
+/// What is compared on a task: methods, learning rates, seeds, and how each run trains. The default
+/// is what `lora-pro compare` runs on the digits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Experiment {
+    /// The methods, by [`MethodSpec::id`].
+    pub methods: Vec<String>,
+    /// The learning rates that every method is tried at, ascending.
+    pub rates: Vec<f64>,
+    /// Rank r of every adapter.
+    pub rank: usize,
+    /// LoRA's alpha; s = alpha / r, or alpha / sqrt(r) for rsLoRA.
+    pub alpha: f64,
+    /// What all methods share: damping, X, betas, eps, decay. Method, learning rate and ratio are
+    /// the method's.
+    pub hyper: Hyper,
+    /// The head's learning rate, the same for all methods; `None` gives it the method's.
+    pub head_lr: Option<f64>,
+    /// Global-norm clip of all gradients of a step.
+    pub max_grad_norm: Option<f64>,
+    /// Probability of dropout before A.
+    pub lora_dropout: f64,
+    /// Examples per step.
+    pub batch: usize,
+    /// Parts that a batch is passed through the model in.
+    pub micro_batches: usize,
+    /// Steps per run.
+    pub steps: usize,
+    /// The learning-rate schedule of every run.
+    pub schedule: Schedule,
+    /// Seeds; each fixes the start of A and the order of the data, for all methods alike.
+    pub seeds: Vec<u64>,
+    /// Points at which the gap is measured, first and last step included; 0 leaves it out.
+    pub gap_points: usize,
+    /// Whether the distance to full fine-tuning's weights is measured, which takes one run of it in
+    /// memory for each learning rate and seed.
+    pub distance: bool,
+}
+
+/// A small network and the data that it is pre-trained and fine-tuned on; the default are the digits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SmallTask {
     /// Parts of the data for pre-training, training and validation, in [0, 1]; the rest is for
     /// testing.
     pub parts: [f64; 3],
@@ -17,23 +57,6 @@ pub struct Experiment {
     pub hidden: Vec<usize>,
     /// How the frozen network is made.
     pub pretraining: Pretraining,
-    /// Rank r of every adapter.
-    pub rank: usize,
-    /// LoRA's alpha; s = alpha / r, or alpha / sqrt(r) for rsLoRA.
-    pub alpha: f64,
-    /// What all methods share: damping, X, betas, eps, decay. Method, learning rate and ratio are
-    /// the method's.
-    pub hyper: Hyper,
-    /// Examples per step.
-    pub batch: usize,
-    /// Steps per run.
-    pub steps: usize,
-    /// The learning-rate schedule of every run.
-    pub schedule: Schedule,
-    /// Seeds; each fixes the start of A and the order of the data, for all methods alike.
-    pub seeds: Vec<u64>,
-    /// Points at which a comparison measures the gap, first and last step included.
-    pub gap_points: usize,
 }
 
 /// How the frozen network is made.
@@ -49,9 +72,9 @@ pub struct Pretraining {
     pub seed: u64,
 }
 
-impl Default for Experiment {
+impl Default for SmallTask {
     fn default() -> Self {
-        Experiment {
+        SmallTask {
             // 599, 399, 400 and 399 of the 1,797 digits: one of 399 is a quarter of one per cent.
             parts: [1.0 / 3.0, 2.0 / 9.0, 2.0 / 9.0],
             // The pre-trained network classifies 12 % of the turned images correctly.
@@ -64,24 +87,67 @@ impl Default for Experiment {
                 lr: 1e-3,
                 seed: 0,
             },
+        }
+    }
+}
+
+impl SmallTask {
+    /// The default for data of one's own: further rows of the same kind.
+    pub fn without_shift() -> Self {
+        SmallTask {
+            shift: DomainShift::None,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Experiment {
+    fn default() -> Self {
+        Experiment {
+            methods: SMALL.map(String::from).to_vec(),
+            rates: vec![3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
             rank: 4,
             alpha: 8.0,
             hyper: Preset::Recommended.hyper(),
+            head_lr: None,
+            max_grad_norm: None,
+            lora_dropout: 0.0,
             batch: 32,
+            micro_batches: 1,
             steps: 300,
             schedule: Schedule::Constant,
             seeds: vec![0, 1, 2, 3, 4],
             gap_points: 11,
+            distance: true,
         }
     }
 }
 
 impl Experiment {
-    /// The default experiment for data of one's own: further rows of the same kind.
-    pub fn without_shift() -> Self {
-        Experiment {
-            shift: DomainShift::None,
-            ..Self::default()
+    /// The methods. Rejects names that no method has, and a list without full fine-tuning's
+    /// weights first where distances are wanted.
+    pub fn specs(&self) -> Result<Vec<&'static MethodSpec>, Error> {
+        let find = |id: &String| {
+            MethodSpec::find(id).ok_or_else(|| {
+                let known: Vec<&str> = crate::METHODS.iter().map(|one| one.id).collect();
+                let expected = format!("one of {}", known.join(", "));
+                Error::invalid("the experiment", "method", id, expected)
+            })
+        };
+        let specs: Vec<_> = self.methods.iter().map(find).collect::<Result<_, _>>()?;
+        let first = specs.first().map(|spec| spec.id);
+        match first {
+            Some("full-fine-tuning") => Ok(specs),
+            Some(_) if !self.distance => Ok(specs),
+            _ => {
+                let (value, expected) = (first.unwrap_or("absent"), "full-fine-tuning");
+                Err(Error::invalid(
+                    "the experiment",
+                    "first method",
+                    value,
+                    expected,
+                ))
+            }
         }
     }
 }

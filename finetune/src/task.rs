@@ -1,49 +1,61 @@
-//! What a network is pre-trained on and what it is fine-tuned for: parts of the data.
+//! A frozen network and the examples that it is fine-tuned on.
+
+use std::sync::Arc;
 
 use lora_pro_core::{Backend, Error};
 
 use crate::data::Dataset;
+use crate::examples::Examples;
 use crate::network::Network;
 use crate::pretrain::pretrain;
 use crate::run::{permutation, random};
-use crate::setup::Experiment;
+use crate::setup::SmallTask;
 
 /// The frozen network and the data to fine-tune it on.
 #[derive(Clone, Debug)]
 pub struct Task {
+    /// The task in a few words.
+    pub name: String,
+    /// The network in a few words.
+    pub about: String,
     /// The pre-trained network.
     pub base: Network,
-    /// Rows to train on.
-    pub train: Dataset,
-    /// Rows that choose learning rates.
-    pub validation: Dataset,
-    /// Rows that nothing is chosen by.
-    pub test: Dataset,
+    /// Examples to train on.
+    pub train: Arc<dyn Examples>,
+    /// Examples that choose learning rates.
+    pub validation: Arc<dyn Examples>,
+    /// Examples that nothing is chosen by.
+    pub test: Arc<dyn Examples>,
 }
 
 /// Fixes which rows go where.
 const SPLIT_SEED: u64 = 0;
 
-impl Task {
+impl SmallTask {
     /// Splits the data and pre-trains the network; the same inputs give the same bits.
-    pub fn prepare(
-        experiment: &Experiment,
-        data: &Dataset,
-        backend: Box<dyn Backend>,
-    ) -> Result<Self, Error> {
-        let [known, train, validation, test] = Self::split(experiment, data)?;
+    pub fn prepare(&self, data: &Dataset, backend: Box<dyn Backend>) -> Result<Task, Error> {
+        let [known, train, validation, test] = self.split(data)?;
+        let base = pretrain(&self.hidden, &self.pretraining, &known, backend)?;
+        let widths = [&[data.inputs()], &self.hidden[..], &[data.classes]].concat();
+        let widths: Vec<String> = widths.iter().map(usize::to_string).collect();
         Ok(Task {
-            base: pretrain(experiment, &known, backend)?,
-            train,
-            validation,
-            test,
+            name: format!("{} {}", data.name, self.shift.describe()),
+            about: format!(
+                "an MLP {} with GELU, pre-trained on {} rows; the hidden layers carry adapters, the head is trained by all",
+                widths.join("-"),
+                known.len()
+            ),
+            base,
+            train: Arc::new(train),
+            validation: Arc::new(validation),
+            test: Arc::new(test),
         })
     }
 
     /// The rows to pre-train on, and shifted, those to train on, to validate and to test.
-    pub fn split(experiment: &Experiment, data: &Dataset) -> Result<[Dataset; 4], Error> {
-        let [known, train, validation, test] = split(experiment.parts, data)?;
-        let shifted = |part: &Dataset| experiment.shift.apply(part);
+    pub fn split(&self, data: &Dataset) -> Result<[Dataset; 4], Error> {
+        let [known, train, validation, test] = split(self.parts, data)?;
+        let shifted = |part: &Dataset| self.shift.apply(part);
         Ok([
             known,
             shifted(&train)?,
@@ -52,7 +64,6 @@ impl Task {
         ])
     }
 }
-
 /// Cuts shuffled rows into the parts for pre-training, training, validation and testing.
 fn split(parts: [f64; 3], data: &Dataset) -> Result<[Dataset; 4], Error> {
     let order = permutation(&mut random(SPLIT_SEED, 0), data.len());

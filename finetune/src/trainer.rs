@@ -1,25 +1,27 @@
 //! One run, step by step.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
-use candle_nn::loss::cross_entropy;
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+use candle_nn::Linear;
 use lora_pro_candle::bridge::candle_error;
 use lora_pro_candle::{LoraPro, PeftAdapter};
 use lora_pro_core::{AdapterReport, Backend, Error, Optimizer};
+use lora_pro_models::{Forward, Parameters};
 
-use crate::adapted::Adapted;
-use crate::data::Dataset;
-use crate::network::Network;
+use crate::adapted::{HEAD, adapted};
+use crate::examples::{Batch, Examples};
+use crate::network::{Network, Score, scalar};
 use crate::run::{RunConfig, batch_rows};
 
 /// A run in progress. Its whole state is saved by [`Trainer::save`].
 pub struct Trainer {
     pub(crate) base: Network,
-    pub(crate) data: Dataset,
-    pub(crate) data_crc32: u32,
+    pub(crate) data: Arc<dyn Examples>,
     pub(crate) run: RunConfig,
-    pub(crate) adapted: Adapted,
+    pub(crate) parameters: Parameters,
     pub(crate) optimizer: LoraPro,
     pub(crate) history: History,
     pub(crate) diverged: bool,
@@ -35,27 +37,36 @@ pub struct History {
     pub updates: Vec<f64>,
 }
 
+/// The stream of dropout's seed, apart from those of starts and of the data's order.
+const DROPOUT: u64 = 0x6472_6f70;
+
 impl Trainer {
-    /// A run at its start. `data` is copied by reference; `base` stays as it is.
+    /// A run at its start. `base` stays as it is.
     ///
     /// Refuses a batch that is empty or larger than the data, a rank that does not fit a layer,
     /// and a configuration that is out of range.
     pub fn new(
         base: &Network,
-        data: &Dataset,
+        data: Arc<dyn Examples>,
         run: RunConfig,
         backend: Box<dyn Backend>,
     ) -> Result<Self, Error> {
         run.validate(data.len())?;
-        let adapted = Adapted::new(base, &run)?;
+        let parameters = adapted(base, &run)?;
         let mut optimizer = LoraPro::new(backend, run.config.clone())?;
-        adapted.register(&mut optimizer)?;
+        let head = base
+            .model
+            .head()
+            .filter(|_| run.config.groups.contains_key(HEAD));
+        parameters.register(&mut optimizer, |name| {
+            let module = name.rsplit_once('.').map(|(module, _)| module);
+            (head.is_some() && module == head).then_some(HEAD)
+        })?;
         Ok(Trainer {
             base: base.clone(),
-            data: data.clone(),
-            data_crc32: data.checksum()?,
+            data,
             run,
-            adapted,
+            parameters,
             optimizer,
             history: History::default(),
             diverged: false,
@@ -69,14 +80,10 @@ impl Trainer {
         if self.finished() {
             return Ok(());
         }
-        let batch = self.batch()?;
-        let loss = self.loss(&batch)?;
-        let value = f64::from(loss.to_scalar::<f32>().map_err(candle_error)?);
-        if !value.is_finite() {
+        let Some((loss, gradients)) = self.gradients()? else {
             self.diverged = true;
             return Ok(());
-        }
-        let gradients = loss.backward().map_err(candle_error)?;
+        };
         let start = Instant::now();
         match self.optimizer.step(&gradients) {
             Ok(_) => self.optimizer_time.push(start.elapsed()),
@@ -86,27 +93,78 @@ impl Trainer {
             }
             Err(error) => return Err(error),
         }
-        self.diverged = !self.adapted.is_finite().map_err(candle_error)?;
-        self.history.losses.push(value);
+        self.diverged = !self.parameters.is_finite().map_err(candle_error)?;
+        self.history.losses.push(loss);
         self.history.updates.push(self.largest_update());
         Ok(())
     }
 
-    /// The rows of the coming step.
-    pub(crate) fn batch(&self) -> Result<Dataset, Error> {
-        let step = self.steps_done();
-        self.data.rows(&batch_rows(
-            self.run.seed,
-            self.data.len(),
-            self.run.batch,
-            step,
-        ))
+    /// Loss and gradients of the coming step's batch; `None` where the loss is not finite.
+    fn gradients(&self) -> Result<Option<(f64, GradStore)>, Error> {
+        let rows = self.rows();
+        let parts = rows.chunks(rows.len().div_ceil(self.run.micro_batches));
+        let batches: Vec<Batch> = parts
+            .map(|rows| self.data.batch(rows))
+            .collect::<Result<_, _>>()?;
+        let total: usize = batches.iter().map(|batch| batch.target.count()).sum();
+        let (mut loss, mut sum) = (0.0, None);
+        for (k, batch) in batches.iter().enumerate() {
+            // The mean over the whole batch is the weighted sum of the parts' means.
+            let weight = batch.target.count() as f64 / total.max(1) as f64;
+            let part = (self.loss(batch, k)? * weight).map_err(candle_error)?;
+            let value = scalar(&part).map_err(candle_error)?;
+            if !value.is_finite() {
+                return Ok(None);
+            }
+            loss += value;
+            let gradients = part.backward().map_err(candle_error)?;
+            sum = Some(match sum {
+                None => gradients,
+                Some(sum) => self.add(sum, &gradients).map_err(candle_error)?,
+            });
+        }
+        Ok(sum.map(|sum| (loss, sum)))
     }
 
-    fn loss(&self, batch: &Dataset) -> Result<Tensor, Error> {
-        let logits = self.adapted.forward(&batch.features);
-        logits
-            .and_then(|logits| cross_entropy(&logits, &batch.labels))
+    fn add(&self, mut sum: GradStore, more: &GradStore) -> candle_core::Result<GradStore> {
+        for var in self.vars() {
+            if let Some(more) = more.get(var) {
+                let total = match sum.get(var) {
+                    Some(sum) => (sum + more)?,
+                    None => more.clone(),
+                };
+                sum.insert(var, total);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Everything that is trained.
+    fn vars(&self) -> impl Iterator<Item = &Var> {
+        let adapters = self.parameters.adapters();
+        let factors = adapters.flat_map(|adapter| [adapter.a(), adapter.b()]);
+        factors.chain(self.parameters.trained().map(|(_, var)| var))
+    }
+
+    /// The rows of the coming step.
+    fn rows(&self) -> Vec<u32> {
+        let step = self.steps_done();
+        batch_rows(self.run.seed, self.data.as_ref(), self.run.batch, step)
+    }
+
+    /// The examples of the coming step.
+    pub(crate) fn batch(&self) -> Result<Batch, Error> {
+        self.data.batch(&self.rows())
+    }
+
+    /// The loss on part `part` of a step's batch.
+    fn loss(&self, batch: &Batch, part: usize) -> Result<Tensor, Error> {
+        let stream = (self.steps_done() * self.run.micro_batches + part) as u64;
+        let (dropout, seed) = (self.run.lora_dropout, self.run.seed ^ DROPOUT);
+        let pass = Forward::training(&self.parameters, dropout, seed, stream);
+        let output = self.base.model.forward(&pass, &batch.input);
+        output
+            .and_then(|output| batch.target.loss(&output))
             .map_err(candle_error)
     }
 
@@ -171,7 +229,11 @@ impl Trainer {
             .iter()
             .map(|slot| slot.state.bytes());
         let params = self.optimizer().params().iter();
-        let params = params.filter(|slot| !slot.spec.name.starts_with("head."));
+        let head = |name: &str| {
+            let module = name.rsplit_once('.').map(|(module, _)| module);
+            module.is_some() && module == self.base.model.head()
+        };
+        let params = params.filter(|slot| !head(&slot.spec.name));
         adapters.chain(params.map(|slot| slot.state.bytes())).sum()
     }
 
@@ -180,9 +242,17 @@ impl Trainer {
         &self.base
     }
 
+    /// The parameters in training.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
     /// The network as trained so far, adapters merged.
     pub fn network(&self) -> Result<Network, Error> {
-        self.adapted.merged()
+        Ok(Network {
+            model: self.base.model.clone(),
+            parameters: self.parameters.merged().map_err(candle_error)?,
+        })
     }
 
     /// The adapter as trained so far, with the head, in PEFT's form; `base_name` tells where the
@@ -190,15 +260,22 @@ impl Trainer {
     ///
     /// Rejects a run that trains no adapters.
     pub fn peft(&self, base_name: &str) -> Result<PeftAdapter, Error> {
-        if self.adapted.adapters().next().is_none() {
+        if self.parameters.adapters().next().is_none() {
             let (value, expected) = ("full fine-tuning", "one with adapters");
             return Err(Error::invalid("the run", "method", value, expected));
         }
-        PeftAdapter::new(base_name, self.adapted.adapters())?.module("head", &self.adapted.head)
+        let adapter = PeftAdapter::new(base_name, self.parameters.adapters())?;
+        match self.base.model.head() {
+            None => Ok(adapter),
+            Some(head) => {
+                let layer: Linear = self.parameters.linear(head).map_err(candle_error)?;
+                adapter.module(head, &layer)
+            }
+        }
     }
 
-    /// The part of the rows that the network classifies correctly, in [0, 1].
-    pub fn accuracy(&self, data: &Dataset) -> Result<f64, Error> {
-        self.network()?.accuracy(data)
+    /// How well the network does on the examples so far.
+    pub fn evaluate(&self, examples: &dyn Examples) -> Result<Score, Error> {
+        self.network()?.evaluate(examples)
     }
 }

@@ -2,19 +2,20 @@
 
 mod common;
 
-use common::{backend, experiment, task, trainer};
+use common::{backend, experiment, small, task, trainer};
 use lora_pro_core::Error;
 use lora_pro_finetune::{
-    Dataset, METHODS, MethodSpec, Task, Trainable, Trainer, compare, gap_curve,
+    Compare, Comparison, Dataset, METHODS, MakeBackend, MethodSpec, OnProgress, RunLog, Task,
+    Trainable, Trainer, gap_curve,
 };
 
 #[test]
 fn adapters_start_where_the_frozen_network_is() {
     let task = task();
     let start = trainer(&task, "lora-pro-factored")
-        .accuracy(&task.test)
+        .evaluate(task.test.as_ref())
         .unwrap();
-    assert_eq!(start, task.base.accuracy(&task.test).unwrap());
+    assert_eq!(start, task.base.evaluate(task.test.as_ref()).unwrap());
 }
 
 #[test]
@@ -22,11 +23,11 @@ fn every_method_lowers_the_loss() {
     let task = task();
     for method in &METHODS {
         let mut trainer = trainer(&task, method.id);
-        let before = trainer.network().unwrap().loss(&task.train).unwrap();
+        let before = trainer.evaluate(task.train.as_ref()).unwrap().loss;
         while !trainer.finished() {
             trainer.step().unwrap();
         }
-        let after = trainer.network().unwrap().loss(&task.train).unwrap();
+        let after = trainer.evaluate(task.train.as_ref()).unwrap().loss;
         assert!(
             after < 0.95 * before,
             "{}: {before} to {after}",
@@ -41,9 +42,10 @@ fn preparing_twice_gives_the_same_bits() {
     let values = |task: &Task| {
         let weights = task
             .base
-            .layers
-            .iter()
-            .map(|layer| layer.weight().flatten_all());
+            .parameters
+            .tensors()
+            .values()
+            .map(|tensor| tensor.flatten_all());
         weights
             .map(|weight| weight.unwrap().to_vec1::<f32>().unwrap())
             .collect::<Vec<_>>()
@@ -56,7 +58,8 @@ fn a_rate_out_of_all_measure_diverges_without_a_panic() {
     let task = task();
     for method in &METHODS {
         let run = method.run(&experiment(), 1e30, 0);
-        let mut trainer = Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap();
+        let mut trainer =
+            Trainer::new(&task.base, task.train.clone(), run, backend().unwrap()).unwrap();
         while !trainer.finished() {
             trainer.step().unwrap();
         }
@@ -73,7 +76,7 @@ fn impossible_runs_are_refused() {
             .unwrap()
             .run(&experiment(), 1e-3, 0);
         change(&mut run);
-        let trainer = Trainer::new(&task.base, &task.train, run, backend().unwrap());
+        let trainer = Trainer::new(&task.base, task.train.clone(), run, backend().unwrap());
         trainer.err().unwrap().to_string()
     };
     let rank = |rank| {
@@ -97,14 +100,15 @@ fn impossible_runs_are_refused() {
 /// Law 10: with B of full rank m, every g is in the tangent space. B is 0 at first.
 #[test]
 fn at_full_rank_the_gap_closes_after_the_first_steps() {
-    let mut experiment = experiment();
-    (experiment.hidden, experiment.rank, experiment.steps) = (vec![8], 8, 6);
-    let data = Dataset::digits().unwrap();
-    let task = Task::prepare(&experiment, &data, backend().unwrap()).unwrap();
+    let (mut experiment, mut small) = (experiment(), small());
+    (small.hidden, experiment.rank, experiment.steps) = (vec![8], 8, 6);
+    let digits = Dataset::digits().unwrap();
+    let task = small.prepare(&digits, backend().unwrap()).unwrap();
     let run = MethodSpec::find("lora-pro-full")
         .unwrap()
         .run(&experiment, 1e-2, 0);
-    let mut trainer = Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap();
+    let mut trainer =
+        Trainer::new(&task.base, task.train.clone(), run, backend().unwrap()).unwrap();
     let curve = gap_curve(&mut trainer, 2, &|_, _| ()).unwrap();
     let steps: Vec<usize> = curve.iter().map(|point| point.step).collect();
     assert_eq!(steps, [1, 3, 5, 6]);
@@ -130,16 +134,32 @@ fn a_projection_needs_no_rescaling_and_plain_lora_does() {
     }
 }
 
+fn compare(
+    task: &Task,
+    make_backend: MakeBackend<'_>,
+    progress: OnProgress<'_>,
+    log: &mut RunLog,
+) -> Result<Comparison, Error> {
+    let compare = Compare {
+        experiment: &experiment(),
+        task,
+        make_backend,
+        progress,
+        time_limit: None,
+    };
+    compare.run(log)
+}
+
 #[test]
 fn a_comparison_does_not_depend_on_chance() {
-    let (experiment, data) = (experiment(), Dataset::digits().unwrap());
+    let task = task();
     let told = std::sync::atomic::AtomicUsize::new(0);
     let count = |done: usize, total: usize, _: &str| {
         assert!(done <= total);
         told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     };
-    let once = compare(&experiment, &data, &backend, &count).unwrap();
-    let again = compare(&experiment, &data, &backend, &|_, _, _| ()).unwrap();
+    let once = compare(&task, &backend, &count, &mut RunLog::default()).unwrap();
+    let again = compare(&task, &backend, &|_, _, _| (), &mut RunLog::default()).unwrap();
     assert_eq!(told.into_inner(), 7 * 5 * 2);
     for (one, other) in once.methods.iter().zip(&again.methods) {
         assert_eq!(format!("{:?}", one.rates), format!("{:?}", other.rates));
@@ -166,7 +186,101 @@ fn a_comparison_does_not_depend_on_chance() {
 #[test]
 fn a_backend_that_cannot_be_made_is_an_error() {
     let fail = || Err(Error::backend("none", "absent"));
-    let data = Dataset::digits().unwrap();
-    let error = compare(&experiment(), &data, &fail, &|_, _, _| ()).unwrap_err();
+    let error = compare(&task(), &fail, &|_, _, _| (), &mut RunLog::default()).unwrap_err();
     assert_eq!(error.to_string(), "the none backend: absent");
+}
+
+#[test]
+fn a_comparison_goes_on_where_it_was_interrupted() {
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
+    let path = folder.path().join("runs.jsonl");
+    let whole = compare(
+        &task,
+        &backend,
+        &|_, _, _| (),
+        &mut RunLog::open(&path).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(whole.setup.runs, [70, 70]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 70);
+
+    // Half a line at the end is what an interruption leaves.
+    std::fs::write(
+        &path,
+        format!("{}\n{}", lines[..40].join("\n"), &lines[40][..99]),
+    )
+    .unwrap();
+    let told = std::sync::atomic::AtomicUsize::new(0);
+    let count = |_: usize, total: usize, _: &str| {
+        told.store(total, std::sync::atomic::Ordering::Relaxed);
+    };
+    let resumed = compare(&task, &backend, &count, &mut RunLog::open(&path).unwrap()).unwrap();
+    assert!(told.into_inner() < 70);
+    for (one, other) in whole.methods.iter().zip(&resumed.methods) {
+        let scores = |rate: &lora_pro_finetune::RateResult| {
+            let runs = rate.runs.iter();
+            runs.map(|run| (run.test_right.clone(), run.distance_to_full))
+                .collect::<Vec<_>>()
+        };
+        let both = one.rates.iter().zip(&other.rates);
+        both.for_each(|(one, other)| assert_eq!(scores(one), scores(other)));
+    }
+
+    std::fs::write(&path, "no run\n").unwrap();
+    let error = RunLog::open(&path).unwrap_err().to_string();
+    assert!(error.contains("line 1"), "{error}");
+}
+
+/// A batch in parts is the same step up to rounding.
+#[test]
+fn micro_batches_give_the_same_step() {
+    let task = task();
+    let losses = |micro_batches| {
+        let mut run = MethodSpec::find("lora-pro-full")
+            .unwrap()
+            .run(&experiment(), 1e-2, 5);
+        run.micro_batches = micro_batches;
+        let mut trainer =
+            Trainer::new(&task.base, task.train.clone(), run, backend().unwrap()).unwrap();
+        (0..4).for_each(|_| trainer.step().unwrap());
+        trainer.history().losses.clone()
+    };
+    let (whole, parts) = (losses(1), losses(3));
+    for (one, other) in whole.iter().zip(&parts) {
+        assert!(
+            (one - other).abs() < 1e-4 * one.abs(),
+            "{whole:?} {parts:?}"
+        );
+    }
+}
+
+#[test]
+fn dropout_changes_training_and_not_evaluation() {
+    let task = task();
+    let start = |lora_dropout| {
+        let mut run = MethodSpec::find("lora")
+            .unwrap()
+            .run(&experiment(), 1e-2, 5);
+        run.lora_dropout = lora_dropout;
+        Trainer::new(&task.base, task.train.clone(), run, backend().unwrap())
+    };
+    let losses = |lora_dropout| {
+        let mut trainer = start(lora_dropout).unwrap();
+        (0..6).for_each(|_| trainer.step().unwrap());
+        let test = task.test.as_ref();
+        assert_eq!(
+            trainer.evaluate(test).unwrap(),
+            trainer.evaluate(test).unwrap()
+        );
+        trainer.history().losses.clone()
+    };
+    assert_ne!(losses(0.0), losses(0.5));
+    assert_eq!(losses(0.5), losses(0.5));
+    let error = start(1.0).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "the run: lora_dropout is 1, but it must be at least 0 and below 1"
+    );
 }

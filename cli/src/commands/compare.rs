@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lora_pro_core::{Error, write_atomically};
-use lora_pro_finetune::{Comparison, Experiment, compare};
+use lora_pro_finetune::{Compare, Comparison, Experiment, RunLog};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
 use crate::output::{check_place, note, say};
 use crate::progress::Progress;
+use crate::source::Source;
 use crate::summary::summary;
-use crate::{data, report, tables};
+use crate::{report, tables};
 
 /// Compare full fine-tuning, LoRA, rsLoRA, LoRA+ and LoRA-Pro
 ///
@@ -69,12 +70,18 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
     check_place(&args.out)?;
     args.json.as_deref().map_or(Ok(()), check_place)?;
-    let (data, experiment) = data::load(&args.data)?;
-    let experiment = args.adjusted(experiment);
+    let source = Source::of(&args.data)?;
+    let experiment = args.adjusted(Experiment::default());
     let progress = Progress::new();
     progress.set(0, 1, "pre-training");
-    let told = |done: usize, all: usize, what: &str| progress.set(done, all, what);
-    let mut found = compare(&experiment, &data, &|| choice.make(), &told)?;
+    let compare = Compare {
+        experiment: &experiment,
+        task: &source.task(choice.make()?)?,
+        make_backend: &|| choice.make(),
+        progress: &|done, all, what| progress.set(done, all, what),
+        time_limit: None,
+    };
+    let mut found = compare.run(&mut RunLog::default())?;
     progress.finish();
     found.setup.backend = choice.manifest()?;
     say(&text(&found))?;
@@ -114,7 +121,7 @@ fn text(found: &Comparison) -> String {
         setup.steps,
         setup.batch,
         setup.seeds.len(),
-        100.0 * setup.accuracy_before
+        100.0 * setup.score_before
     );
     let tables = [
         tables::results(found),

@@ -1,7 +1,7 @@
 //! `lora-pro gap`: how far a method's steps are from full fine-tuning's.
 
 use clap::Args;
-use lora_pro_finetune::{GapPoint, Task, Trainable, Trainer, gap_curve};
+use lora_pro_finetune::{GapPoint, Trainable, Trainer, gap_curve};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
@@ -37,13 +37,13 @@ pub struct GapArgs {
 pub fn run(args: &GapArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
     let plan = args.run.plan()?;
-    if plan.run.trainable == Trainable::Weights {
+    if !matches!(plan.run.trainable, Trainable::Adapters { .. }) {
         return Err(Failure::Input(
             "full fine-tuning has no gap: its E is g".into(),
         ));
     }
-    let task = Task::prepare(&plan.experiment, &plan.data, choice.make()?)?;
-    let mut trainer = Trainer::new(&task.base, &task.train, plan.run, choice.make()?)?;
+    let task = plan.source.task(choice.make()?)?;
+    let mut trainer = Trainer::new(&task.base, task.train, plan.run, choice.make()?)?;
     let progress = Progress::new();
     let told = |done, all| progress.set(done, all, "steps");
     let curve = gap_curve(&mut trainer, args.every as usize, &told)?;

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lora_pro_core::Error;
-use lora_pro_finetune::{Dataset, Task, Trainable, Trainer, pretrain};
+use lora_pro_finetune::{Examples, Network, Task, Trainable, Trainer};
+
+use lora_pro_models::Parameters;
 
 use crate::backends::Choice;
 use crate::failure::Failure;
@@ -71,28 +73,37 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             checkpoint.display()
         )));
     }
-    let [known, train_rows, validation, test] = Task::split(&plan.experiment, &plan.data)?;
+    let mut task = plan.source.task(choice.make()?)?;
+    let base = args.out.join(BASE);
+    if saved && base.exists() {
+        // Pre-trained anew it might differ in its last bits on another machine.
+        task.base = Network {
+            parameters: Parameters::load(&base)?,
+            ..task.base
+        };
+    }
     let mut trainer = match saved {
-        true => resumed(&plan, &train_rows, &checkpoint, &choice)?,
-        false => {
-            let base = pretrain(&plan.experiment, &known, choice.make()?)?;
-            Trainer::new(&base, &train_rows, plan.run, choice.make()?)?
-        }
+        true => resumed(&plan, &task, &checkpoint, &choice)?,
+        false => Trainer::new(&task.base, task.train.clone(), plan.run, choice.make()?)?,
     };
     std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
-    trainer.base().save(&args.out.join(BASE))?;
+    trainer.base().save(&base)?;
     train(&mut trainer, args, &checkpoint)?;
-    result(&trainer, [&validation, &test], &args.out)
+    result(
+        &trainer,
+        [task.validation.as_ref(), task.test.as_ref()],
+        &args.out,
+    )
 }
 
 /// The saved run, which must be the one that is asked for, if anything is.
 fn resumed(
     plan: &Plan,
-    rows: &Dataset,
+    task: &Task,
     checkpoint: &Path,
     choice: &Choice,
 ) -> Result<Trainer, Failure> {
-    let trainer = Trainer::load(checkpoint, rows, choice.make()?)?;
+    let trainer = Trainer::load(checkpoint, &task.base, task.train.clone(), choice.make()?)?;
     if !plan.by_default && *trainer.run() != plan.run {
         return Err(Failure::Input(format!(
             "{}: the checkpoint was made with other settings: omit the options to keep the saved ones",
@@ -129,14 +140,18 @@ fn train(trainer: &mut Trainer, args: &TrainArgs, checkpoint: &Path) -> Result<(
 
 /// The adapter first: it is never older than the checkpoint.
 fn save(trainer: &mut Trainer, out: &Path, checkpoint: &Path) -> Result<(), Failure> {
-    if trainer.run().trainable != Trainable::Weights {
+    if matches!(trainer.run().trainable, Trainable::Adapters { .. }) {
         trainer.peft(BASE)?.save(out)?;
     }
     Ok(trainer.save(checkpoint)?)
 }
 
-fn result(trainer: &Trainer, [validation, test]: [&Dataset; 2], out: &Path) -> Result<(), Failure> {
-    let percent = |data| trainer.accuracy(data).map(|part| 100.0 * part);
+fn result(
+    trainer: &Trainer,
+    [validation, test]: [&dyn Examples; 2],
+    out: &Path,
+) -> Result<(), Failure> {
+    let percent = |data| trainer.evaluate(data).map(|score| 100.0 * score.value);
     let losses = &trainer.history().losses;
     let loss = losses
         .last()

@@ -85,7 +85,7 @@ fn error_by_rate(comparison: &Comparison) -> Figure {
 }
 
 fn error_point(rate: &RateResult) -> Point {
-    let MeanStdErr { mean, error } = rate.spread(|run| 100.0 * (1.0 - run.test_accuracy));
+    let MeanStdErr { mean, error } = rate.spread(|run| 100.0 * (1.0 - run.test_score));
     Point {
         x: rate.lr,
         y: mean,

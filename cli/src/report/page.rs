@@ -117,7 +117,7 @@ fn facts(setup: &Setup) -> Vec<(&'static str, String)> {
         ),
         (
             "before",
-            format!("{:.1} % on the test split", 100.0 * setup.accuracy_before),
+            format!("{:.1} % on the test split", 100.0 * setup.score_before),
         ),
         (
             "backend",

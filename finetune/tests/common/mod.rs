@@ -1,7 +1,9 @@
 //! A small task that trains in milliseconds.
 
 use lora_pro_core::{Backend, Error};
-use lora_pro_finetune::{Dataset, Experiment, METHODS, MethodSpec, Pretraining, Task, Trainer};
+use lora_pro_finetune::{
+    Dataset, Experiment, METHODS, MethodSpec, Pretraining, SmallTask, Task, Trainer,
+};
 use lora_pro_reference::ReferenceBackend;
 
 pub fn backend() -> Result<Box<dyn Backend>, Error> {
@@ -10,13 +12,6 @@ pub fn backend() -> Result<Box<dyn Backend>, Error> {
 
 pub fn experiment() -> Experiment {
     Experiment {
-        hidden: vec![12, 8],
-        pretraining: Pretraining {
-            steps: 20,
-            batch: 16,
-            lr: 1e-2,
-            seed: 0,
-        },
         rank: 2,
         alpha: 4.0,
         batch: 16,
@@ -27,18 +22,27 @@ pub fn experiment() -> Experiment {
     }
 }
 
+pub fn small() -> SmallTask {
+    SmallTask {
+        hidden: vec![12, 8],
+        pretraining: Pretraining {
+            steps: 20,
+            batch: 16,
+            lr: 1e-2,
+            seed: 0,
+        },
+        ..SmallTask::default()
+    }
+}
+
 pub fn task() -> Task {
-    Task::prepare(
-        &experiment(),
-        &Dataset::digits().unwrap(),
-        backend().unwrap(),
-    )
-    .unwrap()
+    let digits = Dataset::digits().unwrap();
+    small().prepare(&digits, backend().unwrap()).unwrap()
 }
 
 #[allow(dead_code)] // Not every test file trains by name.
 pub fn trainer(task: &Task, id: &str) -> Trainer {
     let method: &MethodSpec = METHODS.iter().find(|one| one.id == id).unwrap();
     let run = method.run(&experiment(), 1e-2, 5);
-    Trainer::new(&task.base, &task.train, run, backend().unwrap()).unwrap()
+    Trainer::new(&task.base, task.train.clone(), run, backend().unwrap()).unwrap()
 }

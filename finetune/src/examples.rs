@@ -1,0 +1,119 @@
+//! What a model is trained on and measured on.
+
+use std::fmt::Debug;
+
+use candle_core::{D, DType, Result, Tensor};
+use candle_nn::loss::{cross_entropy, mse};
+use lora_pro_core::Error;
+use lora_pro_models::Input;
+
+/// Examples that batches are made of.
+pub trait Examples: Debug + Send + Sync {
+    /// What they are, in a few words.
+    fn name(&self) -> &str;
+
+    /// Their number.
+    fn len(&self) -> usize;
+
+    /// True without any example.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The examples at `rows`, in that order, padded to a common length where they have lengths.
+    fn batch(&self, rows: &[u32]) -> std::result::Result<Batch, Error>;
+
+    /// How long an example is: batches of similar lengths need less padding.
+    fn length(&self, _row: usize) -> usize {
+        1
+    }
+
+    /// CRC-32 of all examples: a resumed run asks for those it began with.
+    fn checksum(&self) -> std::result::Result<u32, Error>;
+}
+
+/// Some examples.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// What goes into the model.
+    pub input: Input,
+    /// What should come out.
+    pub target: Target,
+}
+
+/// What should come out of a model.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A class for each example, N, u32.
+    Classes(Tensor),
+    /// A number for each example, N, f32.
+    Values(Tensor),
+    /// The token after each wanted position, K, u32.
+    NextTokens(Tensor),
+}
+
+/// What is measured besides the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// The part of the examples whose class is right.
+    Accuracy,
+    /// Pearson's correlation of the numbers with the right ones.
+    Correlation,
+    /// The part of the tokens that are right.
+    TokenAccuracy,
+}
+
+impl Metric {
+    /// Its name in tables, where it stands in per cent.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::Correlation => "correlation",
+            Metric::TokenAccuracy => "tokens right",
+        }
+    }
+}
+
+impl Target {
+    /// Examples, or tokens, that the mean loss is taken over.
+    pub fn count(&self) -> usize {
+        match self {
+            Target::Classes(all) | Target::Values(all) | Target::NextTokens(all) => {
+                all.elem_count()
+            }
+        }
+    }
+
+    /// The mean loss of a model's output: cross-entropy, or the squared difference of numbers.
+    pub fn loss(&self, output: &Tensor) -> Result<Tensor> {
+        match self {
+            Target::Classes(right) | Target::NextTokens(right) => cross_entropy(output, right),
+            Target::Values(right) => mse(&output.flatten_all()?, right),
+        }
+    }
+
+    /// What is measured besides the loss.
+    pub fn metric(&self) -> Metric {
+        match self {
+            Target::Classes(_) => Metric::Accuracy,
+            Target::Values(_) => Metric::Correlation,
+            Target::NextTokens(_) => Metric::TokenAccuracy,
+        }
+    }
+
+    /// Pairs of what comes out and what should: 1 and 1 for a class or a token that is right, 0 and
+    /// 1 for one that is wrong, or both numbers.
+    pub(crate) fn pairs(&self, output: &Tensor) -> Result<Vec<[f64; 2]>> {
+        let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let (found, right) = match self {
+            Target::Classes(right) | Target::NextTokens(right) => {
+                let hits = numbers(&output.argmax(D::Minus1)?.eq(right)?)?;
+                let ones = vec![1.0; hits.len()];
+                (hits, ones)
+            }
+            Target::Values(right) => (numbers(&output.flatten_all()?)?, numbers(right)?),
+        };
+        Ok(found.into_iter().zip(right).map(|(x, y)| [x, y]).collect())
+    }
+}
