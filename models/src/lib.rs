@@ -11,15 +11,34 @@
 //! | `forward` | parameters in one pass: linear layers, norms, embeddings, dropout |
 //! | `model` | what a model is, and what goes into it |
 //! | `mlp` | linear layers with GELU between them |
+//! | `bert` | BERT-style encoders that classify or regress |
+//! | `attention`, `activation` | parts of the models |
+//! | `load`, `files`, `hub` | models from files: a folder of Hugging Face's layout, or a name on its hub |
+//! | `pretrained` | what a model's files must hold |
+//! | `text` | text to tokens |
 
 #![warn(missing_debug_implementations)]
 
+mod activation;
+mod attention;
+mod bert;
+mod files;
 mod forward;
+mod hub;
+mod load;
 mod mlp;
 mod model;
 mod parameters;
+mod pretrained;
+mod text;
 
+pub use activation::Activation;
+pub use bert::{Bert, BertConfig};
+pub use files::Precision;
 pub use forward::Forward;
+pub use hub::find;
+pub use load::{Loaded, Task, load};
 pub use mlp::Mlp;
 pub use model::{Input, Model, Tokens};
 pub use parameters::Parameters;
+pub use text::{TextTokenizer, TokenRow};

@@ -1,0 +1,217 @@
+//! Models from files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use lora_pro_core::Error;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use serde_json::{Value, json};
+
+use crate::bert::Bert;
+use crate::files::{CONFIG, Precision, TOKENIZER, read_folder, read_json};
+use crate::model::Model;
+use crate::parameters::Parameters;
+use crate::pretrained::{Expected, Pretrained};
+use crate::text::TextTokenizer;
+
+/// What a model is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Tell which of so many classes; N x classes logits.
+    Classify(usize),
+    /// Tell a number; N x 1.
+    Regress,
+    /// Tell the next token.
+    LanguageModel,
+}
+
+/// A model from files.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// Its numbers, all frozen.
+    pub parameters: Parameters,
+    /// The tokenizer, which cuts texts to the model's length; `None` where there are no texts.
+    pub tokenizer: Option<TextTokenizer>,
+    /// `config.json`, changed to what the task makes of the model: what belongs beside the tensors
+    /// when they are saved.
+    pub config: Value,
+    /// Tensors that the files lack, which were made anew: weights normal with the configuration's
+    /// `initializer_range`, biases zero.
+    pub made: Vec<String>,
+    /// Tensors of the files that the model has no use for.
+    pub unused: Vec<String>,
+}
+
+/// Loads a model from a folder of Hugging Face's layout: `config.json`; `model.safetensors`, or its
+/// shards and `model.safetensors.index.json`; `tokenizer.json`. What the files lack of the task's head
+/// follows from `seed`.
+///
+/// Rejects what is missing, damaged, of another shape than the configuration says, or of a kind of
+/// model that this crate does not have, and names it.
+pub fn load(
+    folder: impl AsRef<Path>,
+    task: Task,
+    seed: u64,
+    precision: Precision,
+) -> Result<Loaded, Error> {
+    let folder = folder.as_ref();
+    let path = folder.join(CONFIG);
+    let mut config: Value = read_json(&path)?;
+    let model = architecture(&config, task).map_err(|reason| Error::file(&path, reason))?;
+    let range = config["initializer_range"].as_f64().unwrap_or(0.02);
+    let found = read_folder(folder, precision)?;
+    let Tensors { all, made, unused } =
+        assemble(&*model, found, range, seed).map_err(|reason| Error::file(folder, reason))?;
+    describe(&mut config, task);
+    Ok(Loaded {
+        model,
+        parameters: Parameters::new(all),
+        tokenizer: tokenizer(&folder.join(TOKENIZER), &config)?,
+        config,
+        made,
+        unused,
+    })
+}
+
+/// The kinds of models that there are, as `config.json` names them.
+const KINDS: &str = "bert";
+
+fn architecture(config: &Value, task: Task) -> Result<Box<dyn Pretrained>, String> {
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    let parse_error = |error: serde_json::Error| error.to_string();
+    match (kind, task) {
+        ("bert", Task::Classify(_) | Task::Regress) => {
+            let config = serde_json::from_value(config.clone()).map_err(parse_error)?;
+            Ok(Box::new(Bert::new(config, outputs(task))?))
+        }
+        ("bert", Task::LanguageModel) => {
+            Err("a BERT model is no language model: use it to classify or to regress".into())
+        }
+        ("", _) => Err("it has no model_type".into()),
+        _ => Err(format!(
+            "model_type is `{kind}`, but the supported ones are {KINDS}"
+        )),
+    }
+}
+
+fn outputs(task: Task) -> usize {
+    match task {
+        Task::Classify(classes) => classes,
+        Task::Regress | Task::LanguageModel => 1,
+    }
+}
+
+/// What transformers needs to know of the head.
+fn describe(config: &mut Value, task: Task) {
+    let Some(config) = config.as_object_mut() else {
+        return;
+    };
+    if task == Task::LanguageModel {
+        return;
+    }
+    let label = |class: usize| format!("LABEL_{class}");
+    let labels = (0..outputs(task)).map(label);
+    let id2label: BTreeMap<String, String> = labels
+        .clone()
+        .enumerate()
+        .map(|(class, label)| (class.to_string(), label))
+        .collect();
+    let label2id: BTreeMap<String, usize> = labels.zip(0..).collect();
+    let problem = match task {
+        Task::Regress => "regression",
+        _ => "single_label_classification",
+    };
+    let kind = config.get("model_type").and_then(Value::as_str);
+    if kind == Some("bert") {
+        config.insert(
+            "architectures".into(),
+            json!(["BertForSequenceClassification"]),
+        );
+    }
+    config.insert("id2label".into(), json!(id2label));
+    config.insert("label2id".into(), json!(label2id));
+    config.insert("problem_type".into(), json!(problem));
+}
+
+/// The tensors of a model, and what came of the files.
+struct Tensors {
+    all: BTreeMap<String, Tensor>,
+    made: Vec<String>,
+    unused: Vec<String>,
+}
+
+/// The tensors that a model expects, out of those that were found.
+fn assemble(
+    model: &dyn Pretrained,
+    found: BTreeMap<String, Tensor>,
+    range: f64,
+    seed: u64,
+) -> Result<Tensors, String> {
+    let expected = model.shapes().0;
+    let (mut all, mut unused) = (BTreeMap::new(), Vec::new());
+    for (in_file, tensor) in found {
+        let name = model.name(&in_file);
+        let Some(Expected { shape, .. }) = expected.get(&name) else {
+            unused.push(in_file);
+            continue;
+        };
+        if tensor.dims() != shape {
+            let found = tensor.dims();
+            return Err(format!(
+                "tensor `{in_file}` is {found:?}, but by the configuration and the task it is {shape:?}"
+            ));
+        }
+        if all.insert(name.clone(), tensor).is_some() {
+            return Err(format!("tensor `{name}` is there under two names"));
+        }
+    }
+    let missing = expected.iter().filter(|(name, _)| !all.contains_key(*name));
+    let (optional, required): (Vec<_>, Vec<_>) = missing.partition(|(_, one)| one.optional);
+    if let Some((first, _)) = required.first() {
+        let others = match required.len() {
+            1 => String::new(),
+            count => format!(", and so are {} others", count - 1),
+        };
+        return Err(format!("tensor `{first}` is missing{others}"));
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let made = optional.iter().map(|(name, _)| name.to_string()).collect();
+    let drawn = optional
+        .iter()
+        .map(|(name, one)| Ok((name.to_string(), initial(&one.shape, range, &mut random)?)))
+        .collect::<Result<Vec<_>, String>>()?;
+    all.extend(drawn);
+    Ok(Tensors { all, made, unused })
+}
+
+/// Weights are normal, biases zero.
+fn initial(shape: &[usize], range: f64, random: &mut ChaCha8Rng) -> Result<Tensor, String> {
+    let tensor = match shape {
+        [_] => Tensor::zeros(shape, DType::F32, &Device::Cpu),
+        _ => {
+            let normal = Normal::new(0.0, range as f32);
+            let normal = normal.map_err(|_| format!("initializer_range is {range}"))?;
+            let count = shape.iter().product();
+            let values: Vec<f32> = normal.sample_iter(random).take(count).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu)
+        }
+    };
+    tensor.map_err(|error| error.to_string())
+}
+
+/// The tokenizer of a folder, if there is one.
+fn tokenizer(path: &PathBuf, config: &Value) -> Result<Option<TextTokenizer>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let most = config["max_position_embeddings"].as_u64();
+    let most = most.and_then(|most| usize::try_from(most).ok());
+    let pad = config["pad_token_id"].as_u64();
+    let pad = pad.and_then(|pad| u32::try_from(pad).ok());
+    TextTokenizer::load(path, most.unwrap_or(512), pad.unwrap_or(0)).map(Some)
+}

@@ -1,0 +1,61 @@
+//! What a model's files must hold: names and shapes, and what may be missing.
+
+use std::collections::BTreeMap;
+
+use crate::model::Model;
+
+/// The most layers that a configuration may ask for: a nonsensical number should cost no memory.
+pub(crate) const MOST_LAYERS: usize = 1000;
+
+/// A model that is loaded from files.
+pub(crate) trait Pretrained: Model {
+    /// All tensors.
+    fn shapes(&self) -> Shapes;
+
+    /// The name, among those of [`Pretrained::shapes`], of a tensor that a file calls `in_file`.
+    fn name(&self, in_file: &str) -> String {
+        in_file.into()
+    }
+}
+
+/// Shapes by name.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes(pub(crate) BTreeMap<String, Expected>);
+
+/// A tensor as a model expects it.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    /// Its shape.
+    pub(crate) shape: Vec<usize>,
+    /// Whether it is made anew where files lack it, as a classifier on a pre-trained model is.
+    pub(crate) optional: bool,
+}
+
+impl Shapes {
+    fn insert(&mut self, name: String, shape: Vec<usize>, optional: bool) {
+        self.0.insert(name, Expected { shape, optional });
+    }
+
+    /// `<module>.weight`.
+    pub(crate) fn weight<const D: usize>(&mut self, module: &str, shape: [usize; D]) {
+        self.insert(format!("{module}.weight"), shape.into(), false);
+    }
+
+    /// A linear layer with a bias, m x n.
+    pub(crate) fn linear(&mut self, module: &str, [m, n]: [usize; 2]) {
+        self.weight(module, [m, n]);
+        self.insert(format!("{module}.bias"), vec![m], false);
+    }
+
+    /// A linear layer that is made anew where files lack it.
+    pub(crate) fn new_linear(&mut self, module: &str, [m, n]: [usize; 2]) {
+        self.insert(format!("{module}.weight"), vec![m, n], true);
+        self.insert(format!("{module}.bias"), vec![m], true);
+    }
+
+    /// A layer norm.
+    pub(crate) fn norm(&mut self, module: &str, width: usize) {
+        self.weight(module, [width]);
+        self.insert(format!("{module}.bias"), vec![width], false);
+    }
+}

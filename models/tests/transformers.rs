@@ -1,0 +1,78 @@
+//! Logits and gradients of tiny random models against those that torch computed of them: see
+//! `make_data.py`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use lora_pro_models::{Forward, Input, Loaded, Precision, Task, Tokens, load};
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+fn expected(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(folder(name).join("expected.safetensors"), &Device::Cpu).unwrap()
+}
+
+fn tokens(expected: &HashMap<String, Tensor>) -> Tokens {
+    let numbers = |name: &str| {
+        let numbers = expected.get(name).map(|tensor| tensor.to_dtype(DType::U32));
+        numbers.transpose().unwrap()
+    };
+    let ids = numbers("input_ids").unwrap();
+    Tokens {
+        mask: numbers("attention_mask").unwrap(),
+        types: numbers("token_type_ids").unwrap_or(ids.zeros_like().unwrap()),
+        wanted: numbers("wanted"),
+        ids,
+    }
+}
+
+/// The largest difference, over the largest entry of what is expected.
+fn difference(got: &Tensor, expected: &Tensor) -> f32 {
+    assert_eq!(got.dims(), expected.dims());
+    let largest = |x: &Tensor| {
+        let x = x.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        x.to_scalar::<f32>().unwrap()
+    };
+    largest(&(got - expected).unwrap()) / largest(expected)
+}
+
+fn compare(name: &str, task: Task, input: impl Fn(&HashMap<String, Tensor>) -> Input) {
+    let expected = expected(name);
+    let Loaded {
+        model,
+        mut parameters,
+        made,
+        unused,
+        ..
+    } = load(folder(name), task, 0, Precision::F32).unwrap();
+    assert!(made.is_empty() && unused.is_empty(), "{made:?} {unused:?}");
+    let trained = expected.keys().filter_map(|key| key.strip_prefix("grad."));
+    trained.for_each(|name| parameters.train(name).unwrap());
+
+    let pass = Forward::evaluation(&parameters);
+    let logits = model.forward(&pass, &input(&expected)).unwrap();
+    let worst = difference(&logits, &expected["logits"]);
+    assert!(worst < 3e-6, "{name}: logits differ by {worst:e}");
+
+    let loss = (logits * &expected["probe"]).unwrap().sum_all().unwrap();
+    let gradients = loss.backward().unwrap();
+    for (tensor, var) in parameters.trained() {
+        let expected = &expected[&format!("grad.{tensor}")];
+        let worst = difference(gradients.get(var).unwrap(), expected);
+        assert!(
+            worst < 1e-5,
+            "{name}: gradient of {tensor} differs by {worst:e}"
+        );
+    }
+}
+
+#[test]
+fn bert() {
+    let input = |expected: &_| Input::Tokens(tokens(expected));
+    compare("bert", Task::Classify(3), input);
+}
