@@ -1,6 +1,6 @@
-//! What a comparison is shown as: three tables, computed from its numbers.
+//! What a comparison is shown as: four tables, computed from its numbers.
 
-use lora_pro_finetune::{Comparison, MeanStdErr, MethodResult, RunResult};
+use lora_pro_finetune::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult};
 
 use lora_pro_report::table;
 
@@ -21,11 +21,12 @@ pub fn results(comparison: &Comparison) -> Table {
     let lr = reference_lr(comparison);
     let at = format!("at lr {}", rate(lr));
     let own = "at own best lr";
+    let score = metric(comparison);
     let columns = vec![
         names(),
         Column::new(
             &at,
-            "accuracy %",
+            &score,
             "on the test split, at full fine-tuning's best learning rate: mean and standard error \
              over the seeds",
             move |method| accuracy(runs(method, lr)),
@@ -45,14 +46,14 @@ pub fn results(comparison: &Comparison) -> Table {
         ),
         Column::new(
             own,
-            "accuracy %",
+            &score,
             "on the test split, at the method's own best learning rate",
             |method| accuracy(runs(method, method.best_lr)),
         ),
         Column::new(
             own,
             "lr",
-            "that learning rate: the one with the highest mean accuracy on the validation split",
+            "that learning rate: the one with the highest mean on the validation split",
             |method: &MethodResult| rate(method.best_lr),
         ),
         Column::new(
@@ -77,9 +78,10 @@ pub fn by_rate(comparison: &Comparison) -> Table {
     let rates: Vec<f64> = comparison.methods.first().map_or(vec![], |full| {
         full.rates.iter().map(|rate| rate.lr).collect()
     });
+    let score = format!("{} at lr", metric(comparison));
     let accuracies = rates.iter().map(|&lr| {
         Column::new(
-            "accuracy % at lr",
+            &score,
             &rate(lr),
             "mean on the test split at this learning rate",
             move |method| percent(runs(method, lr)),
@@ -95,6 +97,47 @@ pub fn by_rate(comparison: &Comparison) -> Table {
     });
     let columns = [names()].into_iter().chain(accuracies).chain(distances);
     of_methods(columns.collect(), comparison)
+}
+
+/// How much a method depends on its learning rate: the question that tuned results hide.
+pub fn robustness(comparison: &Comparison) -> Table {
+    let lr = reference_lr(comparison);
+    let full: Vec<RunResult> = comparison
+        .methods
+        .first()
+        .map_or(&[][..], |full| runs(full, lr))
+        .to_vec();
+    let columns = vec![
+        names(),
+        Column::new(
+            "at own best lr",
+            &metric(comparison),
+            "on the test split, at the learning rate that the validation split chose",
+            |method: &MethodResult| mean(runs(method, method.best_lr), 1, in_percent),
+        ),
+        Column::new(
+            "at own best lr",
+            "minus full's",
+            "difference to full fine-tuning at its own best rate, on the same test examples and \
+             seeds: mean and standard error over the examples",
+            move |method| paired(runs(method, method.best_lr), &full),
+        ),
+        Column::new(
+            "at full's lr",
+            "lost",
+            "what the method loses, against its own best rate, when it is run at full \
+             fine-tuning's best rate",
+            move |method| lost(method, lr),
+        ),
+        Column::new(
+            "within one point of the best",
+            "rates",
+            "the learning rates around the best one whose mean on the test split is at most one \
+             point below it",
+            near_best,
+        ),
+    ];
+    of_methods(columns, comparison)
 }
 
 /// How each method's steps compare with full fine-tuning's, at its best learning rate.
@@ -189,14 +232,82 @@ fn mean(runs: &[RunResult], digits: usize, number: impl Fn(&RunResult) -> Option
 }
 
 fn spread(runs: &[RunResult], number: impl Fn(&RunResult) -> Option<f64>) -> String {
-    over_runs(runs, number).map_or(NONE.into(), |MeanStdErr { mean, error }| {
-        format!("{mean:.2} ± {error:.2}")
+    over_runs(runs, number).map_or(NONE.into(), |MeanStdErr { mean, error }| match runs.len() {
+        1 => format!("{mean:.2}"),
+        _ => format!("{mean:.2} ± {error:.2}"),
     })
+}
+
+/// Mean over seeds and examples of what a method gets right and another does not, with the standard
+/// error over the examples.
+fn paired(runs: &[RunResult], others: &[RunResult]) -> String {
+    let mut sums: Vec<f64> = Vec::new();
+    let mut seeds = 0.0;
+    for run in runs {
+        let other = others.iter().find(|other| other.seed == run.seed);
+        let Some(other) = other.filter(|other| other.test_right.len() == run.test_right.len())
+        else {
+            continue;
+        };
+        seeds += 1.0;
+        sums.resize(run.test_right.len(), 0.0);
+        let both = run.test_right.bytes().zip(other.test_right.bytes());
+        for (sum, (one, other)) in sums.iter_mut().zip(both) {
+            *sum += 100.0 * (f64::from(one) - f64::from(other));
+        }
+    }
+    if sums.is_empty() {
+        return NONE.into();
+    }
+    let means: Vec<f64> = sums.iter().map(|sum| sum / seeds).collect();
+    let MeanStdErr { mean, error } = MeanStdErr::of(&means);
+    format!("{mean:+.1} ± {error:.1}")
+}
+
+fn lost(method: &MethodResult, lr: f64) -> String {
+    let score = |lr| over_runs(runs(method, lr), in_percent).map(|spread| spread.mean);
+    match (score(method.best_lr), score(lr)) {
+        (Some(best), Some(there)) => format!("{:.1}", best - there),
+        _ => NONE.into(),
+    }
+}
+
+/// Points below the best that count as no loss.
+const NEAR: f64 = 1.0;
+
+fn near_best(method: &MethodResult) -> String {
+    let mean = |rate: &RateResult| rate.spread(|run| 100.0 * run.test_score).mean;
+    let rates = &method.rates;
+    let best = rates
+        .iter()
+        .map(mean)
+        .enumerate()
+        .max_by(|x, y| x.1.total_cmp(&y.1));
+    let Some((peak, best)) = best else {
+        return NONE.into();
+    };
+    let near = |rate: &&RateResult| mean(rate) >= best - NEAR;
+    let below = rates[..peak].iter().rev().take_while(near).last();
+    let above = rates[peak..].iter().take_while(near).last();
+    let (first, last) = (below.unwrap_or(&rates[peak]), above.unwrap_or(&rates[peak]));
+    match first.lr == last.lr {
+        true => rate(first.lr),
+        false => format!("{} to {}", rate(first.lr), rate(last.lr)),
+    }
+}
+
+/// What is measured, as a table's head.
+fn metric(comparison: &Comparison) -> String {
+    format!("{} %", comparison.setup.metric.name())
 }
 
 fn accuracy(runs: &[RunResult]) -> String {
     over_runs(runs, in_percent).map_or(NONE.into(), |MeanStdErr { mean, error }| {
-        format!("{mean:.1} ± {error:.1}{}", mark(runs))
+        let error = match runs.len() {
+            1 => String::new(),
+            _ => format!(" ± {error:.1}"),
+        };
+        format!("{mean:.1}{error}{}", mark(runs))
     })
 }
 

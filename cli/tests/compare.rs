@@ -28,7 +28,7 @@ fn a_short_comparison_prints_a_table_and_writes_a_report() {
             .stdout
             .lines()
             .filter(|line| line.starts_with(&format!("{name}  ")));
-        assert_eq!(rows.count(), 3, "{name}: {}", said.stdout);
+        assert_eq!(rows.count(), 4, "{name}: {}", said.stdout);
     }
     assert!(
         said.stdout.lines().all(|line| !line.contains("NaN")),

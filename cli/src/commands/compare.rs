@@ -126,19 +126,17 @@ fn text(found: &Comparison) -> String {
     let tables = [
         tables::results(found),
         tables::by_rate(found),
+        tables::robustness(found),
         tables::gaps(found),
     ];
-    let [results, by_rate, gaps] = tables.map(|table| table.text());
-    let time = format!("{:.0} s in all", setup.seconds);
-    [
-        head,
-        results,
-        by_rate,
-        gaps,
-        summary(found).join("\n"),
-        time,
-    ]
-    .join("\n\n")
+    let tables = tables.map(|table| table.text()).join("\n\n");
+    let [all, done] = setup.runs;
+    let runs = match done < all {
+        true => format!("{done} of {all} runs: the others are missing; "),
+        false => String::new(),
+    };
+    let time = format!("{runs}{:.0} s in all", setup.seconds);
+    [head, tables, summary(found).join("\n"), time].join("\n\n")
 }
 
 fn write_json(path: &Path, found: &Comparison) -> Result<(), Failure> {

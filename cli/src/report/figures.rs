@@ -17,14 +17,17 @@ pub struct Figure {
 
 /// All figures, in the order of the page.
 pub fn all(comparison: &Comparison) -> Vec<Figure> {
-    vec![
+    let figures = [
         learning_curves(comparison),
         error_by_rate(comparison),
         distance_by_rate(comparison),
         gap_curves(comparison),
         rescaled_gap_curves(comparison),
         first_updates(comparison),
-    ]
+    ];
+    // What was not measured has no figure.
+    let measured = |figure: &Figure| figure.plot.lines.iter().any(|line| !line.points.is_empty());
+    figures.into_iter().filter(measured).collect()
 }
 
 /// Steps over which losses are averaged: a batch's loss says little.

@@ -16,6 +16,7 @@ const STYLE: &str = include_str!("style.css");
 pub fn html(comparison: &Comparison) -> String {
     let (results, gaps) = (tables::results(comparison), tables::gaps(comparison));
     let by_rate = tables::by_rate(comparison);
+    let robustness = tables::robustness(comparison);
     let sections = [
         format!(
             "<h1>LoRA, LoRA-Pro and full fine-tuning</h1>\n{}",
@@ -25,12 +26,14 @@ pub fn html(comparison: &Comparison) -> String {
         figures_html(&figures::all(comparison)),
         "<h2>Every learning rate</h2>".into(),
         by_rate.html(sample),
+        "<h2>How much the learning rate matters</h2>".into(),
+        robustness.html(sample),
         format!(
             "<h2>The gaps at lr {}</h2>",
             tables::rate(tables::reference_lr(comparison))
         ),
         gaps.html(sample),
-        columns_html([&results, &gaps]),
+        columns_html([&results, &robustness, &gaps]),
         setup_html(&comparison.setup),
     ];
     let body = format!("<main>\n{}\n</main>\n", sections.join("\n"));
@@ -74,7 +77,7 @@ fn sample(style: usize) -> String {
     )
 }
 
-fn columns_html(tables: [&Table; 2]) -> String {
+fn columns_html(tables: [&Table; 3]) -> String {
     let columns = tables
         .into_iter()
         .flat_map(|table| table.columns.iter().skip(1));
@@ -130,6 +133,10 @@ fn facts(setup: &Setup) -> Vec<(&'static str, String)> {
                 backend.threads,
                 backend.code_path
             ),
+        ),
+        (
+            "runs",
+            format!("{} of {} done", setup.runs[1], setup.runs[0]),
         ),
         ("time", format!("{:.0} s", setup.seconds)),
     ]
