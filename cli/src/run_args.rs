@@ -9,8 +9,9 @@ use lora_pro_finetune::{Experiment, MethodSpec, RunConfig, Trainable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::backends::Choice;
 use crate::failure::Failure;
-use crate::source::Source;
+use crate::source::{Source, SourceArgs};
 
 /// The methods of the command line. LoRA-Pro's modes are [`Mode`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -56,9 +57,9 @@ pub enum Mode {
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// `digits`, or a CSV file: features, then the class as a whole number from 0 [default: digits]
-    #[arg(long, value_name = "digits|FILE.csv")]
-    data: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    source: SourceArgs,
     /// How the weights are trained [default: lora-pro]
     #[arg(long, value_enum, value_name = "METHOD")]
     method: Option<MethodName>,
@@ -80,9 +81,15 @@ pub struct Settings {
     /// Fixes the start of A and the order of the data [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Steps of pre-training, before anything is adapted
+    /// Passes over the training data, instead of --steps
+    #[arg(long, value_name = "E", conflicts_with = "steps")]
+    epochs: Option<f64>,
+    /// Parts that a batch is passed through the model in, one after another, to save memory
     #[arg(long, value_name = "N")]
-    pretrain_steps: Option<usize>,
+    micro_batches: Option<usize>,
+    /// Probability of dropout before A
+    #[arg(long, value_name = "P", value_parser = finite)]
+    lora_dropout: Option<f64>,
     /// The file's table `[optimizer]`: any field of the optimizer's configuration.
     #[arg(skip)]
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -123,7 +130,7 @@ pub struct RunArgs {
 
 /// A run, ready to start.
 pub struct Plan {
-    /// The network and the data.
+    /// Network, examples, and what suits them.
     pub source: Source,
     /// The run.
     pub run: RunConfig,
@@ -133,17 +140,15 @@ pub struct Plan {
 
 impl RunArgs {
     /// Reads the file, lets the command line win, fills in defaults.
-    pub fn plan(&self) -> Result<Plan, Failure> {
+    pub fn plan(&self, choice: &Choice) -> Result<Plan, Failure> {
         let settings = self.merged()?;
-        let name = settings.data.as_deref().unwrap_or("digits");
-        let mut source = Source::of(name)?;
-        let Source::Small { task, .. } = &mut source;
-        if let Some(steps) = settings.pretrain_steps {
-            task.pretraining.steps = steps;
-        }
-        let run = settings.run(&Experiment::default())?;
+        let source = settings.source.load(choice)?;
+        let run = settings.run(&source)?;
         let asked = Settings {
-            data: None,
+            source: SourceArgs {
+                pretrain_steps: settings.source.pretrain_steps,
+                ..SourceArgs::default()
+            },
             ..settings
         };
         Ok(Plan {
@@ -229,7 +234,8 @@ impl OptimizerArgs {
 }
 
 impl Settings {
-    fn run(&self, experiment: &Experiment) -> Result<RunConfig, Failure> {
+    fn run(&self, source: &Source) -> Result<RunConfig, Failure> {
+        let experiment = &source.experiment;
         let method = self.method.unwrap_or_default();
         if self.mode.is_some() && method != MethodName::LoraPro {
             let message = format!("mode is for method lora-pro only, not for {method}");
@@ -237,6 +243,8 @@ impl Settings {
         }
         let rank = self.rank.unwrap_or(experiment.rank);
         let alpha = self.alpha.unwrap_or(experiment.alpha);
+        let batch = self.batch.unwrap_or(experiment.batch);
+        let steps = self.steps(source, batch)?;
         let scale = match method {
             MethodName::RsLora => Scale::RsLora(alpha),
             _ => Scale::Alpha(alpha),
@@ -247,18 +255,40 @@ impl Settings {
         };
         Ok(RunConfig {
             trainable,
-            config: self.config(experiment, method)?,
+            config: self.config(experiment, method, steps)?,
             seed: self.seed.unwrap_or(0),
-            batch: self.batch.unwrap_or(experiment.batch),
-            micro_batches: experiment.micro_batches,
-            lora_dropout: experiment.lora_dropout,
-            steps: self.steps.unwrap_or(experiment.steps),
+            batch,
+            micro_batches: self.micro_batches.unwrap_or(experiment.micro_batches),
+            lora_dropout: self.lora_dropout.unwrap_or(experiment.lora_dropout),
+            steps,
         })
+    }
+
+    /// Steps, as asked for or as in the experiment.
+    fn steps(&self, source: &Source, batch: usize) -> Result<usize, Failure> {
+        match (self.steps, self.epochs) {
+            (Some(_), Some(_)) => Err(Failure::Input("steps and epochs exclude each other".into())),
+            (Some(steps), None) => Ok(steps),
+            (None, None) => Ok(source.experiment.steps),
+            (None, Some(epochs)) if epochs > 0.0 && epochs <= 1e6 => {
+                let rows = epochs * source.task.train.len() as f64;
+                Ok((rows / batch.max(1) as f64).ceil() as usize)
+            }
+            (None, Some(epochs)) => {
+                let expected = "above 0 and at most 1e6";
+                Err(Error::invalid("the run", "epochs", epochs, expected).into())
+            }
+        }
     }
 
     /// The optimizer's configuration: the experiment's, unless a preset is named, with what is
     /// given on top.
-    fn config(&self, experiment: &Experiment, method: MethodName) -> Result<Config, Failure> {
+    fn config(
+        &self,
+        experiment: &Experiment,
+        method: MethodName,
+        steps: usize,
+    ) -> Result<Config, Failure> {
         let mut fields = match self.optimizer.contains_key("preset") {
             true => Map::new(),
             false => given(&experiment.hyper)?,
@@ -266,8 +296,11 @@ impl Settings {
         if let Some(ratio) = method.lr_ratio() {
             fields.insert("lr_ratio".into(), ratio.into());
         }
-        let schedule = given(&serde_json::json!({ "schedule": experiment.schedule }))?;
-        fields.extend(schedule);
+        let common = given(&serde_json::json!({
+            "schedule": experiment.schedule_over(steps),
+            "max_grad_norm": experiment.max_grad_norm,
+        }))?;
+        fields.extend(common);
         fields.extend(self.optimizer.clone());
         let optimizer = method.optimizer(self.mode.unwrap_or_default());
         fields.insert("method".into(), optimizer.to_string().into());

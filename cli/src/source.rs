@@ -1,43 +1,148 @@
 //! What a run trains on: the network and the data that the options name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use lora_pro_core::Backend;
-use lora_pro_finetune::{Dataset, SmallTask, Task};
+use clap::{Args, ValueEnum};
+use lora_pro_finetune::{Dataset, Experiment, SmallTask, TargetKind, Task, TextTask};
+use serde::{Deserialize, Serialize};
 
+use crate::backends::Choice;
 use crate::failure::Failure;
+use crate::output::note;
 
-/// Where network and data come from.
-pub enum Source {
-    /// A small network, pre-trained on a part of the data.
-    Small {
-        /// How it is made.
-        task: SmallTask,
-        /// All rows.
-        data: Dataset,
-    },
+/// What a model is fine-tuned to do with a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskName {
+    /// Tell its class
+    #[default]
+    Classify,
+    /// Tell its score, a number
+    Regress,
 }
 
-impl Source {
-    /// What `--data` names.
-    ///
+/// The options that name network and data.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceArgs {
+    /// A pre-trained model: a folder with config.json, model.safetensors and tokenizer.json, or a name
+    /// on the Hugging Face hub. Without it, a small network is pre-trained on a part of the data
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: Option<String>,
+    /// `digits`, or a CSV file: features, then the class as a whole number from 0 [default: digits].
+    /// With --model, text: a CSV, TSV or JSON-lines file with the columns `text` and `label`
+    /// [default: film-reviews.tsv beside the model's folder]
+    #[arg(long, value_name = "digits|FILE")]
+    pub data: Option<String>,
+    /// What the model is to tell of a text [default: classify]
+    #[arg(long, value_enum, value_name = "TASK")]
+    pub task: Option<TaskName>,
+    /// Such a file to validate on [default: a tenth of the data]
+    #[arg(long, value_name = "FILE")]
+    pub validation_data: Option<PathBuf>,
+    /// Such a file to test on [default: a fifth of the data]
+    #[arg(long, value_name = "FILE")]
+    pub test_data: Option<PathBuf>,
+    /// Tokens to which a text is cut [default: 128]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Steps of a small network's pre-training, before anything is adapted
+    #[arg(long, value_name = "N")]
+    pub pretrain_steps: Option<usize>,
+}
+
+/// The network and the examples, and the experiment that suits them.
+pub struct Source {
+    /// Network and examples.
+    pub task: Task,
+    /// The defaults of a run or a comparison.
+    pub experiment: Experiment,
+    /// Where an adapter says that its frozen network comes from; `None` where the network was made
+    /// here and is saved beside the adapter.
+    pub model: Option<PathBuf>,
+}
+
+/// The text that is trained on by default, as `scripts/fetch-models.sh` names it.
+const REVIEWS: &str = "film-reviews.tsv";
+
+impl SourceArgs {
+    /// Reads the data; loads or pre-trains the network.
+    pub fn load(&self, choice: &Choice) -> Result<Source, Failure> {
+        match &self.model {
+            Some(model) => self.text(model),
+            None => self.small(choice),
+        }
+    }
+
     /// `digits` are embedded, and fine-tuning sees them turned by 90 degrees. Anything else is a CSV
     /// file, of which pre-training and fine-tuning see different rows.
-    pub fn of(data: &str) -> Result<Self, Failure> {
-        let (task, data) = match data {
+    fn small(&self, choice: &Choice) -> Result<Source, Failure> {
+        let given = [
+            ("task", self.task.is_some()),
+            ("validation-data", self.validation_data.is_some()),
+            ("test-data", self.test_data.is_some()),
+            ("max-length", self.max_length.is_some()),
+        ];
+        if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(Failure::Input(format!("--{name} needs --model")));
+        }
+        let (mut small, data) = match self.data.as_deref().unwrap_or("digits") {
             "digits" => (SmallTask::default(), Dataset::digits()?),
             path => (
                 SmallTask::without_shift(),
                 Dataset::from_csv(Path::new(path))?,
             ),
         };
-        Ok(Source::Small { task, data })
+        if let Some(steps) = self.pretrain_steps {
+            small.pretraining.steps = steps;
+        }
+        Ok(Source {
+            task: small.prepare(&data, choice.make()?)?,
+            experiment: Experiment::default(),
+            model: None,
+        })
     }
 
-    /// The network and the examples.
-    pub fn task(&self, backend: Box<dyn Backend>) -> Result<Task, Failure> {
-        match self {
-            Source::Small { task, data } => Ok(task.prepare(data, backend)?),
+    fn text(&self, model: &str) -> Result<Source, Failure> {
+        if self.pretrain_steps.is_some() {
+            let message = "--pretrain-steps is for small networks, not for --model";
+            return Err(Failure::Input(message.into()));
         }
+        let folder = lora_pro_models::find(model)?;
+        let kind = match self.task.unwrap_or_default() {
+            TaskName::Classify => TargetKind::Class,
+            TaskName::Regress => TargetKind::Score,
+        };
+        let data = match &self.data {
+            Some(data) => data.into(),
+            None => default_data(&folder)?,
+        };
+        let mut text = TextTask::new(&folder, data, kind);
+        text.held_out = [self.validation_data.clone(), self.test_data.clone()];
+        if let Some(length) = self.max_length {
+            text.max_length = length;
+        }
+        let prepared = text.prepare()?;
+        if !prepared.made.is_empty() {
+            let made = prepared.made.join(", ");
+            note(&format!("new, since the model's files lack it: {made}"));
+        }
+        Ok(Source {
+            experiment: Experiment::for_text(prepared.task.train.len()),
+            task: prepared.task,
+            model: Some(folder),
+        })
     }
+}
+
+/// The film reviews beside the model's folder.
+fn default_data(model: &Path) -> Result<PathBuf, Failure> {
+    let beside = model.parent().unwrap_or(Path::new("")).join(REVIEWS);
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    Err(Failure::Input(format!(
+        "{}: no such file; name the text by --data, or fetch it by scripts/fetch-models.sh",
+        beside.display()
+    )))
 }

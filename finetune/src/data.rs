@@ -9,7 +9,7 @@ use lora_pro_core::Error;
 use lora_pro_candle::bridge::{candle_error, to_data};
 use lora_pro_models::Input;
 
-use crate::examples::{Batch, Examples, Target};
+use crate::examples::{Batch, Examples, Targets};
 
 /// Rows of features with a class each.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Examples for Dataset {
         } = self.rows(rows)?;
         Ok(Batch {
             input: Input::Features(features),
-            target: Target::Classes(labels),
+            target: Targets::Classes(labels),
         })
     }
 

@@ -38,12 +38,12 @@ pub struct Batch {
     /// What goes into the model.
     pub input: Input,
     /// What should come out.
-    pub target: Target,
+    pub target: Targets,
 }
 
 /// What should come out of a model.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub enum Targets {
     /// A class for each example, N, u32.
     Classes(Tensor),
     /// A number for each example, N, f32.
@@ -75,11 +75,11 @@ impl Metric {
     }
 }
 
-impl Target {
+impl Targets {
     /// Examples, or tokens, that the mean loss is taken over.
     pub fn count(&self) -> usize {
         match self {
-            Target::Classes(all) | Target::Values(all) | Target::NextTokens(all) => {
+            Targets::Classes(all) | Targets::Values(all) | Targets::NextTokens(all) => {
                 all.elem_count()
             }
         }
@@ -88,17 +88,17 @@ impl Target {
     /// The mean loss of a model's output: cross-entropy, or the squared difference of numbers.
     pub fn loss(&self, output: &Tensor) -> Result<Tensor> {
         match self {
-            Target::Classes(right) | Target::NextTokens(right) => cross_entropy(output, right),
-            Target::Values(right) => mse(&output.flatten_all()?, right),
+            Targets::Classes(right) | Targets::NextTokens(right) => cross_entropy(output, right),
+            Targets::Values(right) => mse(&output.flatten_all()?, right),
         }
     }
 
     /// What is measured besides the loss.
     pub fn metric(&self) -> Metric {
         match self {
-            Target::Classes(_) => Metric::Accuracy,
-            Target::Values(_) => Metric::Correlation,
-            Target::NextTokens(_) => Metric::TokenAccuracy,
+            Targets::Classes(_) => Metric::Accuracy,
+            Targets::Values(_) => Metric::Correlation,
+            Targets::NextTokens(_) => Metric::TokenAccuracy,
         }
     }
 
@@ -107,12 +107,12 @@ impl Target {
     pub(crate) fn pairs(&self, output: &Tensor) -> Result<Vec<[f64; 2]>> {
         let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.to_vec1::<f64>();
         let (found, right) = match self {
-            Target::Classes(right) | Target::NextTokens(right) => {
+            Targets::Classes(right) | Targets::NextTokens(right) => {
                 let hits = numbers(&output.argmax(D::Minus1)?.eq(right)?)?;
                 let ones = vec![1.0; hits.len()];
                 (hits, ones)
             }
-            Target::Values(right) => (numbers(&output.flatten_all()?)?, numbers(right)?),
+            Targets::Values(right) => (numbers(&output.flatten_all()?)?, numbers(right)?),
         };
         Ok(found.into_iter().zip(right).map(|(x, y)| [x, y]).collect())
     }

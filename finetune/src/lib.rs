@@ -73,6 +73,9 @@ mod run;
 mod run_log;
 mod setup;
 mod task;
+mod text;
+mod text_task;
+mod tokenized;
 mod trainer;
 
 pub use compare::{Compare, MakeBackend, OnProgress};
@@ -80,7 +83,7 @@ pub use comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult
 pub use data::Dataset;
 pub use distance::distance;
 pub use domain_shift::DomainShift;
-pub use examples::{Batch, Examples, Metric, Target};
+pub use examples::{Batch, Examples, Metric, Targets};
 pub use gap::{Gap, GapPoint, gap_curve};
 pub use method_spec::{METHODS, MethodSpec, Trains};
 pub use network::{Network, Score};
@@ -89,4 +92,10 @@ pub use run::{RunConfig, Trainable};
 pub use run_log::RunLog;
 pub use setup::{Experiment, Pretraining, SmallTask};
 pub use task::Task;
+pub use text::{
+    ChatTemplate, LanguageDataset, LanguageExample, Message, Role, Segment, Split, Target,
+    TargetKind, TextColumns, TextDataset, TextExample,
+};
+pub use text_task::{PreparedText, TextTask};
+pub use tokenized::TokenizedText;
 pub use trainer::{History, Trainer};

@@ -123,7 +123,43 @@ impl Default for Experiment {
     }
 }
 
+/// Warm-up over 6 % of the steps, then down along half a cosine to 0 after the last step.
+fn cosine(steps: usize) -> Schedule {
+    let steps = steps as u64;
+    Schedule::Cosine {
+        warmup: steps * 6 / 100,
+        total: steps + 1,
+    }
+}
+
 impl Experiment {
+    /// The default for a pre-trained model and so many texts to train on.
+    pub fn for_text(rows: usize) -> Self {
+        let batch = 32;
+        let steps = rows.div_ceil(batch);
+        Experiment {
+            // A decade on both sides of the rates that full fine-tuning of small encoders likes.
+            rates: vec![1e-4, 3e-4, 1e-3],
+            rank: 8,
+            alpha: 16.0,
+            max_grad_norm: Some(1.0),
+            batch,
+            steps,
+            schedule: cosine(steps),
+            seeds: vec![0],
+            gap_points: 3,
+            ..Self::default()
+        }
+    }
+
+    /// The schedule of a run of so many steps: the experiment's, stretched to end with it.
+    pub fn schedule_over(&self, steps: usize) -> Schedule {
+        match self.schedule {
+            Schedule::Cosine { total, .. } if total == self.steps as u64 + 1 => cosine(steps),
+            schedule => schedule,
+        }
+    }
+
     /// The methods. Rejects names that no method has, and a list without full fine-tuning's
     /// weights first where distances are wanted.
     pub fn specs(&self) -> Result<Vec<&'static MethodSpec>, Error> {

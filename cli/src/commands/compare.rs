@@ -10,7 +10,7 @@ use crate::backends::Choice;
 use crate::failure::Failure;
 use crate::output::{check_place, note, say};
 use crate::progress::Progress;
-use crate::source::Source;
+use crate::source::SourceArgs;
 use crate::summary::summary;
 use crate::{report, tables};
 
@@ -30,9 +30,8 @@ Examples:
   lora-pro compare --data rows.csv --quick"
 )]
 pub struct CompareArgs {
-    /// `digits`, or a CSV file: features, then the class as a whole number from 0
-    #[arg(long, default_value = "digits", value_name = "digits|FILE.csv")]
-    data: String,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Which backend steps; `lora-pro info` lists them
     #[arg(long, default_value = "auto", value_name = "NAME")]
     backend: String,
@@ -70,13 +69,13 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
     check_place(&args.out)?;
     args.json.as_deref().map_or(Ok(()), check_place)?;
-    let source = Source::of(&args.data)?;
-    let experiment = args.adjusted(Experiment::default());
     let progress = Progress::new();
-    progress.set(0, 1, "pre-training");
+    progress.set(0, 1, "loading");
+    let source = args.source.load(&choice)?;
+    let experiment = args.adjusted(source.experiment);
     let compare = Compare {
         experiment: &experiment,
-        task: &source.task(choice.make()?)?,
+        task: &source.task,
         make_backend: &|| choice.make(),
         progress: &|done, all, what| progress.set(done, all, what),
         time_limit: None,

@@ -36,13 +36,13 @@ pub struct GapArgs {
 /// Trainable, measures, prints a table with bars.
 pub fn run(args: &GapArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
-    let plan = args.run.plan()?;
+    let plan = args.run.plan(&choice)?;
     if !matches!(plan.run.trainable, Trainable::Adapters { .. }) {
         return Err(Failure::Input(
             "full fine-tuning has no gap: its E is g".into(),
         ));
     }
-    let task = plan.source.task(choice.make()?)?;
+    let task = plan.source.task;
     let mut trainer = Trainer::new(&task.base, task.train, plan.run, choice.make()?)?;
     let progress = Progress::new();
     let told = |done, all| progress.set(done, all, "steps");

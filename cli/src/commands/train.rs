@@ -64,7 +64,7 @@ pub struct TrainArgs {
 /// Trainable to the end, saving as it goes.
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let choice = Choice::of(&args.backend)?;
-    let plan = args.run.plan()?;
+    let plan = args.run.plan(&choice)?;
     let checkpoint = args.out.join(CHECKPOINT);
     let saved = checkpoint.exists();
     if saved && !args.resume {
@@ -73,9 +73,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             checkpoint.display()
         )));
     }
-    let mut task = plan.source.task(choice.make()?)?;
+    let mut task = plan.source.task.clone();
     let base = args.out.join(BASE);
-    if saved && base.exists() {
+    if plan.source.model.is_none() && saved && base.exists() {
         // Pre-trained anew it might differ in its last bits on another machine.
         task.base = Network {
             parameters: Parameters::load(&base)?,
@@ -84,11 +84,24 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let mut trainer = match saved {
         true => resumed(&plan, &task, &checkpoint, &choice)?,
-        false => Trainer::new(&task.base, task.train.clone(), plan.run, choice.make()?)?,
+        false => Trainer::new(
+            &task.base,
+            task.train.clone(),
+            plan.run.clone(),
+            choice.make()?,
+        )?,
     };
     std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
-    trainer.base().save(&base)?;
-    train(&mut trainer, args, &checkpoint)?;
+    if plan.source.model.is_none() {
+        trainer.base().save(&base)?;
+    }
+    let place = Place {
+        out: &args.out,
+        checkpoint: &checkpoint,
+        base: plan.source.model.as_deref().unwrap_or(Path::new(BASE)),
+        every: args.save_every as usize,
+    };
+    train(&mut trainer, &place)?;
     result(
         &trainer,
         [task.validation.as_ref(), task.test.as_ref()],
@@ -115,7 +128,16 @@ fn resumed(
     Ok(trainer)
 }
 
-fn train(trainer: &mut Trainer, args: &TrainArgs, checkpoint: &Path) -> Result<(), Failure> {
+/// Where a run is saved, and how often.
+struct Place<'p> {
+    out: &'p Path,
+    checkpoint: &'p Path,
+    /// What the adapter calls its frozen network.
+    base: &'p Path,
+    every: usize,
+}
+
+fn train(trainer: &mut Trainer, place: &Place<'_>) -> Result<(), Failure> {
     let progress = Progress::new();
     while !trainer.finished() {
         trainer.step()?;
@@ -125,8 +147,8 @@ fn train(trainer: &mut Trainer, args: &TrainArgs, checkpoint: &Path) -> Result<(
         let (done, all) = (trainer.steps_done(), trainer.run().steps);
         let loss = trainer.history().losses.last().copied().unwrap_or(f64::NAN);
         progress.set(done, all, &format!("steps, loss {loss:.4}"));
-        if done % args.save_every as usize == 0 && done < all {
-            save(trainer, &args.out, checkpoint)?;
+        if done % place.every == 0 && done < all {
+            save(trainer, place)?;
         }
     }
     progress.finish();
@@ -135,15 +157,16 @@ fn train(trainer: &mut Trainer, args: &TrainArgs, checkpoint: &Path) -> Result<(
         let message = format!("training diverged at step {step}: a number was not finite");
         return Err(Failure::Run(message));
     }
-    save(trainer, &args.out, checkpoint)
+    save(trainer, place)
 }
 
 /// The adapter first: it is never older than the checkpoint.
-fn save(trainer: &mut Trainer, out: &Path, checkpoint: &Path) -> Result<(), Failure> {
+fn save(trainer: &mut Trainer, place: &Place<'_>) -> Result<(), Failure> {
     if matches!(trainer.run().trainable, Trainable::Adapters { .. }) {
-        trainer.peft(BASE)?.save(out)?;
+        let base = place.base.display().to_string();
+        trainer.peft(&base)?.save(place.out)?;
     }
-    Ok(trainer.save(checkpoint)?)
+    Ok(trainer.save(place.checkpoint)?)
 }
 
 fn result(
