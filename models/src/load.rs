@@ -1,7 +1,7 @@
 //! Models from files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use lora_pro_core::Error;
@@ -205,7 +205,7 @@ fn initial(shape: &[usize], range: f64, random: &mut ChaCha8Rng) -> Result<Tenso
 }
 
 /// The tokenizer of a folder, if there is one.
-fn tokenizer(path: &PathBuf, config: &Value) -> Result<Option<TextTokenizer>, Error> {
+fn tokenizer(path: &Path, config: &Value) -> Result<Option<TextTokenizer>, Error> {
     if !path.exists() {
         return Ok(None);
     }
