@@ -12,7 +12,9 @@
 //! | `model` | what a model is, and what goes into it |
 //! | `mlp` | linear layers with GELU between them |
 //! | `bert` | BERT-style encoders that classify or regress |
-//! | `attention`, `activation` | parts of the models |
+//! | `llama` | Llama-style decoders: language models, or classification by the last token |
+//! | `vit` | image encoders that classify |
+//! | `attention`, `rotary`, `activation` | parts of the models |
 //! | `load`, `files`, `hub` | models from files: a folder of Hugging Face's layout, or a name on its hub |
 //! | `pretrained` | what a model's files must hold |
 //! | `text` | text to tokens |
@@ -25,20 +27,26 @@ mod bert;
 mod files;
 mod forward;
 mod hub;
+mod llama;
 mod load;
 mod mlp;
 mod model;
 mod parameters;
 mod pretrained;
+mod rotary;
 mod text;
+mod vit;
 
 pub use activation::Activation;
 pub use bert::{Bert, BertConfig};
 pub use files::Precision;
 pub use forward::Forward;
 pub use hub::find;
+pub use llama::{Llama, LlamaConfig};
 pub use load::{Loaded, Task, load};
 pub use mlp::Mlp;
 pub use model::{Input, Model, Tokens};
 pub use parameters::Parameters;
+pub use rotary::RopeParameters;
 pub use text::{TextTokenizer, TokenRow};
+pub use vit::{Vit, VitConfig};

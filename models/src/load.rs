@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 
 use crate::bert::Bert;
 use crate::files::{CONFIG, Precision, TOKENIZER, read_folder, read_json};
+use crate::llama::Llama;
 use crate::model::Model;
 use crate::parameters::Parameters;
 use crate::pretrained::{Expected, Pretrained};
 use crate::text::TextTokenizer;
+use crate::vit::Vit;
 
 /// What a model is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ pub fn load(
 }
 
 /// The kinds of models that there are, as `config.json` names them.
-const KINDS: &str = "bert";
+const KINDS: &str = "bert, llama, mistral, qwen2 and vit";
 
 fn architecture(config: &Value, task: Task) -> Result<Box<dyn Pretrained>, String> {
     let kind = config["model_type"].as_str().unwrap_or_default();
@@ -89,9 +91,18 @@ fn architecture(config: &Value, task: Task) -> Result<Box<dyn Pretrained>, Strin
             let config = serde_json::from_value(config.clone()).map_err(parse_error)?;
             Ok(Box::new(Bert::new(config, outputs(task))?))
         }
-        ("bert", Task::LanguageModel) => {
-            Err("a BERT model is no language model: use it to classify or to regress".into())
+        ("llama" | "mistral" | "qwen2", _) => {
+            let config = serde_json::from_value(config.clone()).map_err(parse_error)?;
+            let outputs = (task != Task::LanguageModel).then_some(outputs(task));
+            Ok(Box::new(Llama::new(config, outputs)?))
         }
+        ("vit", Task::Classify(_) | Task::Regress) => {
+            let config = serde_json::from_value(config.clone()).map_err(parse_error)?;
+            Ok(Box::new(Vit::new(config, outputs(task))?))
+        }
+        ("bert" | "vit", Task::LanguageModel) => Err(format!(
+            "a model of the kind `{kind}` is no language model: use it to classify or to regress"
+        )),
         ("", _) => Err("it has no model_type".into()),
         _ => Err(format!(
             "model_type is `{kind}`, but the supported ones are {KINDS}"
@@ -127,12 +138,14 @@ fn describe(config: &mut Value, task: Task) {
         _ => "single_label_classification",
     };
     let kind = config.get("model_type").and_then(Value::as_str);
-    if kind == Some("bert") {
-        config.insert(
-            "architectures".into(),
-            json!(["BertForSequenceClassification"]),
-        );
-    }
+    let class = match kind.unwrap_or_default() {
+        "bert" => "BertForSequenceClassification",
+        "mistral" => "MistralForSequenceClassification",
+        "qwen2" => "Qwen2ForSequenceClassification",
+        "vit" => "ViTForImageClassification",
+        _ => "LlamaForSequenceClassification",
+    };
+    config.insert("architectures".into(), json!([class]));
     config.insert("id2label".into(), json!(id2label));
     config.insert("label2id".into(), json!(label2id));
     config.insert("problem_type".into(), json!(problem));

@@ -36,6 +36,11 @@ impl Shapes {
         self.0.insert(name, Expected { shape, optional });
     }
 
+    /// A tensor by its whole name.
+    pub(crate) fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) {
+        self.insert(name.into(), shape.into(), false);
+    }
+
     /// `<module>.weight`.
     pub(crate) fn weight<const D: usize>(&mut self, module: &str, shape: [usize; D]) {
         self.insert(format!("{module}.weight"), shape.into(), false);
@@ -51,6 +56,11 @@ impl Shapes {
     pub(crate) fn new_linear(&mut self, module: &str, [m, n]: [usize; 2]) {
         self.insert(format!("{module}.weight"), vec![m, n], true);
         self.insert(format!("{module}.bias"), vec![m], true);
+    }
+
+    /// A linear layer without a bias, m x n, that is made anew where files lack it.
+    pub(crate) fn new_weight(&mut self, module: &str, [m, n]: [usize; 2]) {
+        self.insert(format!("{module}.weight"), vec![m, n], true);
     }
 
     /// A layer norm.

@@ -76,3 +76,51 @@ fn bert() {
     let input = |expected: &_| Input::Tokens(tokens(expected));
     compare("bert", Task::Classify(3), input);
 }
+
+#[test]
+fn llama() {
+    let input = |expected: &_| Input::Tokens(tokens(expected));
+    compare("llama", Task::LanguageModel, input);
+}
+
+#[test]
+fn qwen2() {
+    let input = |expected: &_| Input::Tokens(tokens(expected));
+    compare("qwen2", Task::LanguageModel, input);
+}
+
+#[test]
+fn vit() {
+    let input =
+        |expected: &HashMap<String, Tensor>| Input::Pixels(expected["pixel_values"].clone());
+    compare("vit", Task::Classify(3), input);
+}
+
+/// Only the vector of a row's last token decides: padding makes no difference.
+#[test]
+fn a_decoder_classifies_by_the_last_token() {
+    let loaded = load(folder("qwen2"), Task::Classify(3), 0, Precision::F32).unwrap();
+    assert_eq!(loaded.made, ["score.weight"]);
+    let pass = Forward::evaluation(&loaded.parameters);
+    let logits = |ids: &[u32], mask: &[u32]| {
+        let row = |values: &[u32]| {
+            Tensor::new(values, &Device::Cpu)
+                .unwrap()
+                .unsqueeze(0)
+                .unwrap()
+        };
+        let ids = row(ids);
+        let types = ids.zeros_like().unwrap();
+        let (mask, wanted) = (row(mask), None);
+        let input = Input::Tokens(Tokens {
+            ids,
+            mask,
+            types,
+            wanted,
+        });
+        loaded.model.forward(&pass, &input).unwrap()
+    };
+    let alone = logits(&[3, 4, 5], &[1, 1, 1]);
+    assert!(difference(&logits(&[3, 4, 5, 0, 0], &[1, 1, 1, 0, 0]), &alone) < 1e-6);
+    assert!(difference(&logits(&[3, 4, 5, 6], &[1, 1, 1, 1]), &alone) > 1e-3);
+}
