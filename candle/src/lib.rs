@@ -6,6 +6,7 @@
 //! | `lora_linear` | a frozen linear layer with a trained adapter |
 //! | `optimizer` | the optimizer of all adapters and of what else is trained; its state can be saved |
 //! | `peft` | adapter files as PEFT reads and writes them |
+//! | `targets` | which modules get adapters, by PEFT's rules |
 //! | [`bridge`] | between candle's memory and core's |
 //!
 //! ```
@@ -36,7 +37,9 @@ pub mod bridge;
 mod lora_linear;
 mod optimizer;
 mod peft;
+mod targets;
 
 pub use lora_linear::{LoraLinear, in_dtype};
 pub use optimizer::{LoraPro, LoraProConfig};
-pub use peft::{CONFIG_FILE, MODEL_FILE, PeftAdapter, PeftConfig, TargetModules};
+pub use peft::{CONFIG_FILE, MODEL_FILE, PeftAdapter, PeftConfig};
+pub use targets::{OneOrMore, TargetModules, Targets};

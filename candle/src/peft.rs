@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::{candle_error, from_data, to_data};
 use crate::lora_linear::LoraLinear;
+use crate::targets::{TargetModules, Targets};
 
 /// The file with the configuration.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -46,17 +47,9 @@ pub struct PeftConfig {
     /// DoRA's magnitudes: false. Such a file is not LoRA's, and is rejected.
     #[serde(default)]
     pub use_dora: bool,
-    /// Ranks of single modules; a key is a module's name or the end of it.
-    #[serde(default)]
-    pub rank_pattern: BTreeMap<String, usize>,
-    /// Alphas of single modules; a key is a module's name or the end of it.
-    #[serde(default)]
-    pub alpha_pattern: BTreeMap<String, f64>,
-    /// The modules with adapters.
-    pub target_modules: TargetModules,
-    /// The modules trained without an adapter, such as the head.
-    #[serde(default)]
-    pub modules_to_save: Option<Vec<String>>,
+    /// The modules with adapters, with ranks and alphas of their own, and those trained as a whole.
+    #[serde(flatten)]
+    pub targets: Targets,
     /// Which biases are trained: `none`.
     #[serde(default = "none")]
     pub bias: String,
@@ -74,33 +67,23 @@ pub struct PeftConfig {
     pub inference_mode: bool,
 }
 
-/// Which modules have adapters. Which tensors are in the file says the same, and is what is read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TargetModules {
-    /// Their names, or the ends of them.
-    Names(Vec<String>),
-    /// A regular expression, or `all-linear`.
-    Pattern(String),
-}
-
 fn none() -> String {
     "none".into()
 }
 
 impl PeftConfig {
-    /// The scale of `module`'s adapter.
-    pub fn scale(&self, module: &str) -> Scale {
-        let alpha = pattern(&self.alpha_pattern, module).unwrap_or(self.lora_alpha);
-        match self.use_rslora {
+    /// The scale of `module`'s adapter. Rejects a regular expression that cannot be read.
+    pub fn scale(&self, module: &str) -> Result<Scale, Error> {
+        let alpha = self.targets.alpha(module)?.unwrap_or(self.lora_alpha);
+        Ok(match self.use_rslora {
             true => Scale::RsLora(alpha),
             false => Scale::Alpha(alpha),
-        }
+        })
     }
 
-    /// The rank of `module`'s adapter.
-    pub fn rank(&self, module: &str) -> usize {
-        pattern(&self.rank_pattern, module).unwrap_or(self.r)
+    /// The rank of `module`'s adapter. Rejects a regular expression that cannot be read.
+    pub fn rank(&self, module: &str) -> Result<usize, Error> {
+        Ok(self.targets.rank(module)?.unwrap_or(self.r))
     }
 
     /// Rejects what would be another network than the one that was trained.
@@ -116,16 +99,6 @@ impl PeftConfig {
             _ => Ok(()),
         }
     }
-}
-
-/// The entry whose key is `module` or the end of it after a dot.
-fn pattern<T: Copy>(patterns: &BTreeMap<String, T>, module: &str) -> Option<T> {
-    let fits = |key: &str| {
-        let rest = module.strip_suffix(key);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    let mut found = patterns.iter().filter(|(key, _)| fits(key));
-    found.next().map(|(_, value)| *value)
 }
 
 /// An adapter in memory: its configuration and the tensors under PEFT's names.
@@ -166,7 +139,7 @@ impl PeftAdapter {
         if let Some(bias) = layer.bias() {
             self.insert(name, "bias", bias)?;
         }
-        let saved = self.config.modules_to_save.get_or_insert_default();
+        let saved = self.config.targets.modules_to_save.get_or_insert_default();
         saved.push(name.into());
         Ok(self)
     }
@@ -221,8 +194,8 @@ impl PeftAdapter {
             return Ok(None);
         }
         let (m, n) = base.weight().dims2().map_err(candle_error)?;
-        let r = self.config.rank(module);
-        let spec = AdapterSpec::new(module, m, n, r).scale(self.config.scale(module));
+        let r = self.config.rank(module)?;
+        let spec = AdapterSpec::new(module, m, n, r).scale(self.config.scale(module)?);
         let a = self.tensor(module, "lora_A.weight", &spec.a_shape())?;
         let b = self.tensor(module, "lora_B.weight", &spec.b_shape())?;
         LoraLinear::with_factors(spec, base.clone(), &a, &b).map(Some)
@@ -234,7 +207,12 @@ impl PeftAdapter {
         if let Some(adapted) = self.layer(module, layer)? {
             return adapted.merged().map_err(candle_error);
         }
-        let saved = self.config.modules_to_save.as_deref().unwrap_or_default();
+        let saved = self
+            .config
+            .targets
+            .modules_to_save
+            .as_deref()
+            .unwrap_or_default();
         if !saved.iter().any(|name| name == module) {
             return Ok(layer.clone());
         }
@@ -275,10 +253,14 @@ fn config(base_name: &str, specs: &[&AdapterSpec]) -> Result<PeftConfig, Error> 
         // PEFT knows no s of its own; alpha = s r gives it.
         _ => spec.s() * spec.r as f64,
     };
-    let others = || specs.iter().map(|spec| (spec.name.clone(), *spec));
+    // PEFT's keys also fit the end of a name; `^` makes them fit this module alone.
+    let others = || specs.iter().map(|spec| (format!("^{}", spec.name), *spec));
     let ranks = others().filter(|(_, spec)| spec.r != first.r);
     let alphas = others().filter(|(_, spec)| alpha(spec) != alpha(first));
     let names = specs.iter().map(|spec| spec.name.clone()).collect();
+    let mut targets = Targets::new(TargetModules::Names(names));
+    targets.rank_pattern = ranks.map(|(name, spec)| (name, spec.r)).collect();
+    targets.alpha_pattern = alphas.map(|(name, spec)| (name, alpha(spec))).collect();
     Ok(PeftConfig {
         peft_type: "LORA".into(),
         task_type: None,
@@ -287,10 +269,7 @@ fn config(base_name: &str, specs: &[&AdapterSpec]) -> Result<PeftConfig, Error> 
         lora_alpha: alpha(first),
         use_rslora,
         use_dora: false,
-        rank_pattern: ranks.map(|(name, spec)| (name, spec.r)).collect(),
-        alpha_pattern: alphas.map(|(name, spec)| (name, alpha(spec))).collect(),
-        target_modules: TargetModules::Names(names),
-        modules_to_save: None,
+        targets,
         bias: none(),
         lora_dropout: 0.0,
         fan_in_fan_out: false,

@@ -101,7 +101,11 @@ fn what_is_no_adapter_is_refused() {
     assert!(refusal().contains("missing field `peft_type`"));
 
     let mut wrong = adapter.clone();
-    wrong.config.rank_pattern.insert("layers.1".into(), 3);
+    wrong
+        .config
+        .targets
+        .rank_pattern
+        .insert("layers.1".into(), 3);
     let error = task.base.with_adapter(&wrong).unwrap_err().to_string();
     let expected =
         "tensor `base_model.model.layers.1.lora_A.weight` is [2, 12], but [3, 12] is needed";

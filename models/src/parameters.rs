@@ -162,7 +162,7 @@ impl Parameters {
                     .map(|layer| (module.into(), layer)),
             );
         }
-        for module in adapter.config.modules_to_save.iter().flatten() {
+        for module in adapter.config.targets.modules_to_save.iter().flatten() {
             let layer = self.linear(module).map_err(candle_error)?;
             let layer = adapter.merge(module, &layer)?;
             adapted.insert(format!("{module}.weight"), layer.weight().clone());
