@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use lora_pro_core::{Config, Damping, Error, Method, Preset, Scale, XChoice};
 use lora_pro_finetune::{Experiment, MethodSpec, RunConfig, Trainable};
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,11 @@ impl RunArgs {
         if let Some(key) = not_finite(&fields) {
             return Err(self.refuse(format!("`{key}` is not a finite number")));
         }
+        let known = known_fields();
+        if let Some(key) = fields.keys().find(|key| !known.contains(key)) {
+            let known = known.join("`, `");
+            return Err(self.refuse(format!("unknown field `{key}`, expected one of `{known}`")));
+        }
         Settings::deserialize(Value::Object(fields)).map_err(|error| self.refuse(error))
     }
 
@@ -195,6 +200,16 @@ impl RunArgs {
 fn read(path: &Path) -> Result<Map<String, Value>, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
     toml::from_str(&text).map_err(|error| Error::file(path, error.to_string().trim_end()))
+}
+
+/// What a file may set: what the options may, and the optimizer's table. A flattened struct cannot
+/// say it by itself.
+fn known_fields() -> Vec<String> {
+    let options = Settings::augment_args(Command::new(""));
+    let options = options
+        .get_arguments()
+        .map(|option| option.get_id().to_string());
+    options.chain(["optimizer".into()]).collect()
 }
 
 /// The key of the first number that is NaN or infinite: JSON has no such numbers, and makes
