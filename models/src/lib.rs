@@ -15,7 +15,7 @@
 //! | `llama` | Llama-style decoders: language models, or classification by the last token |
 //! | `vit` | image encoders that classify |
 //! | `attention`, `rotary`, `activation` | parts of the models |
-//! | `load`, `files`, `hub` | models from files: a folder of Hugging Face's layout, or a name on its hub |
+//! | `load`, `files`, `hub`, `gguf` | models from files: a folder of Hugging Face's layout, a name on its hub, a GGUF file |
 //! | `pretrained` | what a model's files must hold |
 //! | `text` | text to tokens |
 
@@ -26,6 +26,7 @@ mod attention;
 mod bert;
 mod files;
 mod forward;
+mod gguf;
 mod hub;
 mod llama;
 mod load;

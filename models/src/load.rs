@@ -1,7 +1,7 @@
 //! Models from files.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use lora_pro_core::Error;
@@ -9,9 +9,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use serde_json::{Value, json};
+use tokenizers::Tokenizer;
 
 use crate::bert::Bert;
 use crate::files::{CONFIG, Precision, TOKENIZER, read_folder, read_json};
+use crate::gguf::{self, Gguf};
 use crate::llama::Llama;
 use crate::model::Model;
 use crate::parameters::Parameters;
@@ -50,7 +52,8 @@ pub struct Loaded {
 }
 
 /// Loads a model from a folder of Hugging Face's layout: `config.json`; `model.safetensors`, or its
-/// shards and `model.safetensors.index.json`; `tokenizer.json`. What the files lack of the task's head
+/// shards and `model.safetensors.index.json`; `tokenizer.json`. Or from a GGUF file, or a folder with
+/// one, whose tokenizer is read from the file unless there is a `tokenizer.json`. What the files lack of the task's head
 /// follows from `seed`.
 ///
 /// Rejects what is missing, damaged, of another shape than the configuration says, or of a kind of
@@ -62,18 +65,68 @@ pub fn load(
     precision: Precision,
 ) -> Result<Loaded, Error> {
     let folder = folder.as_ref();
+    match gguf::find(folder)? {
+        Some(file) => load_gguf(file, task, seed, precision),
+        None => load_folder(folder, task, seed, precision),
+    }
+}
+
+fn load_folder(
+    folder: &Path,
+    task: Task,
+    seed: u64,
+    precision: Precision,
+) -> Result<Loaded, Error> {
     let path = folder.join(CONFIG);
-    let mut config: Value = read_json(&path)?;
+    let config: Value = read_json(&path)?;
     let model = architecture(&config, task).map_err(|reason| Error::file(&path, reason))?;
-    let range = config["initializer_range"].as_f64().unwrap_or(0.02);
     let found = read_folder(folder, precision)?;
+    let tokenizer = tokenizer(&folder.join(TOKENIZER), &config)?;
+    finish(folder, (model, config, tokenizer), found, task, seed)
+}
+
+fn load_gguf(file: PathBuf, task: Task, seed: u64, precision: Precision) -> Result<Loaded, Error> {
+    let mut file = Gguf::open(file)?;
+    let config = file.config()?;
+    let fail = |reason| Error::file(file.path(), reason);
+    let model = architecture(&config, task).map_err(fail)?;
+    let beside = file.path().with_file_name(TOKENIZER);
+    let tokenizer = match tokenizer(&beside, &config)? {
+        Some(tokenizer) => tokenizer,
+        None => {
+            let json = file.tokenizer()?.to_string();
+            let own =
+                Tokenizer::from_bytes(json).map_err(|error| Error::file(file.path(), error))?;
+            let (most, pad) = limits(&config);
+            TextTokenizer::new(own, most, pad)?
+        }
+    };
+    let found = file.tensors(&config, precision)?;
+    finish(
+        file.path(),
+        (model, config, Some(tokenizer)),
+        found,
+        task,
+        seed,
+    )
+}
+
+/// A model out of what was found in `path`.
+fn finish(
+    path: &Path,
+    (model, mut config, tokenizer): (Box<dyn Pretrained>, Value, Option<TextTokenizer>),
+    found: BTreeMap<String, Tensor>,
+    task: Task,
+    seed: u64,
+) -> Result<Loaded, Error> {
+    let range = config["initializer_range"].as_f64().unwrap_or(0.02);
     let Tensors { all, made, unused } =
-        assemble(&*model, found, range, seed).map_err(|reason| Error::file(folder, reason))?;
+        assemble(&*model, found, range, seed).map_err(|reason| Error::file(path, reason))?;
     describe(&mut config, task);
     Ok(Loaded {
         model,
         parameters: Parameters::new(all),
-        tokenizer: tokenizer(&folder.join(TOKENIZER), &config)?,
+        tokenizer,
         config,
         made,
         unused,
@@ -222,9 +275,15 @@ fn tokenizer(path: &Path, config: &Value) -> Result<Option<TextTokenizer>, Error
     if !path.exists() {
         return Ok(None);
     }
+    let (most, pad) = limits(config);
+    TextTokenizer::load(path, most, pad).map(Some)
+}
+
+/// Most tokens of a text, and what fills rows.
+fn limits(config: &Value) -> (usize, u32) {
     let most = config["max_position_embeddings"].as_u64();
     let most = most.and_then(|most| usize::try_from(most).ok());
     let pad = config["pad_token_id"].as_u64();
     let pad = pad.and_then(|pad| u32::try_from(pad).ok());
-    TextTokenizer::load(path, most.unwrap_or(512), pad.unwrap_or(0)).map(Some)
+    (most.unwrap_or(512), pad.unwrap_or(0))
 }
