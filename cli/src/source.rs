@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use lora_pro_finetune::{Dataset, Experiment, SmallTask, TargetKind, Task, TextTask};
+use lora_pro_finetune::{Dataset, Experiment, LanguageTask, SmallTask, TargetKind, Task, TextTask};
+use lora_pro_models::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::backends::Choice;
@@ -19,6 +20,19 @@ pub enum TaskName {
     Classify,
     /// Tell its score, a number
     Regress,
+    /// Write what follows: a causal language model
+    Lm,
+}
+
+/// In which type the frozen weights of a pre-trained model are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32 bits
+    #[default]
+    F32,
+    /// As in the model's files; what is quantised there becomes f16. Layers compute in f32
+    Stored,
 }
 
 /// The options that name network and data.
@@ -30,7 +44,8 @@ pub struct SourceArgs {
     #[arg(long, value_name = "DIR|NAME")]
     pub model: Option<String>,
     /// `digits`, or a CSV file: features, then the class as a whole number from 0 [default: digits].
-    /// With --model, text: a CSV, TSV or JSON-lines file with the columns `text` and `label`
+    /// With --model, text: a CSV, TSV or JSON-lines file with the columns `text` and `label`; for a
+    /// language model JSON lines with `prompt` and `completion`, with `messages`, or with `text`
     /// [default: film-reviews.tsv beside the model's folder]
     #[arg(long, value_name = "digits|FILE")]
     pub data: Option<String>,
@@ -43,7 +58,10 @@ pub struct SourceArgs {
     /// Such a file to test on [default: a fifth of the data]
     #[arg(long, value_name = "FILE")]
     pub test_data: Option<PathBuf>,
-    /// Tokens to which a text is cut [default: 128]
+    /// Type of the frozen weights of --model [default: f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub dtype: Option<Dtype>,
+    /// Tokens to which a text is cut [default: 128; for a language model 256]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// Steps of a small network's pre-training, before anything is adapted
@@ -82,6 +100,7 @@ impl SourceArgs {
             ("validation-data", self.validation_data.is_some()),
             ("test-data", self.test_data.is_some()),
             ("max-length", self.max_length.is_some()),
+            ("dtype", self.dtype.is_some()),
         ];
         if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
             return Err(Failure::Input(format!("--{name} needs --model")));
@@ -112,12 +131,14 @@ impl SourceArgs {
         let kind = match self.task.unwrap_or_default() {
             TaskName::Classify => TargetKind::Class,
             TaskName::Regress => TargetKind::Score,
+            TaskName::Lm => return self.language(folder),
         };
         let data = match &self.data {
             Some(data) => data.into(),
             None => default_data(&folder)?,
         };
         let mut text = TextTask::new(&folder, data, kind);
+        text.precision = self.precision();
         text.held_out = [self.validation_data.clone(), self.test_data.clone()];
         if let Some(length) = self.max_length {
             text.max_length = length;
@@ -132,6 +153,38 @@ impl SourceArgs {
             task: prepared.task,
             model: Some(folder),
         })
+    }
+
+    fn language(&self, folder: PathBuf) -> Result<Source, Failure> {
+        let missing = "--task lm needs --data: a JSON-lines file with `prompt` and `completion`, \
+                       with `messages`, or with `text`";
+        let data = self.data.as_ref();
+        let data = data.ok_or_else(|| Failure::Input(missing.into()))?;
+        let mut language = LanguageTask::new(&folder, data);
+        language.precision = self.precision();
+        language.held_out = [self.validation_data.clone(), self.test_data.clone()];
+        if let Some(length) = self.max_length {
+            language.max_length = length;
+        }
+        let (prepared, dropped) = language.prepare()?;
+        if dropped > 0 {
+            note(&format!(
+                "left out {dropped} examples: cut to {} tokens, they have nothing to learn",
+                prepared.tokenizer.max_length()
+            ));
+        }
+        Ok(Source {
+            experiment: Experiment::for_language(prepared.task.train.len()),
+            task: prepared.task,
+            model: Some(folder),
+        })
+    }
+
+    fn precision(&self) -> Precision {
+        match self.dtype.unwrap_or_default() {
+            Dtype::F32 => Precision::F32,
+            Dtype::Stored => Precision::AsStored,
+        }
     }
 }
 

@@ -152,6 +152,19 @@ impl Experiment {
         }
     }
 
+    /// The default for a pre-trained language model and so many texts to train on: smaller batches, since
+    /// each text has many tokens to learn.
+    pub fn for_language(rows: usize) -> Self {
+        let batch = 8;
+        let steps = rows.div_ceil(batch);
+        Experiment {
+            batch,
+            steps,
+            schedule: cosine(steps),
+            ..Self::for_text(rows)
+        }
+    }
+
     /// The schedule of a run of so many steps: the experiment's, stretched to end with it.
     pub fn schedule_over(&self, steps: usize) -> Schedule {
         match self.schedule {

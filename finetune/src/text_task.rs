@@ -63,7 +63,10 @@ impl TextTask {
         Ok(PreparedText {
             task: Task {
                 name: self.describe(&data),
-                about: describe_model(&self.model, &loaded),
+                about: format!(
+                    "{}; its linear layers carry adapters, the head is trained by all",
+                    describe_model(&self.model, &loaded)
+                ),
                 base: Network {
                     model: Arc::from(loaded.model),
                     parameters: loaded.parameters,
@@ -139,9 +142,9 @@ pub struct PreparedText {
 }
 
 /// Fixes the split and the start of what the model's files lack.
-const SEED: u64 = 0;
+pub(crate) const SEED: u64 = 0;
 
-fn describe_model(folder: &Path, loaded: &Loaded) -> String {
+pub(crate) fn describe_model(folder: &Path, loaded: &Loaded) -> String {
     let count: usize = loaded
         .parameters
         .tensors()
@@ -150,7 +153,7 @@ fn describe_model(folder: &Path, loaded: &Loaded) -> String {
         .sum();
     let kind = loaded.config["model_type"].as_str().unwrap_or("model");
     format!(
-        "{} ({kind}, {:.1} M parameters); its linear layers carry adapters, the head is trained by all",
+        "{} ({kind}, {:.1} M parameters)",
         folder.display(),
         count as f64 / 1e6
     )
