@@ -16,10 +16,20 @@ pub(super) fn csv(text: &str) -> Result<Vec<Record>, String> {
         .from_reader(text.as_bytes());
     let record = |record: Result<csv::StringRecord, csv::Error>| {
         let record = record.map_err(|error| error.to_string())?;
-        let line = record.position().map_or(0, |position| position.line());
-        Ok((line as usize, record.iter().map(str::to_owned).collect()))
+        let line = record
+            .position()
+            .map_or(0, |position| first_line(text, position));
+        Ok((line, record.iter().map(str::to_owned).collect()))
     };
     reader.records().map(record).collect()
+}
+
+/// The line of a record's first character: the reader's position may lie before line breaks that end
+/// the previous record, or that are blank lines.
+fn first_line(text: &str, position: &csv::Position) -> usize {
+    let rest = text.as_bytes().iter().skip(position.byte() as usize);
+    let breaks = rest.take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() as usize + breaks.filter(|byte| **byte == b'\n').count()
 }
 
 /// The rows of TSV: a line is a row. A field that is wholly in quotes, those inside doubled, loses
