@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use lora_pro_finetune::{Dataset, Experiment, LanguageTask, SmallTask, TargetKind, Task, TextTask};
+use lora_pro_finetune::{
+    Dataset, Experiment, LanguageTask, SmallTask, TargetKind, Task, TextSource, TextTask,
+};
 use lora_pro_models::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -138,11 +140,7 @@ impl SourceArgs {
             None => default_data(&folder)?,
         };
         let mut text = TextTask::new(&folder, data, kind);
-        text.precision = self.precision();
-        text.held_out = [self.validation_data.clone(), self.test_data.clone()];
-        if let Some(length) = self.max_length {
-            text.max_length = length;
-        }
+        self.set(&mut text.source);
         let prepared = text.prepare()?;
         if !prepared.made.is_empty() {
             let made = prepared.made.join(", ");
@@ -161,11 +159,7 @@ impl SourceArgs {
         let data = self.data.as_ref();
         let data = data.ok_or_else(|| Failure::Input(missing.into()))?;
         let mut language = LanguageTask::new(&folder, data);
-        language.precision = self.precision();
-        language.held_out = [self.validation_data.clone(), self.test_data.clone()];
-        if let Some(length) = self.max_length {
-            language.max_length = length;
-        }
+        self.set(&mut language.source);
         let (prepared, dropped) = language.prepare()?;
         if dropped > 0 {
             note(&format!(
@@ -180,10 +174,15 @@ impl SourceArgs {
         })
     }
 
-    fn precision(&self) -> Precision {
-        match self.dtype.unwrap_or_default() {
+    /// What the options say of any task on text.
+    fn set(&self, source: &mut TextSource) {
+        source.precision = match self.dtype.unwrap_or_default() {
             Dtype::F32 => Precision::F32,
             Dtype::Stored => Precision::AsStored,
+        };
+        source.held_out = [self.validation_data.clone(), self.test_data.clone()];
+        if let Some(length) = self.max_length {
+            source.max_length = length;
         }
     }
 }

@@ -75,6 +75,7 @@ mod run_log;
 mod setup;
 mod task;
 mod text;
+mod text_source;
 mod text_task;
 mod tokenized;
 mod tokenized_language;
@@ -99,7 +100,8 @@ pub use text::{
     ChatTemplate, LanguageDataset, LanguageExample, Message, Role, Segment, Split, Target,
     TargetKind, TextColumns, TextDataset, TextExample,
 };
-pub use text_task::{PreparedText, TextTask};
+pub use text_source::{PreparedText, TextSource};
+pub use text_task::TextTask;
 pub use tokenized::TokenizedText;
 pub use tokenized_language::TokenizedLanguage;
 pub use trainer::{History, Trainer};

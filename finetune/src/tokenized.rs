@@ -34,8 +34,9 @@ impl TokenizedText {
     pub fn part(&self, indices: &[usize]) -> Self {
         let rows = indices.iter().filter_map(|&index| self.rows.get(index));
         TokenizedText {
+            name: self.name.clone(),
+            tokenizer: self.tokenizer.clone(),
             rows: rows.cloned().collect(),
-            ..self.clone()
         }
     }
 }

@@ -64,8 +64,10 @@ impl TokenizedLanguage {
     pub fn part(&self, indices: &[usize]) -> Self {
         let rows = indices.iter().filter_map(|&index| self.rows.get(index));
         TokenizedLanguage {
+            name: self.name.clone(),
+            tokenizer: self.tokenizer.clone(),
             rows: rows.cloned().collect(),
-            ..self.clone()
+            dropped: self.dropped,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::activation::Activation;
 use crate::attention::{attention, hide_padding};
 use crate::forward::Forward;
 use crate::model::{Input, Model, Tokens};
-use crate::pretrained::{MOST_LAYERS, Pretrained, Shapes};
+use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple};
 
 /// What is used of a BERT model's `config.json`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -63,18 +63,9 @@ fn gelu() -> Activation {
 impl BertConfig {
     /// Says what does not fit.
     pub fn validate(&self) -> std::result::Result<(), String> {
-        let (width, heads) = (self.hidden_size, self.num_attention_heads);
-        if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
-            return Err(format!(
-                "hidden_size is {width}, but it must be a multiple of num_attention_heads = {heads}"
-            ));
-        }
-        if self.num_hidden_layers > MOST_LAYERS {
-            let layers = self.num_hidden_layers;
-            return Err(format!(
-                "num_hidden_layers is {layers}, but at most {MOST_LAYERS} make sense"
-            ));
-        }
+        let heads = ("num_attention_heads", self.num_attention_heads);
+        check_multiple(("hidden_size", self.hidden_size), heads)?;
+        check_layers(self.num_hidden_layers)?;
         let dropout = [
             ("hidden_dropout_prob", self.hidden_dropout_prob),
             (

@@ -8,7 +8,7 @@ use crate::activation::Activation;
 use crate::attention::{grouped_attention, hide_padding_and_future, split};
 use crate::forward::Forward;
 use crate::model::{Input, Model, Tokens};
-use crate::pretrained::{MOST_LAYERS, Pretrained, Shapes};
+use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple};
 use crate::rotary::{RopeParameters, Rotary, rotate};
 
 /// What is used of a decoder's `config.json`.
@@ -81,24 +81,12 @@ fn ten_thousand() -> f64 {
 impl LlamaConfig {
     /// Says what does not fit.
     pub fn validate(&self) -> std::result::Result<(), String> {
-        let (width, heads, groups) = (self.hidden_size, self.num_attention_heads, self.groups());
-        if heads == 0 || groups == 0 || !heads.is_multiple_of(groups) {
-            return Err(format!(
-                "num_attention_heads is {heads}, but it must be a multiple of num_key_value_heads = {groups}"
-            ));
+        let heads = ("num_attention_heads", self.num_attention_heads);
+        check_multiple(heads, ("num_key_value_heads", self.groups()))?;
+        if self.head_dim.is_none() {
+            check_multiple(("hidden_size", self.hidden_size), heads)?;
         }
-        if self.head_dim.is_none() && !width.is_multiple_of(heads) {
-            return Err(format!(
-                "hidden_size is {width}, but it must be a multiple of num_attention_heads = {heads}"
-            ));
-        }
-        let layers = self.num_hidden_layers;
-        if layers > MOST_LAYERS {
-            return Err(format!(
-                "num_hidden_layers is {layers}, but at most {MOST_LAYERS} make sense"
-            ));
-        }
-        Ok(())
+        check_layers(self.num_hidden_layers)
     }
 
     fn groups(&self) -> usize {

@@ -53,8 +53,8 @@ pub struct Loaded {
 
 /// Loads a model from a folder of Hugging Face's layout: `config.json`; `model.safetensors`, or its
 /// shards and `model.safetensors.index.json`; `tokenizer.json`. Or from a GGUF file, or a folder with
-/// one, whose tokenizer is read from the file unless there is a `tokenizer.json`. What the files lack of the task's head
-/// follows from `seed`.
+/// one, whose tokenizer is read from the file unless there is a `tokenizer.json`. What the files lack
+/// of the task's head follows from `seed`.
 ///
 /// Rejects what is missing, damaged, of another shape than the configuration says, or of a kind of
 /// model that this crate does not have, and names it.

@@ -5,7 +5,30 @@ use std::collections::BTreeMap;
 use crate::model::Model;
 
 /// The most layers that a configuration may ask for: a nonsensical number should cost no memory.
-pub(crate) const MOST_LAYERS: usize = 1000;
+const MOST_LAYERS: usize = 1000;
+
+/// Says so where a configuration asks for too many layers.
+pub(crate) fn check_layers(layers: usize) -> Result<(), String> {
+    match layers <= MOST_LAYERS {
+        true => Ok(()),
+        false => Err(format!(
+            "num_hidden_layers is {layers}, but at most {MOST_LAYERS} make sense"
+        )),
+    }
+}
+
+/// Says so where `value` is not some times `part`, or either is 0.
+pub(crate) fn check_multiple(
+    (name, value): (&str, usize),
+    (of, part): (&str, usize),
+) -> Result<(), String> {
+    match part > 0 && value > 0 && value.is_multiple_of(part) {
+        true => Ok(()),
+        false => Err(format!(
+            "{name} is {value}, but it must be a multiple of {of} = {part}"
+        )),
+    }
+}
 
 /// A model that is loaded from files.
 pub(crate) trait Pretrained: Model {

@@ -9,7 +9,7 @@ use crate::activation::Activation;
 use crate::attention::attention;
 use crate::forward::Forward;
 use crate::model::{Input, Model};
-use crate::pretrained::{MOST_LAYERS, Pretrained, Shapes};
+use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple};
 
 /// What is used of a ViT's `config.json`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -65,30 +65,11 @@ fn yes() -> bool {
 impl VitConfig {
     /// Says what does not fit.
     pub fn validate(&self) -> std::result::Result<(), String> {
-        let multiple = |name: &str, value: usize, of: &str, part: usize| match part > 0
-            && value > 0
-            && value.is_multiple_of(part)
-        {
-            true => Ok(()),
-            false => Err(format!(
-                "{name} is {value}, but it must be a multiple of {of} = {part}"
-            )),
-        };
-        let heads = self.num_attention_heads;
-        multiple(
-            "hidden_size",
-            self.hidden_size,
-            "num_attention_heads",
-            heads,
-        )?;
-        multiple("image_size", self.image_size, "patch_size", self.patch_size)?;
-        let layers = self.num_hidden_layers;
-        if layers > MOST_LAYERS {
-            return Err(format!(
-                "num_hidden_layers is {layers}, but at most {MOST_LAYERS} make sense"
-            ));
-        }
-        Ok(())
+        let heads = ("num_attention_heads", self.num_attention_heads);
+        check_multiple(("hidden_size", self.hidden_size), heads)?;
+        let patch = ("patch_size", self.patch_size);
+        check_multiple(("image_size", self.image_size), patch)?;
+        check_layers(self.num_hidden_layers)
     }
 
     fn patches(&self) -> usize {
