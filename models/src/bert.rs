@@ -8,7 +8,7 @@ use crate::activation::Activation;
 use crate::attention::{attention, hide_padding};
 use crate::forward::Forward;
 use crate::model::{Input, Model, Tokens};
-use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple};
+use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple, check_probability};
 
 /// What is used of a BERT model's `config.json`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -78,9 +78,7 @@ impl BertConfig {
             ),
         ];
         for (name, p) in dropout {
-            if !(0.0..1.0).contains(&p) {
-                return Err(format!("{name} is {p}, but it must be in [0, 1)"));
-            }
+            check_probability(name, p)?;
         }
         match self.position_embedding_type.as_deref() {
             None | Some("absolute") => Ok(()),

@@ -30,6 +30,14 @@ pub(crate) fn check_multiple(
     }
 }
 
+/// Says so where `p` is no probability of dropout.
+pub(crate) fn check_probability(name: &str, p: f64) -> Result<(), String> {
+    match (0.0..1.0).contains(&p) {
+        true => Ok(()),
+        false => Err(format!("{name} is {p}, but it must be in [0, 1)")),
+    }
+}
+
 /// A model that is loaded from files.
 pub(crate) trait Pretrained: Model {
     /// All tensors.

@@ -9,7 +9,7 @@ use crate::activation::Activation;
 use crate::attention::attention;
 use crate::forward::Forward;
 use crate::model::{Input, Model};
-use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple};
+use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple, check_probability};
 
 /// What is used of a ViT's `config.json`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -69,6 +69,9 @@ impl VitConfig {
         check_multiple(("hidden_size", self.hidden_size), heads)?;
         let patch = ("patch_size", self.patch_size);
         check_multiple(("image_size", self.image_size), patch)?;
+        check_probability("hidden_dropout_prob", self.hidden_dropout_prob)?;
+        let attention = self.attention_probs_dropout_prob;
+        check_probability("attention_probs_dropout_prob", attention)?;
         check_layers(self.num_hidden_layers)
     }
 
@@ -240,4 +243,29 @@ impl Pretrained for Vit {
 
 fn layer_name(index: usize, part: &str) -> String {
     format!("vit.encoder.layer.{index}.{part}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let refused = |field: &str, value: serde_json::Value| {
+            let mut config = serde_json::json!({
+                "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "intermediate_size": 8, "image_size": 8, "patch_size": 4,
+            });
+            config[field] = value;
+            Vit::new(serde_json::from_value(config).unwrap(), 2).unwrap_err()
+        };
+        assert_eq!(
+            refused("patch_size", 3.into()),
+            "image_size is 8, but it must be a multiple of patch_size = 3"
+        );
+        assert_eq!(
+            refused("hidden_dropout_prob", 1.0.into()),
+            "hidden_dropout_prob is 1, but it must be in [0, 1)"
+        );
+    }
 }
