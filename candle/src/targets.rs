@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where an error comes from.
 const PLACE: &str = "the adapter's configuration";
+/// All linear modules but the head.
+const ALL_LINEAR: &str = "all-linear";
 
 /// What PEFT's `LoraConfig` says about modules.
 ///
@@ -51,6 +53,13 @@ pub struct Targets {
     /// Alphas of single modules, likewise.
     #[serde(default)]
     pub alpha_pattern: IndexMap<String, f64>,
+}
+
+impl Default for Targets {
+    /// All linear modules but the head.
+    fn default() -> Self {
+        Self::new(TargetModules::Pattern(ALL_LINEAR.into()))
+    }
 }
 
 /// Some modules.
@@ -216,7 +225,7 @@ impl<'t> Rules<'t> {
             }
         };
         let target = match &targets.target_modules {
-            TargetModules::Pattern(text) if text.eq_ignore_ascii_case("all-linear") => {
+            TargetModules::Pattern(text) if text.eq_ignore_ascii_case(ALL_LINEAR) => {
                 Names::AllBut(head)
             }
             modules => names("target_modules", modules)?,

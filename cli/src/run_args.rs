@@ -275,6 +275,7 @@ impl Settings {
             batch,
             micro_batches: self.micro_batches.unwrap_or(experiment.micro_batches),
             lora_dropout: self.lora_dropout.unwrap_or(experiment.lora_dropout),
+            targets: Default::default(),
             steps,
         })
     }

@@ -12,16 +12,15 @@ pub(crate) const HEAD: &str = "head";
 /// The network's parameters with what `run` trains at its start: adapters ([`Parameters::adapt`]) on
 /// the adapted modules or variables in the place of weights, and the head.
 pub(crate) fn adapted(base: &Network, run: &RunConfig) -> Result<Parameters, Error> {
-    let mut parameters = base.parameters.clone();
-    let modules = run.modules(base.model.as_ref())?;
+    let (mut parameters, model) = (base.parameters.clone(), base.model.as_ref());
     match run.trainable {
         Trainable::Adapters { .. } => {
-            for module in &modules {
+            for module in run.modules(model)? {
                 parameters.adapt(&module.name, module.rank, module.scale, run.seed)?;
             }
         }
         Trainable::Weights => {
-            for module in &modules {
+            for module in run.modules(model)? {
                 parameters.train(&format!("{}.weight", module.name))?;
             }
         }
@@ -30,7 +29,7 @@ pub(crate) fn adapted(base: &Network, run: &RunConfig) -> Result<Parameters, Err
             names.iter().try_for_each(|name| parameters.train(name))?;
         }
     }
-    if let Some(head) = base.model.head() {
+    if let Some(head) = model.head() {
         parameters.train_module(head)?;
     }
     Ok(parameters)

@@ -131,6 +131,7 @@ impl MethodSpec {
             micro_batches: experiment.micro_batches,
             steps: experiment.steps,
             lora_dropout: experiment.lora_dropout,
+            targets: Default::default(),
         }
     }
 

@@ -36,6 +36,7 @@ pub fn pretrain(
         micro_batches: 1,
         steps: how.steps,
         lora_dropout: 0.0,
+        targets: Default::default(),
     };
     let start = start(hidden, data, how.seed).map_err(candle_error)?;
     let mut trainer = Trainer::new(&start, Arc::new(data.clone()), run, backend)?;

@@ -1,5 +1,6 @@
 //! What fixes a run: with the data and the frozen network, these values determine every bit.
 
+use lora_pro_candle::Targets;
 use lora_pro_core::{Config, Error, Scale};
 use lora_pro_models::Model;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
@@ -47,6 +48,10 @@ pub struct RunConfig {
     /// Probability of dropout before A.
     #[serde(default)]
     pub lora_dropout: f64,
+    /// Which modules carry adapters, or have their weights trained instead, and which of them have a
+    /// rank or an alpha of their own; all linear modules but the head.
+    #[serde(default)]
+    pub targets: Targets,
 }
 
 fn one() -> usize {
@@ -84,13 +89,32 @@ impl RunConfig {
     }
 
     /// The modules that carry adapters, or would, with rank and scale.
+    ///
+    /// Rejects targets that the model does not have.
     pub(crate) fn modules(&self, model: &dyn Model) -> Result<Vec<AdaptedModule>, Error> {
         let (rank, scale) = match self.trainable {
             Trainable::Adapters { rank, scale } => (rank, scale),
             _ => (1, Scale::Alpha(1.0)),
         };
-        let module = |name| AdaptedModule { name, rank, scale };
-        Ok(model.linear_modules().into_iter().map(module).collect())
+        let chosen = self.targets.select(&model.linear_modules(), model.head())?;
+        self.targets.refuse_unused_patterns(&chosen)?;
+        let module = |name: String| {
+            let alpha = self.targets.alpha(&name)?;
+            Ok(AdaptedModule {
+                rank: self.targets.rank(&name)?.unwrap_or(rank),
+                scale: alpha.map_or(scale, |alpha| with_alpha(scale, alpha)),
+                name,
+            })
+        };
+        chosen.into_iter().map(module).collect()
+    }
+}
+
+/// A scale of the same kind with another alpha.
+fn with_alpha(scale: Scale, alpha: f64) -> Scale {
+    match scale {
+        Scale::RsLora(_) => Scale::RsLora(alpha),
+        _ => Scale::Alpha(alpha),
     }
 }
 

@@ -4,9 +4,10 @@ mod common;
 
 use std::fs;
 
-use common::{task, trainer};
-use lora_pro_candle::{CONFIG_FILE, MODEL_FILE, PeftAdapter};
-use lora_pro_finetune::Network;
+use common::{backend, task, trainer};
+use lora_pro_candle::{CONFIG_FILE, MODEL_FILE, PeftAdapter, TargetModules, Targets};
+use lora_pro_core::Scale;
+use lora_pro_finetune::{Network, Trainer};
 use lora_pro_models::Parameters;
 
 fn weights(network: &Network) -> Vec<Vec<f32>> {
@@ -110,4 +111,55 @@ fn what_is_no_adapter_is_refused() {
     let expected =
         "tensor `base_model.model.layers.1.lora_A.weight` is [2, 12], but [3, 12] is needed";
     assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn targets_choose_modules_ranks_and_alphas() {
+    let (folder, task) = (tempfile::tempdir().unwrap(), task());
+    let mut run = trainer(&task, "lora").run().clone();
+    let mut start = |change: fn(&mut Targets)| {
+        run.targets = Targets::default();
+        change(&mut run.targets);
+        let backend = backend().unwrap();
+        Trainer::new(&task.base, task.train.clone(), run.clone(), backend)
+    };
+    let one = start(|targets| targets.exclude_modules = Some(TargetModules::Pattern(".*0".into())));
+    let one = one.unwrap().peft("digits-mlp").unwrap();
+    assert_eq!(one.modules().collect::<Vec<_>>(), ["layers.1"]);
+
+    let mut two = start(|targets| {
+        targets.rank_pattern.insert("1".into(), 3);
+        targets.alpha_pattern.insert("layers.[0]".into(), 5.0);
+    })
+    .unwrap();
+    two.step().unwrap();
+    let adapter = two.peft("digits-mlp").unwrap();
+    adapter.save(folder.path()).unwrap();
+    let loaded = PeftAdapter::load(folder.path()).unwrap();
+    let found = ["layers.0", "layers.1"].map(|module| {
+        let config = &loaded.config;
+        (config.rank(module).unwrap(), config.scale(module).unwrap())
+    });
+    assert_eq!(found, [(2, Scale::Alpha(5.0)), (3, Scale::Alpha(4.0))]);
+    let merged = task.base.with_adapter(&loaded).unwrap();
+    assert_eq!(weights(&merged), weights(&two.network().unwrap()));
+
+    let error = start(|targets| {
+        targets.rank_pattern.insert("layers.7".into(), 3);
+    });
+    assert!(
+        error
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("rank_pattern is layers.7")
+    );
+    let error = start(|targets| targets.target_modules = TargetModules::Names(vec!["q".into()]));
+    assert!(
+        error
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("there are layers.0, layers.1")
+    );
 }
