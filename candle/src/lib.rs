@@ -5,8 +5,8 @@
 //! |---|---|
 //! | `lora_linear` | a frozen linear layer with a trained adapter |
 //! | `optimizer` | the optimizer of all adapters and of what else is trained; its state can be saved |
-//! | `peft` | adapter files as PEFT reads and writes them |
-//! | `targets` | which modules get adapters, by PEFT's rules |
+//! | `peft`, `peft_config` | adapter files as PEFT reads and writes them |
+//! | `targets`, `patterns` | which modules get adapters, with which rank and alpha, by PEFT's rules |
 //! | [`bridge`] | between candle's memory and core's |
 //!
 //! ```
@@ -36,10 +36,14 @@
 pub mod bridge;
 mod lora_linear;
 mod optimizer;
+mod patterns;
 mod peft;
+mod peft_config;
 mod targets;
 
 pub use lora_linear::{LoraLinear, in_dtype};
 pub use optimizer::{LoraPro, LoraProConfig};
-pub use peft::{CONFIG_FILE, MODEL_FILE, PeftAdapter, PeftConfig};
+pub use patterns::Patterns;
+pub use peft::{CONFIG_FILE, MODEL_FILE, PeftAdapter};
+pub use peft_config::PeftConfig;
 pub use targets::{OneOrMore, TargetModules, Targets};

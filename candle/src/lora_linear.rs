@@ -50,10 +50,7 @@ impl LoraLinear {
         let (m, n) = base.weight().dims2().map_err(candle_error)?;
         let spec = AdapterSpec::new(name, m, n, r).scale(scale);
         spec.validate()?;
-        let dtype = match base.weight().dtype() {
-            DType::F16 | DType::BF16 => DType::F32,
-            dtype => dtype,
-        };
+        let dtype = Self::factors_dtype(base.weight().dtype());
         let start = || {
             let a = kaiming(&spec, seed)?.to_dtype(dtype)?;
             let b = Tensor::zeros((m, r), dtype, &Device::Cpu)?;
@@ -85,6 +82,14 @@ impl LoraLinear {
         let variable = |factor: &Tensor| Var::from_tensor(factor).map_err(candle_error);
         let (a, b) = (variable(a)?, variable(b)?);
         Ok(LoraLinear { spec, base, a, b })
+    }
+
+    /// The type of A and B beside weights of `dtype`, or instead of it: f32 for 16 bits, as in PEFT.
+    pub(crate) fn factors_dtype(dtype: DType) -> DType {
+        match dtype {
+            DType::F16 | DType::BF16 => DType::F32,
+            dtype => dtype,
+        }
     }
 
     /// In a group of [`lora_pro_core::Config::groups`].

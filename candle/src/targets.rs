@@ -5,8 +5,8 @@ use indexmap::IndexMap;
 use lora_pro_core::Error;
 use serde::{Deserialize, Serialize};
 
-/// Where an error comes from.
-const PLACE: &str = "the adapter's configuration";
+use crate::patterns::{PLACE, Patterns, compile, matches, refuse};
+
 /// All linear modules but the head.
 const ALL_LINEAR: &str = "all-linear";
 
@@ -42,8 +42,8 @@ pub struct Targets {
     /// `encoder.layer.3.output`. Without it, the first number after two names is the layer's.
     #[serde(default)]
     pub layers_pattern: Option<OneOrMore<String>>,
-    /// The modules trained without an adapter, such as the head. Neither they nor what is in them
-    /// gets adapters.
+    /// The modules trained without an adapter, such as the head: all whose names end with an entry,
+    /// after a dot or not. Neither they nor what is in them gets adapters.
     #[serde(default)]
     pub modules_to_save: Option<Vec<String>>,
     /// Ranks of single modules. A key is a regular expression for a module's name or for the end of
@@ -133,21 +133,65 @@ impl Targets {
         Ok(chosen)
     }
 
-    /// Rejects keys of `rank_pattern` and `alpha_pattern` that fit none of the `chosen` modules. PEFT
-    /// lets them pass without a word.
-    pub fn refuse_unused_patterns(&self, chosen: &[String]) -> Result<(), Error> {
-        used("rank_pattern", self.rank_pattern.keys(), chosen)?;
-        used("alpha_pattern", self.alpha_pattern.keys(), chosen)
+    /// Rejects what [`Targets::select`] lets pass, as PEFT does, although it does nothing: a name that
+    /// fits no module, and a layer without any.
+    pub fn refuse_idle(&self, linear: &[String]) -> Result<(), Error> {
+        self.validate()?;
+        let idle = |field, value: &dyn std::fmt::Display, expected: &str| {
+            let expected = format!("{expected}; there are {}", few(linear));
+            Err(Error::invalid(PLACE, field, value, expected))
+        };
+        let lists = [
+            ("target_modules", Some(&self.target_modules)),
+            ("exclude_modules", self.exclude_modules.as_ref()),
+        ];
+        for (field, modules) in lists {
+            let Some(TargetModules::Names(names)) = modules else {
+                continue;
+            };
+            let fits = |name: &&String| linear.iter().any(|module| ends_with(module, name));
+            if let Some(name) = names.iter().find(|name| !fits(name)) {
+                return idle(field, name, "the name of a module, or the end of it");
+            }
+        }
+        let rules = Rules::new(self, None)?;
+        let Some((numbers, layers)) = &rules.layers else {
+            return Ok(());
+        };
+        let found = linear.iter().map(|module| layer_of(numbers, module));
+        let found: Vec<Option<u64>> = found.collect::<Result<_, _>>()?;
+        match layers.iter().find(|layer| !found.contains(&Some(**layer))) {
+            Some(layer) => idle("layers_to_transform", layer, "the number of a layer"),
+            None => Ok(()),
+        }
     }
 
-    /// The rank that `rank_pattern` gives to `module`.
-    pub fn rank(&self, module: &str) -> Result<Option<usize>, Error> {
-        first_that_fits("rank_pattern", &self.rank_pattern, module)
+    /// The names among `tensors` that belong to [`Targets::modules_to_save`].
+    ///
+    /// Rejects an entry that fits no module.
+    pub fn saved<'n>(
+        &self,
+        tensors: impl Iterator<Item = &'n str> + Clone,
+    ) -> Result<Vec<&'n str>, Error> {
+        let mut saved = Vec::new();
+        for entry in self.modules_to_save.iter().flatten() {
+            let before = saved.len();
+            saved.extend(tensors.clone().filter(|name| is_in(name, entry)));
+            if saved.len() == before {
+                let modules = tensors.filter_map(|name| Some(name.rsplit_once('.')?.0));
+                let mut modules = Vec::from_iter(modules);
+                modules.dedup();
+                let there = few(&modules);
+                let expected = format!("the end of a module's name; there are {there}");
+                return Err(Error::invalid(PLACE, "modules_to_save", entry, expected));
+            }
+        }
+        Ok(saved)
     }
 
-    /// The alpha that `alpha_pattern` gives to `module`.
-    pub fn alpha(&self, module: &str) -> Result<Option<f64>, Error> {
-        first_that_fits("alpha_pattern", &self.alpha_pattern, module)
+    /// Ranks and alphas of single modules. Rejects a regular expression that cannot be read.
+    pub fn patterns(&self) -> Result<Patterns, Error> {
+        Patterns::new(&self.rank_pattern, &self.alpha_pattern)
     }
 
     fn validate(&self) -> Result<(), Error> {
@@ -181,15 +225,8 @@ impl Targets {
             true => "target_modules without exclude_modules and modules_to_save",
             false => "target_modules",
         };
-        let few: Vec<&str> = linear.iter().take(FEW).map(String::as_str).collect();
-        let more = match linear.len() > FEW {
-            true => format!(" and {} more", linear.len() - FEW),
-            false => String::new(),
-        };
-        let expected = format!(
-            "such that a linear module is chosen; there are {}{more}",
-            few.join(", ")
-        );
+        let there = few(linear);
+        let expected = format!("such that a linear module is chosen; there are {there}");
         let value = serde_json::to_string(&self.target_modules).unwrap_or_default();
         Error::invalid(PLACE, field, value, expected)
     }
@@ -197,8 +234,22 @@ impl Targets {
 
 const WITH_A_LIST: &str = "absent where target_modules is a regular expression or all-linear";
 
-/// Modules that an error lists.
-const FEW: usize = 8;
+/// Whether the tensor called `name` is in a module whose name ends with `entry`.
+pub(crate) fn is_in(name: &str, entry: &str) -> bool {
+    let mut modules = name.match_indices('.').map(|(end, _)| &name[..end]);
+    modules.any(|module| module.ends_with(entry))
+}
+
+/// Names as an error lists them.
+pub(crate) fn few(names: &[impl AsRef<str>]) -> String {
+    const FEW: usize = 8;
+    let listed: Vec<&str> = names.iter().take(FEW).map(AsRef::as_ref).collect();
+    let listed = listed.join(", ");
+    match names.len() > FEW {
+        true => format!("{listed} and {} more", names.len() - FEW),
+        false => listed,
+    }
+}
 
 /// The rules with their regular expressions compiled.
 struct Rules<'t> {
@@ -277,30 +328,37 @@ impl<'t> Rules<'t> {
         let Some((numbers, layers)) = &self.layers else {
             return Ok(true);
         };
-        for number in numbers {
-            let found = number.captures(module);
-            let found = found.map_err(|error| refuse("layers_pattern", number.as_str(), error))?;
-            if let Some(found) = found {
-                let layer = found.name("idx").and_then(|idx| idx.as_str().parse().ok());
-                return Ok(layer.is_some_and(|layer| layers.contains(&layer)));
-            }
-        }
-        Ok(false)
+        let layer = layer_of(numbers, module)?;
+        Ok(layer.is_some_and(|layer| layers.contains(&layer)))
     }
+}
+
+/// The number of a module's layer.
+fn layer_of(numbers: &[Regex], module: &str) -> Result<Option<u64>, Error> {
+    for number in numbers {
+        let found = number.captures(module);
+        let found = found.map_err(|error| refuse("layers_pattern", number.as_str(), error))?;
+        if let Some(found) = found {
+            return Ok(found.name("idx").and_then(|idx| idx.as_str().parse().ok()));
+        }
+    }
+    Ok(None)
 }
 
 impl Names<'_> {
     fn fit(&self, module: &str) -> Result<bool, Error> {
-        let ends = |name: &String| {
-            let rest = module.strip_suffix(name.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
         match self {
-            Names::List(names) => Ok(names.iter().any(ends)),
+            Names::List(names) => Ok(names.iter().any(|name| ends_with(module, name))),
             Names::Whole(pattern) => matches(pattern, module),
             Names::AllBut(head) => Ok(*head != Some(module)),
         }
     }
+}
+
+/// Whether a module has this name, or one that ends with it after a dot.
+fn ends_with(module: &str, name: &str) -> bool {
+    let rest = module.strip_suffix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Expressions whose group `idx` is the number of a module's layer.
@@ -318,55 +376,4 @@ fn layer_numbers(targets: &Targets) -> Result<Vec<Regex>, Error> {
             named.iter().map(number).collect()
         }
     }
-}
-
-/// An expression for a module's name, or the end of it after a dot.
-fn end_of_name(field: &'static str, key: &str) -> Result<Regex, Error> {
-    compile(field, key, &format!(r"\A(?:(.*\.)?({key})$)"))
-}
-
-fn first_that_fits<T: Copy>(
-    field: &'static str,
-    patterns: &IndexMap<String, T>,
-    module: &str,
-) -> Result<Option<T>, Error> {
-    for (key, value) in patterns {
-        if matches(&end_of_name(field, key)?, module)? {
-            return Ok(Some(*value));
-        }
-    }
-    Ok(None)
-}
-
-/// Rejects a key that fits none of the modules.
-fn used<'k>(
-    field: &'static str,
-    keys: impl Iterator<Item = &'k String>,
-    modules: &[String],
-) -> Result<(), Error> {
-    for key in keys {
-        let pattern = end_of_name(field, key)?;
-        let fits = modules.iter().map(|module| matches(&pattern, module));
-        if !fits.collect::<Result<Vec<_>, _>>()?.contains(&true) {
-            let expected = "the name of a module with an adapter, or the end of it";
-            return Err(Error::invalid(PLACE, field, key, expected));
-        }
-    }
-    Ok(())
-}
-
-fn compile(field: &'static str, text: &str, expression: &str) -> Result<Regex, Error> {
-    // The error of the text alone counts positions from where the text begins.
-    let alone = |error| Regex::new(text).err().unwrap_or(error);
-    Regex::new(expression).map_err(|error| refuse(field, text, alone(error)))
-}
-
-fn matches(pattern: &Regex, module: &str) -> Result<bool, Error> {
-    let found = pattern.is_match(module);
-    found.map_err(|error| refuse("the pattern", pattern.as_str(), error))
-}
-
-fn refuse(field: &'static str, text: &str, error: fancy_regex::Error) -> Error {
-    let expected = format!("a regular expression: {error}");
-    Error::invalid(PLACE, field, text, expected)
 }

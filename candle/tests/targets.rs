@@ -30,9 +30,10 @@ type Adapters = BTreeMap<String, (usize, f64)>;
 
 fn adapters(config: &PeftConfig, model: &Model) -> Option<Adapters> {
     let modules = config.targets.select(&model.linear, model.head.as_deref());
+    let patterns = config.targets.patterns().ok()?;
     let adapter = |module: String| {
-        let r = config.rank(&module).unwrap();
-        let spec = AdapterSpec::new(&module, 64, 64, r).scale(config.scale(&module).unwrap());
+        let (r, scale) = config.rank_and_scale(&module, &patterns).unwrap();
+        let spec = AdapterSpec::new(&module, 64, 64, r).scale(scale);
         (module, (r, spec.s()))
     };
     Some(modules.ok()?.into_iter().map(adapter).collect())
@@ -62,7 +63,7 @@ fn refusal(change: impl FnOnce(&mut Targets)) -> String {
     let mut targets = Targets::new(names(&["query"]));
     change(&mut targets);
     let chosen = targets.select(&linear(), None);
-    let checked = chosen.and_then(|chosen| targets.refuse_unused_patterns(&chosen));
+    let checked = chosen.and_then(|chosen| targets.patterns()?.validate(&chosen));
     checked.unwrap_err().to_string()
 }
 

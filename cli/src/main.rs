@@ -12,6 +12,7 @@ mod source;
 mod subjects;
 mod summary;
 mod tables;
+mod target_args;
 mod threads;
 
 use std::ffi::OsString;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::backends::Choice;
 use crate::failure::Failure;
 use crate::source::{Source, SourceArgs};
+use crate::target_args::TargetArgs;
 
 /// The methods of the command line. LoRA-Pro's modes are [`Mode`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -72,6 +73,9 @@ pub struct Settings {
     /// Alpha: the scale s is alpha / r, or alpha / sqrt(r) for rslora
     #[arg(long, value_name = "ALPHA", value_parser = finite, allow_negative_numbers = true)]
     alpha: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    targets: TargetArgs,
     /// Steps to take
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -275,7 +279,7 @@ impl Settings {
             batch,
             micro_batches: self.micro_batches.unwrap_or(experiment.micro_batches),
             lora_dropout: self.lora_dropout.unwrap_or(experiment.lora_dropout),
-            targets: Default::default(),
+            targets: self.targets.targets().unwrap_or_default(),
             steps,
         })
     }

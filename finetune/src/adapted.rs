@@ -29,8 +29,19 @@ pub(crate) fn adapted(base: &Network, run: &RunConfig) -> Result<Parameters, Err
             names.iter().try_for_each(|name| parameters.train(name))?;
         }
     }
+    for name in saved(base, run)? {
+        parameters.train(&name)?;
+    }
     if let Some(head) = model.head() {
         parameters.train_module(head)?;
     }
     Ok(parameters)
+}
+
+/// The tensors of the modules that are trained as a whole beside the head.
+fn saved(base: &Network, run: &RunConfig) -> Result<Vec<String>, Error> {
+    let names = base.parameters.tensors().keys().map(String::as_str);
+    let saved = run.targets.saved(names)?;
+    base.check_not_shared(&saved)?;
+    Ok(saved.into_iter().map(String::from).collect())
 }

@@ -90,11 +90,31 @@ impl Network {
 
     /// The network with an adapter merged ([`Parameters::with_adapter`]).
     pub fn with_adapter(&self, adapter: &PeftAdapter) -> Result<Self, Error> {
+        let saved: Vec<&str> = adapter.saved().map(|(name, _)| name).collect();
+        self.check_not_shared(&saved)?;
         let adapted = self.parameters.with_adapter(adapter)?;
         Ok(Network {
             parameters: adapted.merged().map_err(candle_error)?,
             ..self.clone()
         })
+    }
+
+    /// Rejects tensors of a module that the model uses in two places: PEFT would train a copy in one of
+    /// them.
+    pub(crate) fn check_not_shared(&self, saved: &[&str]) -> Result<(), Error> {
+        let Some(shared) = self.model.shared() else {
+            return Ok(());
+        };
+        let weight = format!("{shared}.weight");
+        match saved.contains(&weight.as_str()) {
+            false => Ok(()),
+            true => Err(Error::invalid(
+                "the adapter's configuration",
+                "modules_to_save",
+                shared,
+                "without it: the model ties its embedding to its output layer",
+            )),
+        }
     }
 
     /// CRC-32 of all tensors and their names.

@@ -96,12 +96,15 @@ impl RunConfig {
             Trainable::Adapters { rank, scale } => (rank, scale),
             _ => (1, Scale::Alpha(1.0)),
         };
-        let chosen = self.targets.select(&model.linear_modules(), model.head())?;
-        self.targets.refuse_unused_patterns(&chosen)?;
+        let linear = model.linear_modules();
+        self.targets.refuse_idle(&linear)?;
+        let chosen = self.targets.select(&linear, model.head())?;
+        let patterns = self.targets.patterns()?;
+        patterns.validate(&chosen)?;
         let module = |name: String| {
-            let alpha = self.targets.alpha(&name)?;
+            let alpha = patterns.alpha(&name)?;
             Ok(AdaptedModule {
-                rank: self.targets.rank(&name)?.unwrap_or(rank),
+                rank: patterns.rank(&name)?.unwrap_or(rank),
                 scale: alpha.map_or(scale, |alpha| with_alpha(scale, alpha)),
                 name,
             })

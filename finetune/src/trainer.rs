@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
-use candle_nn::Linear;
 use lora_pro_candle::bridge::candle_error;
 use lora_pro_candle::{LoraPro, PeftAdapter};
 use lora_pro_core::{AdapterReport, Backend, Error, Optimizer};
@@ -255,7 +254,7 @@ impl Trainer {
         })
     }
 
-    /// The adapter as trained so far, with the head, in PEFT's form; `base_name` tells where the
+    /// The adapter as trained so far, with the head and what else was trained, in PEFT's form; `base_name` tells where the
     /// frozen network comes from.
     ///
     /// Rejects a run that trains no adapters.
@@ -264,14 +263,13 @@ impl Trainer {
             let (value, expected) = ("full fine-tuning", "one with adapters");
             return Err(Error::invalid("the run", "method", value, expected));
         }
-        let adapter = PeftAdapter::new(base_name, self.parameters.adapters())?;
-        match self.base.model.head() {
-            None => Ok(adapter),
-            Some(head) => {
-                let layer: Linear = self.parameters.linear(head).map_err(candle_error)?;
-                adapter.module(head, &layer)
-            }
-        }
+        let mut adapter = PeftAdapter::new(base_name, self.parameters.adapters())?;
+        adapter.config.task_type = self.base.model.task_type().map(String::from);
+        adapter.config.lora_dropout = self.run.lora_dropout;
+        let mut saved = self.parameters.trained();
+        saved.try_fold(adapter, |adapter, (name, var)| {
+            adapter.with_saved(name, var)
+        })
     }
 
     /// How well the network does on the examples so far.

@@ -136,9 +136,10 @@ fn targets_choose_modules_ranks_and_alphas() {
     let adapter = two.peft("digits-mlp").unwrap();
     adapter.save(folder.path()).unwrap();
     let loaded = PeftAdapter::load(folder.path()).unwrap();
+    let patterns = loaded.config.targets.patterns().unwrap();
     let found = ["layers.0", "layers.1"].map(|module| {
-        let config = &loaded.config;
-        (config.rank(module).unwrap(), config.scale(module).unwrap())
+        let found = loaded.config.rank_and_scale(module, &patterns);
+        found.unwrap()
     });
     assert_eq!(found, [(2, Scale::Alpha(5.0)), (3, Scale::Alpha(4.0))]);
     let merged = task.base.with_adapter(&loaded).unwrap();

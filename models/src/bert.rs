@@ -176,6 +176,10 @@ impl Model for Bert {
         Some(CLASSIFIER)
     }
 
+    fn task_type(&self) -> Option<&'static str> {
+        Some("SEQ_CLS")
+    }
+
     fn forward(&self, pass: &Forward<'_>, input: &Input) -> Result<Tensor> {
         let tokens = input.tokens()?;
         let mut hidden = self.embed(pass, tokens)?;

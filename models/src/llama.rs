@@ -235,6 +235,17 @@ impl Model for Llama {
         self.outputs.map(|_| SCORE)
     }
 
+    fn task_type(&self) -> Option<&'static str> {
+        Some(match self.outputs {
+            Some(_) => "SEQ_CLS",
+            None => "CAUSAL_LM",
+        })
+    }
+
+    fn shared(&self) -> Option<&'static str> {
+        (self.outputs.is_none() && self.config.tie_word_embeddings).then_some(EMBEDDING)
+    }
+
     fn forward(&self, pass: &Forward<'_>, input: &Input) -> Result<Tensor> {
         let tokens = input.tokens()?;
         let vectors = self.hidden(pass, tokens)?.flatten(0, 1)?;

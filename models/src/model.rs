@@ -16,6 +16,16 @@ pub trait Model: Debug + Send + Sync {
     /// is trained as a whole; `None` where the task brings no module of its own.
     fn head(&self) -> Option<&str>;
 
+    /// PEFT's `task_type` of an adapter for this model; `None` where PEFT has none for it.
+    fn task_type(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// A module whose weight the model uses in two places. PEFT would train a copy in one of them.
+    fn shared(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The output: N x classes, or N x 1 in regression. A language model gives logits over its
     /// vocabulary, K x V, for the K positions that [`Tokens::wanted`] names.
     fn forward(&self, pass: &Forward<'_>, input: &Input) -> Result<Tensor>;

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{Tensor, Var};
 use candle_nn::Linear;
 use lora_pro_candle::bridge::{candle_error, from_data, matrix_shape, to_data};
-use lora_pro_candle::{LoraLinear, LoraPro, PeftAdapter};
+use lora_pro_candle::{LoraLinear, LoraPro, MODEL_FILE, PeftAdapter};
 use lora_pro_core::{
     Error, ParamSpec, Scale, TensorData, encode_tensors, read_tensors, write_atomically,
 };
@@ -148,27 +148,31 @@ impl Parameters {
         Ok(Self::new(tensors))
     }
 
-    /// The same with a PEFT adapter on it, to be trained further or merged; modules that were trained
-    /// as a whole are replaced.
+    /// The same with a PEFT adapter on it, to be trained further or merged; tensors of modules that were
+    /// trained as a whole are replaced.
     ///
     /// Rejects an adapter for modules that are missing or of another shape.
     pub fn with_adapter(&self, adapter: &PeftAdapter) -> Result<Self, Error> {
         let mut adapted = self.clone();
-        for module in adapter.modules() {
-            let base = self.linear(module).map_err(candle_error)?;
-            adapted.adapters.extend(
-                adapter
-                    .layer(module, &base)?
-                    .map(|layer| (module.into(), layer)),
-            );
+        let base = |module: &str| {
+            let missing = |_| lacking("linear module", module);
+            self.linear(module).map_err(missing)
+        };
+        for layer in adapter.layers(base)? {
+            adapted.insert_adapter(layer);
         }
-        for module in adapter.config.targets.modules_to_save.iter().flatten() {
-            let layer = self.linear(module).map_err(candle_error)?;
-            let layer = adapter.merge(module, &layer)?;
-            adapted.insert(format!("{module}.weight"), layer.weight().clone());
-            if let Some(bias) = layer.bias() {
-                adapted.insert(format!("{module}.bias"), bias.clone());
+        for (name, data) in adapter.saved() {
+            let Some(old) = self.tensors.get(name) else {
+                return Err(lacking("tensor", name));
+            };
+            if data.shape != old.dims() {
+                let (found, expected) = (&data.shape, old.dims());
+                let reason =
+                    format!("tensor `{name}` is {found:?}, but the model's is {expected:?}");
+                return Err(Error::file(MODEL_FILE, reason));
             }
+            let new = from_data(data)?.to_dtype(old.dtype());
+            adapted.insert(name, new.map_err(candle_error)?);
         }
         Ok(adapted)
     }
@@ -222,4 +226,10 @@ impl Parameters {
         });
         Ok(Self::new(own.collect::<Result<_, _>>()?))
     }
+}
+
+/// An adapter for another model.
+fn lacking(what: &str, name: &str) -> Error {
+    let reason = format!("it is for another model: the model has no {what} `{name}`");
+    Error::file(MODEL_FILE, reason)
 }

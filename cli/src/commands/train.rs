@@ -33,6 +33,8 @@ Examples:
   lora-pro train --out run1
   lora-pro train --method lora-pro --mode full --rank 2 --lr 3e-3 --out run2
   lora-pro train --data rows.csv --config run.toml --out run3 --resume
+  lora-pro train --model downloads/minilm --target-modules query,value \
+    --rank-pattern value=16 --modules-to-save pooler --out run4
 
 A configuration file sets the same and more; `[optimizer]` takes every field of the optimizer:
   method = \"lora-pro\"
