@@ -8,6 +8,7 @@ mod output;
 mod progress;
 mod report;
 mod run_args;
+mod settings_file;
 mod source;
 mod subjects;
 mod summary;
@@ -19,6 +20,11 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// Training allocates and frees large tensors all the time. The system's allocator gives their pages
+/// back each time and faults them in anew, which took a third of a small encoder's step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 use commands::{bench, compare, conform, gap, info, replay, train};
 use failure::Failure;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
+use crate::settings_file::{given, not_finite, read};
 use crate::source::{Source, SourceArgs};
 use crate::target_args::TargetArgs;
 
@@ -201,11 +202,6 @@ impl RunArgs {
     }
 }
 
-fn read(path: &Path) -> Result<Map<String, Value>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-    toml::from_str(&text).map_err(|error| Error::file(path, error.to_string().trim_end()))
-}
-
 /// What a file may set: what the options may, and the optimizer's table. A flattened struct cannot
 /// say it by itself.
 fn known_fields() -> Vec<String> {
@@ -216,28 +212,10 @@ fn known_fields() -> Vec<String> {
     options.chain(["optimizer".into()]).collect()
 }
 
-/// The key of the first number that is NaN or infinite: JSON has no such numbers, and makes
-/// `null` of them, which would pass for an absent value.
-fn not_finite(fields: &Map<String, Value>) -> Option<String> {
-    fields.iter().find_map(|(key, value)| match value {
-        Value::Null => Some(key.clone()),
-        Value::Object(fields) => not_finite(fields).map(|inner| format!("{key}.{inner}")),
-        _ => None,
-    })
-}
-
 /// A number of the command line; NaN and infinity are refused here, as in files.
-fn finite(text: &str) -> Result<f64, String> {
+pub fn finite(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| "it is not a finite number".into())
-}
-
-/// The fields that are not absent.
-fn given(settings: &impl Serialize) -> Result<Map<String, Value>, Failure> {
-    match serde_json::to_value(settings) {
-        Ok(Value::Object(fields)) => Ok(fields.into_iter().filter(|(_, v)| !v.is_null()).collect()),
-        _ => Err(Failure::Input("the options cannot be written down".into())),
-    }
 }
 
 impl OptimizerArgs {

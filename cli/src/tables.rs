@@ -16,6 +16,20 @@ pub type Table = table::Table<MethodResult>;
 /// Shown where a number does not exist.
 const NONE: &str = "-";
 
+/// All tables, each but the first with a title.
+pub fn all(comparison: &Comparison) -> [(Option<String>, Table); 4] {
+    let gaps_at = format!("The gaps at lr {}", rate(reference_lr(comparison)));
+    [
+        (None, results(comparison)),
+        (Some("Every learning rate".into()), by_rate(comparison)),
+        (
+            Some("How much the learning rate matters".into()),
+            robustness(comparison),
+        ),
+        (Some(gaps_at), gaps(comparison)),
+    ]
+}
+
 /// How well each method did, and what it cost.
 pub fn results(comparison: &Comparison) -> Table {
     let lr = reference_lr(comparison);

@@ -6,8 +6,8 @@
 use std::{
     num::NonZero,
     sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -16,10 +16,12 @@ use std::{
 use lora_pro_core::{Backend, Error};
 use lora_pro_models::Parameters;
 
+use crate::candidate::Candidate;
 use crate::comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult, Setup};
 use crate::distance::distance;
-use crate::method_spec::{MethodSpec, Trains};
+use crate::method_spec::Trains;
 use crate::network::Network;
+use crate::run::RunConfig;
 use crate::run_log::{LoggedRun, RunKey, RunLog};
 use crate::setup::Experiment;
 use crate::task::Task;
@@ -44,7 +46,7 @@ pub struct Compare<'a> {
     pub make_backend: MakeBackend<'a>,
     /// Where progress is told.
     pub progress: OnProgress<'a>,
-    /// No run is begun after this time.
+    /// No run is begun that would probably end after this time: the longest so far is what tells.
     pub time_limit: Option<Duration>,
 }
 
@@ -59,9 +61,11 @@ impl std::fmt::Debug for Compare<'_> {
 }
 
 /// One run of the comparison.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Job {
-    method: &'static MethodSpec,
+    candidate: Arc<Candidate>,
+    /// Its place among the candidates.
+    place: usize,
     lr: f64,
     seed: u64,
 }
@@ -85,28 +89,37 @@ impl Compare<'_> {
     /// Runs what `log` does not have, adds it to `log`, and sums up.
     pub fn run(&self, log: &mut RunLog) -> Result<Comparison, Error> {
         let start = Instant::now();
-        let specs = self.experiment.specs()?;
+        let candidates = self.experiment.candidates()?;
+        let candidates: Vec<_> = candidates.into_iter().map(Arc::new).collect();
         let crcs = self.checksums()?;
         let Plan {
             reference,
             others,
             done: mut results,
-        } = self.plan(&specs, log, crcs)?;
+        } = self.plan(&candidates, log, crcs)?;
         let (told, total) = (AtomicUsize::new(0), reference.len() + others.len());
         let log = Mutex::new(log);
-        let late = || self.time_limit.is_some_and(|limit| start.elapsed() > limit);
+        let longest = AtomicU64::new(0);
+        let late = || {
+            let next = Duration::from_millis(longest.load(Ordering::Relaxed));
+            self.time_limit
+                .is_some_and(|limit| start.elapsed() + next > limit)
+        };
         let work = |jobs: &[Job], full: &[JobResult]| {
-            let results = in_parallel(jobs, |&job| {
+            let results = in_parallel(jobs, |job| {
                 if late() {
                     return Ok(None);
                 }
+                let begun = start.elapsed();
                 let result = self.one(job, full)?;
-                let config = job.method.run(self.experiment, job.lr, job.seed);
-                let key = RunKey::new(job.method, &config, crcs);
+                let took = (start.elapsed() - begun).as_millis();
+                longest.fetch_max(took as u64, Ordering::Relaxed);
+                let config = job.config();
+                let key = RunKey::new(job.candidate.method, &config, crcs);
                 // A poisoned lock still holds whole runs.
                 let mut log = log.lock().unwrap_or_else(|lock| lock.into_inner());
                 log.add(&key, &result.run)?;
-                let what = format!("{} at {}", job.method.name, job.lr);
+                let what = format!("{} at {:e}, seed {}", job.candidate.name, job.lr, job.seed);
                 (self.progress)(told.fetch_add(1, Ordering::Relaxed) + 1, total, &what);
                 Ok(Some(result))
             });
@@ -116,31 +129,31 @@ impl Compare<'_> {
         self.compare_orders(&mut full)?;
         results.extend(work(&others, &full)?);
         results.extend(full);
-        let order = |result: &JobResult| {
-            let method = specs
-                .iter()
-                .position(|spec| spec.id == result.job.method.id);
-            (method, result.job.lr.to_bits(), result.job.seed)
-        };
+        let order = |one: &JobResult| (one.job.place, one.job.lr.to_bits(), one.job.seed);
         results.sort_by_key(order);
-        let methods = specs.iter().map(|spec| method_result(spec, &results));
+        let methods = candidates.iter().enumerate();
+        let methods = methods.map(|(place, one)| method_result(place, &one.name, &results));
         Ok(Comparison {
             methods: methods.collect(),
             setup: Setup {
                 seconds: start.elapsed().as_secs_f64(),
-                runs: [self.jobs(&specs).len(), results.len()],
+                runs: [self.jobs(&candidates).len(), results.len()],
                 ..self.describe()?
             },
         })
     }
 
     /// All runs, the first seed's first: a comparison that is cut short has something of everything.
-    fn jobs(&self, specs: &[&'static MethodSpec]) -> Vec<Job> {
+    fn jobs(&self, candidates: &[Arc<Candidate>]) -> Vec<Job> {
         let mut jobs = Vec::new();
         for &seed in &self.experiment.seeds {
-            for &method in specs {
-                let rates = self.experiment.rates.iter();
-                jobs.extend(rates.map(|&lr| Job { method, lr, seed }));
+            for (place, candidate) in candidates.iter().enumerate() {
+                jobs.extend(self.experiment.lrs.iter().map(|&lr| Job {
+                    candidate: candidate.clone(),
+                    place,
+                    lr,
+                    seed,
+                }));
             }
         }
         jobs
@@ -148,15 +161,15 @@ impl Compare<'_> {
 
     fn plan(
         &self,
-        specs: &[&'static MethodSpec],
+        candidates: &[Arc<Candidate>],
         log: &RunLog,
         crcs: [u32; 4],
     ) -> Result<Plan, Error> {
         let logged = |job: &Job| {
-            let config = job.method.run(self.experiment, job.lr, job.seed);
-            log.find(&RunKey::new(job.method, &config, crcs)).cloned()
+            log.find(&RunKey::new(job.candidate.method, &job.config(), crcs))
+                .cloned()
         };
-        let jobs = self.jobs(specs);
+        let jobs = self.jobs(candidates);
         let missing = |job: &Job| !is_reference(job) && logged(job).is_none();
         let needed = |job: &Job| {
             let same = |other: &Job| other.lr == job.lr && other.seed == job.seed;
@@ -170,12 +183,12 @@ impl Compare<'_> {
         for job in &jobs {
             match logged(job) {
                 Some(run) if !(is_reference(job) && needed(job)) => plan.done.push(JobResult {
-                    job: *job,
+                    job: job.clone(),
                     run,
                     network: None,
                 }),
-                _ if is_reference(job) => plan.reference.push(*job),
-                _ => plan.others.push(*job),
+                _ if is_reference(job) => plan.reference.push(job.clone()),
+                _ => plan.others.push(job.clone()),
             }
         }
         Ok(plan)
@@ -198,10 +211,10 @@ impl Compare<'_> {
     }
 
     /// One run from start to end, with everything that is measured of it.
-    fn one(&self, job: Job, full: &[JobResult]) -> Result<JobResult, Error> {
+    fn one(&self, job: &Job, full: &[JobResult]) -> Result<JobResult, Error> {
         let (experiment, task) = (self.experiment, self.task);
-        let run = job.method.run(experiment, job.lr, job.seed);
-        let has_adapters = matches!(job.method.trains, Trains::Adapters(_));
+        let run = job.config();
+        let has_adapters = matches!(job.candidate.method.trains, Trains::Adapters(_));
         let backend = (self.make_backend)()?;
         let mut trainer = Trainer::new(&task.base, task.train.clone(), run, backend)?;
         let measured = gap_steps(experiment);
@@ -252,9 +265,9 @@ impl Compare<'_> {
             },
             diverged: trainer.diverged(),
         };
-        let kept = is_reference(&job) && experiment.distance;
+        let kept = is_reference(job) && experiment.distance;
         Ok(JobResult {
-            job,
+            job: job.clone(),
             run: LoggedRun {
                 result,
                 seconds_per_step: trainer.optimizer_time().as_secs_f64(),
@@ -303,9 +316,15 @@ impl Compare<'_> {
     }
 }
 
+impl Job {
+    fn config(&self) -> RunConfig {
+        self.candidate.run(self.lr, self.seed)
+    }
+}
+
 /// Whether the others are measured against this run.
 fn is_reference(job: &Job) -> bool {
-    job.method.trains == Trains::Weights
+    job.place == 0 && job.candidate.method.trains == Trains::Weights
 }
 
 /// The network with nothing but the weights that distances are measured on.
@@ -380,11 +399,9 @@ fn tail_mean(losses: &[f64]) -> f64 {
     MeanStdErr::of(tail).mean
 }
 
-fn method_result(method: &MethodSpec, results: &[JobResult]) -> MethodResult {
-    let own: Vec<&JobResult> = results
-        .iter()
-        .filter(|one| one.job.method.id == method.id)
-        .collect();
+fn method_result(place: usize, name: &str, results: &[JobResult]) -> MethodResult {
+    let own = results.iter().filter(|one| one.job.place == place);
+    let own: Vec<&JobResult> = own.collect();
     let mut rates: Vec<RateResult> = Vec::new();
     for one in &own {
         let result = one.run.result.clone();
@@ -399,7 +416,7 @@ fn method_result(method: &MethodSpec, results: &[JobResult]) -> MethodResult {
     let mut seconds: Vec<f64> = own.iter().map(|one| one.run.seconds_per_step).collect();
     seconds.sort_by(f64::total_cmp);
     MethodResult {
-        name: method.name.into(),
+        name: name.into(),
         best_lr: best_rate(&rates),
         seconds_per_step: seconds.get(seconds.len() / 2).copied().unwrap_or_default(),
         state_bytes: own.first().map_or(0, |one| one.run.state_bytes),

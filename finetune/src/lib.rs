@@ -10,7 +10,7 @@
 //! | `task`, `domain_shift`, `pretrain` | a small network for such data, and what fine-tuning sees anew |
 //! | `run`, `adapted`, `trainer`, `checkpoint` | one run: what fixes it, what it trains, its steps, saving and resuming |
 //! | `gap`, `distance`, `matrix` | ‖g − E‖ / ‖g‖; how far from full fine-tuning's weights; the algebra for both |
-//! | `setup`, `method_spec`, `compare`, `run_log`, `comparison` | an experiment, the methods, all runs, those that are done, what they found |
+//! | `setup`, `method_spec`, `candidate`, `compare`, `run_log`, `comparison` | an experiment, the methods, what it changes for some, all runs, those that are done, what they found |
 //!
 //! # Entry points
 //!
@@ -57,6 +57,7 @@
 //! ```
 
 mod adapted;
+mod candidate;
 mod checkpoint;
 mod compare;
 mod comparison;
@@ -81,6 +82,7 @@ mod tokenized;
 mod tokenized_language;
 mod trainer;
 
+pub use candidate::{CHANGEABLE, Variant};
 pub use compare::{Compare, MakeBackend, OnProgress};
 pub use comparison::{Comparison, MeanStdErr, MethodResult, RateResult, RunResult, Setup};
 pub use data::Dataset;

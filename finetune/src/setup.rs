@@ -1,26 +1,32 @@
 //! The numbers of the default experiments, in one place, each with its reason.
 
-use lora_pro_core::{Error, Hyper, Preset, Schedule};
+use std::collections::BTreeMap;
+
+use lora_pro_core::{Hyper, Preset, Schedule};
 use serde::{Deserialize, Serialize};
 
+use crate::candidate::Variant;
 use crate::domain_shift::DomainShift;
-use crate::method_spec::{MethodSpec, SMALL};
+use crate::method_spec::SMALL;
 
 /// What is compared on a task: methods, learning rates, seeds, and how each run trains. The default
 /// is what `lora-pro compare` runs on the digits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Experiment {
-    /// The methods, by [`MethodSpec::id`].
+    /// The methods, by [`MethodSpec::id`](crate::MethodSpec::id), and variants by their names.
     pub methods: Vec<String>,
+    /// Methods with something changed, by the names that tables have for them.
+    pub variants: BTreeMap<String, Variant>,
     /// The learning rates that every method is tried at, ascending.
-    pub rates: Vec<f64>,
+    pub lrs: Vec<f64>,
     /// Rank r of every adapter.
     pub rank: usize,
     /// LoRA's alpha; s = alpha / r, or alpha / sqrt(r) for rsLoRA.
     pub alpha: f64,
     /// What all methods share: damping, X, betas, eps, decay. Method, learning rate and ratio are
     /// the method's.
+    #[serde(rename = "optimizer")]
     pub hyper: Hyper,
     /// The head's learning rate, the same for all methods; `None` gives it the method's.
     pub head_lr: Option<f64>,
@@ -105,7 +111,8 @@ impl Default for Experiment {
     fn default() -> Self {
         Experiment {
             methods: SMALL.map(String::from).to_vec(),
-            rates: vec![3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
+            variants: BTreeMap::new(),
+            lrs: vec![3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
             rank: 4,
             alpha: 8.0,
             hyper: Preset::Recommended.hyper(),
@@ -139,7 +146,7 @@ impl Experiment {
         let steps = rows.div_ceil(batch);
         Experiment {
             // A decade on both sides of the rates that full fine-tuning of small encoders likes.
-            rates: vec![1e-4, 3e-4, 1e-3],
+            lrs: vec![1e-4, 3e-4, 1e-3],
             rank: 8,
             alpha: 16.0,
             max_grad_norm: Some(1.0),
@@ -170,33 +177,6 @@ impl Experiment {
         match self.schedule {
             Schedule::Cosine { total, .. } if total == self.steps as u64 + 1 => cosine(steps),
             schedule => schedule,
-        }
-    }
-
-    /// The methods. Rejects names that no method has, and a list without full fine-tuning's
-    /// weights first where distances are wanted.
-    pub fn specs(&self) -> Result<Vec<&'static MethodSpec>, Error> {
-        let find = |id: &String| {
-            MethodSpec::find(id).ok_or_else(|| {
-                let known: Vec<&str> = crate::METHODS.iter().map(|one| one.id).collect();
-                let expected = format!("one of {}", known.join(", "));
-                Error::invalid("the experiment", "method", id, expected)
-            })
-        };
-        let specs: Vec<_> = self.methods.iter().map(find).collect::<Result<_, _>>()?;
-        let first = specs.first().map(|spec| spec.id);
-        match first {
-            Some("full-fine-tuning") => Ok(specs),
-            Some(_) if !self.distance => Ok(specs),
-            _ => {
-                let (value, expected) = (first.unwrap_or("absent"), "full-fine-tuning");
-                Err(Error::invalid(
-                    "the experiment",
-                    "first method",
-                    value,
-                    expected,
-                ))
-            }
         }
     }
 }

@@ -87,6 +87,21 @@ impl<R> Table<R> {
         lines.join("\n")
     }
 
+    /// In Markdown; both lines of a head in one.
+    pub fn markdown(&self) -> String {
+        let heads = self.columns.iter().map(|column| {
+            let head = format!("{} {}", column.over, column.head);
+            head.trim().to_string()
+        });
+        let heads: Vec<String> = heads.collect();
+        let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+        let mut text = markdown(&heads, self.rows.iter().cloned());
+        if let Some(footnote) = self.footnote {
+            text += &format!("\n{footnote}\n");
+        }
+        text
+    }
+
     /// For a page; each row's name follows what `mark` gives for its number.
     pub fn html(&self, mark: impl Fn(usize) -> String) -> String {
         let mut html = String::from("<div class=\"scroll\"><table>\n<thead><tr>");

@@ -1,5 +1,7 @@
 //! The page around the figures.
 
+use std::collections::HashSet;
+
 use lora_pro_finetune::{Comparison, Setup};
 use lora_pro_report::escape::markup as escape;
 use lora_pro_report::page::{definitions, page};
@@ -14,28 +16,17 @@ const STYLE: &str = include_str!("style.css");
 
 /// The whole report.
 pub fn html(comparison: &Comparison) -> String {
-    let (results, gaps) = (tables::results(comparison), tables::gaps(comparison));
-    let by_rate = tables::by_rate(comparison);
-    let robustness = tables::robustness(comparison);
-    let sections = [
-        format!(
-            "<h1>LoRA, LoRA-Pro and full fine-tuning</h1>\n{}",
-            lead(comparison)
-        ),
-        results.html(sample),
-        figures_html(&figures::all(comparison)),
-        "<h2>Every learning rate</h2>".into(),
-        by_rate.html(sample),
-        "<h2>How much the learning rate matters</h2>".into(),
-        robustness.html(sample),
-        format!(
-            "<h2>The gaps at lr {}</h2>",
-            tables::rate(tables::reference_lr(comparison))
-        ),
-        gaps.html(sample),
-        columns_html([&results, &robustness, &gaps]),
-        setup_html(&comparison.setup),
-    ];
+    let figures = figures_html(&figures::all(comparison));
+    let tables = tables::all(comparison);
+    let tables_html = tables.iter().map(|(title, table)| match title {
+        Some(title) => format!("<h2>{}</h2>\n{}", escape(title), table.html(sample)),
+        None => format!("{}\n{figures}", table.html(sample)),
+    });
+    let title = "<h1>LoRA, LoRA-Pro and full fine-tuning</h1>";
+    let mut sections = vec![format!("{title}\n{}", lead(comparison))];
+    sections.extend(tables_html);
+    sections.push(columns_html(&tables));
+    sections.push(setup_html(&comparison.setup));
     let body = format!("<main>\n{}\n</main>\n", sections.join("\n"));
     page("LoRA-Pro: comparison", STYLE, "", &body)
 }
@@ -77,10 +68,13 @@ fn sample(style: usize) -> String {
     )
 }
 
-fn columns_html(tables: [&Table; 3]) -> String {
+/// Each meaning once: columns that differ in their learning rate alone share theirs.
+fn columns_html(tables: &[(Option<String>, Table)]) -> String {
     let columns = tables
-        .into_iter()
-        .flat_map(|table| table.columns.iter().skip(1));
+        .iter()
+        .flat_map(|(_, table)| table.columns.iter().skip(1));
+    let mut told = HashSet::new();
+    let columns = columns.filter(|column| told.insert(column.meaning));
     let entries = columns.map(|column| {
         let head = format!("{} {}", column.over, column.head);
         (head.trim().to_string(), column.meaning.to_string())
