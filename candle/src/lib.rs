@@ -3,6 +3,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `linear` | linear layers that compute gradients only for what is trained |
 //! | `lora_linear` | a frozen linear layer with a trained adapter |
 //! | `optimizer` | the optimizer of all adapters and of what else is trained; its state can be saved |
 //! | `peft`, `peft_config` | adapter files as PEFT reads and writes them |
@@ -34,6 +35,7 @@
 #![warn(missing_debug_implementations)]
 
 pub mod bridge;
+mod linear;
 mod lora_linear;
 mod optimizer;
 mod patterns;
@@ -41,7 +43,8 @@ mod peft;
 mod peft_config;
 mod targets;
 
-pub use lora_linear::{LoraLinear, in_dtype};
+pub use linear::linear;
+pub use lora_linear::LoraLinear;
 pub use optimizer::{LoraPro, LoraProConfig};
 pub use patterns::Patterns;
 pub use peft::{CONFIG_FILE, MODEL_FILE, PeftAdapter};

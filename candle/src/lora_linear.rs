@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::bridge::{candle_error, dtype};
+use crate::linear::{adapted, linear};
 
 /// y = x W0' + b + s (x A') B'.
 ///
@@ -132,11 +133,8 @@ impl LoraLinear {
     /// x W0' + b + s (z A') B': the layer where z is x after dropout. The result has the type of A and
     /// B, as x and z must; W0 may be of another.
     pub fn forward_parts(&self, x: &Tensor, z: &Tensor) -> Result<Tensor> {
-        // candle's layer takes any number of dimensions before the last.
-        let times =
-            |x: &Tensor, factor: &Var| Linear::new(factor.as_tensor().clone(), None).forward(x);
-        let change = times(&times(z, &self.a)?, &self.b)?;
-        in_dtype(&self.base, x.dtype())?.forward(x)? + (change * self.spec.s())?
+        let down = Linear::new(self.a.as_tensor().clone(), None);
+        adapted(&self.base, x, &linear(&down, z)?, &self.b, self.spec.s())
     }
 }
 
@@ -144,15 +142,6 @@ impl Module for LoraLinear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_parts(x, x)
     }
-}
-
-/// The layer with its numbers in another type; without a copy where it has that type.
-pub fn in_dtype(layer: &Linear, dtype: DType) -> Result<Linear> {
-    let bias = layer.bias().map(|bias| bias.to_dtype(dtype));
-    Ok(Linear::new(
-        layer.weight().to_dtype(dtype)?,
-        bias.transpose()?,
-    ))
 }
 
 fn check_shape(

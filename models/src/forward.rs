@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use candle_core::{D, DType, Module, Result, Tensor};
-use lora_pro_candle::in_dtype;
+use lora_pro_candle::linear;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -53,7 +53,7 @@ impl<'p> Forward<'p> {
     /// y = x W0' + b, and + s (dropout(x) A') B' where the module has an adapter; x is ... x n.
     pub fn linear(&self, module: &str, x: &Tensor) -> Result<Tensor> {
         match (self.parameters.adapter(module), &self.dropout) {
-            (None, _) => in_dtype(&self.parameters.linear(module)?, x.dtype())?.forward(x),
+            (None, _) => linear(&self.parameters.linear(module)?, x),
             (Some(layer), Some(dropout)) if dropout.lora > 0.0 => {
                 layer.forward_parts(x, &self.dropout(x, dropout.lora)?)
             }

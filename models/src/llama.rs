@@ -2,6 +2,7 @@
 //! al., "LLaMA", <https://arxiv.org/abs/2302.13971>.
 
 use candle_core::{DType, Result, Tensor};
+use lora_pro_candle::linear;
 use serde::Deserialize;
 
 use crate::activation::Activation;
@@ -219,8 +220,7 @@ impl Llama {
         if !self.config.tie_word_embeddings {
             return pass.linear(LM_HEAD, vectors);
         }
-        let table = pass.parameters().tensor(&format!("{EMBEDDING}.weight"))?;
-        vectors.matmul(&table.to_dtype(vectors.dtype())?.t()?)
+        linear(&pass.parameters().linear(EMBEDDING)?, vectors)
     }
 }
 

@@ -2,7 +2,8 @@
 //! 16x16 words", <https://arxiv.org/abs/2010.11929>.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Linear, Module};
+use candle_nn::Linear;
+use lora_pro_candle::linear;
 use serde::Deserialize;
 
 use crate::activation::Activation;
@@ -139,9 +140,8 @@ impl Vit {
             .permute([0, 2, 4, 1, 3, 5])?
             .reshape((rows, side * side, channels * patch * patch))?;
         let kernel = pass.parameters().linear(PATCHES)?;
-        let weight = kernel.weight().flatten(1, 3)?.to_dtype(pixels.dtype())?;
-        let bias = kernel.bias().map(|bias| bias.to_dtype(pixels.dtype()));
-        let vectors = Linear::new(weight, bias.transpose()?).forward(&patches)?;
+        let weight = kernel.weight().flatten(1, 3)?;
+        let vectors = linear(&Linear::new(weight, kernel.bias().cloned()), &patches)?;
 
         let own = |name| pass.parameters().tensor(name)?.to_dtype(pixels.dtype());
         let first = own(FIRST)?.broadcast_as((rows, 1, self.config.hidden_size))?;
