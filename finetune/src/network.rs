@@ -117,6 +117,18 @@ impl Network {
         }
     }
 
+    /// Numbers in the linear modules' weights ([`Model::linear_modules`]).
+    pub fn linear_weights(&self) -> Result<usize, Error> {
+        let modules = self.model.linear_modules();
+        let count = |module: &String| {
+            let weight = self.parameters.tensor(&format!("{module}.weight"));
+            weight
+                .map(|weight| weight.elem_count())
+                .map_err(candle_error)
+        };
+        modules.iter().map(count).sum()
+    }
+
     /// CRC-32 of all tensors and their names.
     pub fn checksum(&self) -> Result<u32, Error> {
         let mut hasher = crc32fast::Hasher::new();

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use lora_pro_core::{Hyper, Preset, Schedule};
+use lora_pro_core::{Error, Hyper, Preset, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::Variant;
 use crate::domain_shift::DomainShift;
 use crate::method_spec::SMALL;
+use crate::network::Network;
 
 /// What is compared on a task: methods, learning rates, seeds, and how each run trains. The default
 /// is what `lora-pro compare` runs on the digits.
@@ -130,6 +131,9 @@ impl Default for Experiment {
     }
 }
 
+/// Numbers in linear layers above which a comparison is short by default.
+const LARGE: usize = 4_000_000;
+
 /// Warm-up over 6 % of the steps, then down along half a cosine to 0 after the last step.
 fn cosine(steps: usize) -> Schedule {
     let steps = steps as u64;
@@ -170,6 +174,22 @@ impl Experiment {
             schedule: cosine(steps),
             ..Self::for_text(rows)
         }
+    }
+
+    /// The default of a comparison on a network. Where its linear layers are large, every method at
+    /// every rate for an epoch would take hours on two cores: then one learning rate, and 100 steps
+    /// at most.
+    pub fn for_comparison(self, network: &Network) -> Result<Self, Error> {
+        if network.linear_weights()? <= LARGE {
+            return Ok(self);
+        }
+        let steps = self.steps.min(100);
+        Ok(Experiment {
+            lrs: vec![3e-4],
+            steps,
+            schedule: self.schedule_over(steps),
+            ..self
+        })
     }
 
     /// The schedule of a run of so many steps: the experiment's, stretched to end with it.

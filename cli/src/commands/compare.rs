@@ -119,8 +119,10 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     progress.set(0, 1, "loading");
     let (source, changes) = args.settings()?;
     let source = source.load(&choice)?;
-    let experiment = source.experiment.with(changes);
-    let experiment = experiment.map_err(|error| args.refuse(error))?;
+    let experiment = source.experiment.for_comparison(&source.task.base)?;
+    let experiment = experiment
+        .with(changes)
+        .map_err(|error| args.refuse(error))?;
     let compare = Compare {
         experiment: &experiment,
         task: &source.task,
