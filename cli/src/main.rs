@@ -15,6 +15,7 @@ mod summary;
 mod tables;
 mod target_args;
 mod threads;
+mod train_log;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -96,6 +96,60 @@ fn a_killed_run_resumes_to_the_last_bit() {
     }
     let tensors = |run| read_tensors(&read(folder.path(), run, CHECKPOINT)).unwrap();
     assert_eq!(tensors("whole"), tensors("cut"));
+    assert_eq!(log(folder.path(), "whole"), log(folder.path(), "cut"));
+}
+
+/// The lines of a run's log, without the time that each step took.
+fn log(folder: &Path, run: &str) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(read(folder, run, "log.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let untimed = lines.map(|mut line: serde_json::Value| {
+        line.as_object_mut().unwrap().remove("seconds");
+        line
+    });
+    untimed.collect()
+}
+
+/// At learning rate 0 no evaluation is better than the first.
+#[test]
+fn training_stops_early_and_keeps_the_best_adapter() {
+    let folder = folder();
+    let train = |more: &[&str]| {
+        let common = ["--out=run", "--lr=0", "--evaluate-every=6"];
+        succeeds(folder.path(), &short(&[&common[..], more].concat()))
+    };
+    let stopped = train(&["--patience=2"]);
+    assert!(stopped.stdout.contains("steps 18,"), "{}", stopped.stdout);
+    assert!(
+        stopped.stdout.contains(", best at step 6,"),
+        "{}",
+        stopped.stdout
+    );
+    assert!(
+        stopped.stderr.contains("stopped early: 2 evaluations"),
+        "{}",
+        stopped.stderr
+    );
+    let lines = log(folder.path(), "run");
+    let evaluated = |line: &&serde_json::Value| line.get("validation").is_some();
+    assert_eq!(lines.len(), 18 + 3);
+    assert_eq!(lines.iter().filter(evaluated).count(), 3);
+    assert!(
+        lines[0]["lr"] == 0.0 && lines[0]["tokens"] == 32,
+        "{}",
+        lines[0]
+    );
+
+    let patient = train(&["--resume"]);
+    assert!(patient.stdout.contains("steps 40,"), "{}", patient.stdout);
+    assert_eq!(log(folder.path(), "run").len(), 40 + 7);
+
+    fs::write(folder.path().join("run/log.jsonl"), "{}\n").unwrap();
+    let error = refusal(
+        folder.path(),
+        &["train", "--backend=reference", "--out=run", "--resume"],
+    );
+    assert!(error.contains("log.jsonl: line 1: "), "{error}");
 }
 
 /// Starts the run and kills it once it has saved `count` times; true where it was still running.

@@ -111,14 +111,20 @@ impl Compare<'_> {
                     return Ok(None);
                 }
                 let begun = start.elapsed();
-                let result = self.one(job, full)?;
+                let mut result = self.one(job, full)?;
                 let took = (start.elapsed() - begun).as_millis();
                 longest.fetch_max(took as u64, Ordering::Relaxed);
                 let config = job.config();
                 let key = RunKey::new(job.candidate.method, &config, crcs);
                 // A poisoned lock still holds whole runs.
                 let mut log = log.lock().unwrap_or_else(|lock| lock.into_inner());
-                log.add(&key, &result.run)?;
+                match log.find(&key) {
+                    // Full fine-tuning that ran again gave the same numbers.
+                    Some(known) => result.run = known.clone(),
+                    // It is added below: what lacks it would need it to run again anyway.
+                    None if result.network.is_some() => {}
+                    None => log.add(&key, &result.run)?,
+                }
                 let what = format!("{} at {:e}, seed {}", job.candidate.name, job.lr, job.seed);
                 (self.progress)(told.fetch_add(1, Ordering::Relaxed) + 1, total, &what);
                 Ok(Some(result))
@@ -127,6 +133,12 @@ impl Compare<'_> {
         };
         let mut full = work(&reference, &[])?;
         self.compare_orders(&mut full)?;
+        for one in full.iter().filter(|one| one.network.is_some()) {
+            let config = one.job.config();
+            let key = RunKey::new(one.job.candidate.method, &config, crcs);
+            let mut log = log.lock().unwrap_or_else(|lock| lock.into_inner());
+            log.renew(&key, &one.run)?;
+        }
         results.extend(work(&others, &full)?);
         results.extend(full);
         let order = |one: &JobResult| (one.job.place, one.job.lr.to_bits(), one.job.seed);
@@ -280,13 +292,14 @@ impl Compare<'_> {
         })
     }
 
-    /// The distance of each full fine-tuning to the one with the next seed.
+    /// The distance of each full fine-tuning to the one with the next seed, where it is not known.
     fn compare_orders(&self, full: &mut [JobResult]) -> Result<(), Error> {
         full.sort_by_key(|one| (one.job.lr.to_bits(), one.job.seed));
         for runs in full.chunk_by_mut(|one, next| one.job.lr == next.job.lr) {
             for k in 0..runs.len() {
                 let next = &runs[(k + 1) % runs.len()];
-                if let (Some(one), Some(next)) = (&runs[k].network, &next.network) {
+                let known = runs[k].run.result.distance_by_order;
+                if let (None, Some(one), Some(next)) = (known, &runs[k].network, &next.network) {
                     let apart = distance(one, next, &self.task.base)?;
                     runs[k].run.result.distance_by_order = apart.filter(|_| runs.len() > 1);
                 }

@@ -71,7 +71,7 @@ pub struct RateResult {
 }
 
 /// One run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
     /// Its seed.
     pub seed: u64,

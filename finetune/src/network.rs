@@ -31,7 +31,15 @@ pub struct Score {
     /// Mean loss.
     pub loss: f64,
     /// For classes, which examples are right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub right: Vec<bool>,
+}
+
+impl Score {
+    /// Whether its number is higher or, where both are the same, its loss lower.
+    pub fn is_better_than(&self, other: &Score) -> bool {
+        (self.value, -self.loss) > (other.value, -other.loss)
+    }
 }
 
 /// Examples that are evaluated at once.

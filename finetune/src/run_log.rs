@@ -21,7 +21,7 @@ pub struct RunLog {
 }
 
 /// What is known of a run that is done.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoggedRun {
     pub result: RunResult,
     pub seconds_per_step: f64,
@@ -104,6 +104,14 @@ impl RunLog {
         }
         self.done.insert(id, run.clone());
         Ok(())
+    }
+
+    /// Adds a run, or what has become known of it since: of two lines the later counts.
+    pub(crate) fn renew(&mut self, key: &RunKey<'_>, run: &LoggedRun) -> Result<(), Error> {
+        match self.find(key) {
+            Some(known) if known == run => Ok(()),
+            _ => self.add(key, run),
+        }
     }
 }
 

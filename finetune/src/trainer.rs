@@ -156,6 +156,12 @@ impl Trainer {
         self.data.batch(&self.rows())
     }
 
+    /// Tokens of the coming step's batch, without padding; examples, where they are not text.
+    pub fn tokens(&self) -> usize {
+        let rows = self.rows();
+        rows.iter().map(|&row| self.data.length(row as usize)).sum()
+    }
+
     /// The loss on part `part` of a step's batch.
     fn loss(&self, batch: &Batch, part: usize) -> Result<Tensor, Error> {
         let stream = (self.steps_done() * self.run.micro_batches + part) as u64;

@@ -5,8 +5,8 @@ mod common;
 use common::{backend, experiment, small, task, trainer};
 use lora_pro_core::Error;
 use lora_pro_finetune::{
-    Compare, Comparison, Dataset, METHODS, MakeBackend, MethodSpec, OnProgress, RunLog, Task,
-    Trainable, Trainer, gap_curve,
+    Compare, Comparison, Dataset, METHODS, MakeBackend, MethodSpec, OnProgress, RunLog, RunResult,
+    Task, Trainable, Trainer, gap_curve,
 };
 
 #[test]
@@ -221,12 +221,21 @@ fn a_comparison_goes_on_where_it_was_interrupted() {
     for (one, other) in whole.methods.iter().zip(&resumed.methods) {
         let scores = |rate: &lora_pro_finetune::RateResult| {
             let runs = rate.runs.iter();
-            runs.map(|run| (run.test_right.clone(), run.distance_to_full))
-                .collect::<Vec<_>>()
+            runs.map(|run| {
+                let RunResult {
+                    distance_to_full,
+                    distance_by_order,
+                    ..
+                } = *run;
+                (run.test_right.clone(), distance_to_full, distance_by_order)
+            })
+            .collect::<Vec<_>>()
         };
         let both = one.rates.iter().zip(&other.rates);
         both.for_each(|(one, other)| assert_eq!(scores(one), scores(other)));
     }
+    // Nothing is there twice.
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 70);
 
     std::fs::write(&path, "no run\n").unwrap();
     let error = RunLog::open(&path).unwrap_err().to_string();
