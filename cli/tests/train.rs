@@ -220,7 +220,7 @@ fn a_run_is_not_overwritten_nor_mixed_with_another() {
     succeeds(folder.path(), &short(&["--out", "run"]));
     assert_snapshot!(refusal(folder.path(), &short(&["--out", "run"])), @"error: run/checkpoint.safetensors is there already: --resume goes on with it, another --out starts anew");
     let other = short(&["--out", "run", "--resume", "--lr", "0.5"]);
-    assert_snapshot!(refusal(folder.path(), &other), @"error: run/checkpoint.safetensors: the checkpoint was made with other settings: omit the options to keep the saved ones");
+    assert_snapshot!(refusal(folder.path(), &other), @"error: run/checkpoint.safetensors: the checkpoint was made with config.lr 0.0005, not 0.5: omit the options to keep what is saved");
     fs::write(folder.path().join("rows.csv"), rows()).unwrap();
     let other = ["train", "--out", "run", "--resume", "--data", "rows.csv"];
     assert_snapshot!(refusal(folder.path(), &[&other[..], &["--backend", "reference"]].concat()), @"error: run/checkpoint.safetensors: this run was trained on handwritten digits, not on the rows given now");

@@ -14,6 +14,7 @@
 #![cfg_attr(doctest, doc = include_str!("../chapters/third_party.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/pytorch.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/experiments.md"))]
+#![cfg_attr(doctest, doc = include_str!("../chapters/experiments_text.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/cpu.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/cuda.md"))]
 #![cfg_attr(doctest, doc = include_str!("../chapters/performance.md"))]

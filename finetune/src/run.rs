@@ -1,11 +1,14 @@
 //! What fixes a run: with the data and the frozen network, these values determine every bit.
 
+use std::collections::BTreeSet;
+
 use lora_pro_candle::Targets;
 use lora_pro_core::{Config, Error, Scale};
 use lora_pro_models::Model;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::examples::Examples;
 
@@ -111,6 +114,27 @@ impl RunConfig {
         };
         chosen.into_iter().map(module).collect()
     }
+}
+
+impl RunConfig {
+    /// The first field that `other` has otherwise, with both values, such as `config.lr 0.001, not 0.5`;
+    /// `None` for the same run.
+    pub fn difference(&self, other: &RunConfig) -> Option<String> {
+        let fields = |run: &RunConfig| serde_json::to_value(run).unwrap_or_default();
+        first_difference("", &fields(self), &fields(other))
+    }
+}
+
+fn first_difference(name: &str, own: &Value, other: &Value) -> Option<String> {
+    let (Value::Object(own), Value::Object(other)) = (own, other) else {
+        let name = name.trim_start_matches('.');
+        return (own != other).then(|| format!("{name} {own}, not {other}"));
+    };
+    let keys: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
+    keys.into_iter().find_map(|key| {
+        let value = |fields: &Map<String, Value>| fields.get(key).cloned().unwrap_or_default();
+        first_difference(&format!("{name}.{key}"), &value(own), &value(other))
+    })
 }
 
 /// A scale of the same kind with another alpha.

@@ -135,9 +135,10 @@ fn resumed(
     choice: &Choice,
 ) -> Result<Trainer, Failure> {
     let trainer = Trainer::load(checkpoint, &task.base, task.train.clone(), choice.make()?)?;
-    if !plan.by_default && *trainer.run() != plan.run {
+    let difference = trainer.run().difference(&plan.run);
+    if let Some(difference) = difference.filter(|_| !plan.by_default) {
         return Err(Failure::Input(format!(
-            "{}: the checkpoint was made with other settings: omit the options to keep the saved ones",
+            "{}: the checkpoint was made with {difference}: omit the options to keep what is saved",
             checkpoint.display()
         )));
     }
