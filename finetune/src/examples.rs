@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::loss::{cross_entropy, mse};
 use lora_pro_core::Error;
-use lora_pro_models::Input;
+use lora_pro_models::{Forward, Input, Model, NextTokens};
 
 /// Examples that batches are made of.
 pub trait Examples: Debug + Send + Sync {
@@ -52,6 +52,30 @@ pub enum Targets {
     NextTokens(Tensor),
 }
 
+/// How a model does on a batch.
+pub(crate) struct Outcome {
+    /// The mean loss.
+    pub loss: Tensor,
+    /// What comes out and what should.
+    pub pairs: Vec<[f64; 2]>,
+}
+
+impl Batch {
+    /// How a model does on the batch in one pass.
+    pub(crate) fn outcome(&self, model: &dyn Model, pass: &Forward<'_>) -> Result<Outcome> {
+        if let (Targets::NextTokens(next), Input::Tokens(tokens)) = (&self.target, &self.input) {
+            let NextTokens { loss, right } = model.next_tokens(pass, tokens, next)?;
+            let pairs = right.into_iter().map(|hit| [f64::from(hit), 1.0]).collect();
+            return Ok(Outcome { loss, pairs });
+        }
+        let output = model.forward(pass, &self.input)?;
+        Ok(Outcome {
+            loss: self.target.loss(&output)?,
+            pairs: self.target.pairs(&output)?,
+        })
+    }
+}
+
 /// What is measured besides the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,7 +110,7 @@ impl Targets {
     }
 
     /// The mean loss of a model's output: cross-entropy, or the squared difference of numbers.
-    pub fn loss(&self, output: &Tensor) -> Result<Tensor> {
+    fn loss(&self, output: &Tensor) -> Result<Tensor> {
         match self {
             Targets::Classes(right) | Targets::NextTokens(right) => cross_entropy(output, right),
             Targets::Values(right) => mse(&output.flatten_all()?, right),
@@ -104,7 +128,7 @@ impl Targets {
 
     /// Pairs of what comes out and what should: 1 and 1 for a class or a token that is right, 0 and
     /// 1 for one that is wrong, or both numbers.
-    pub(crate) fn pairs(&self, output: &Tensor) -> Result<Vec<[f64; 2]>> {
+    fn pairs(&self, output: &Tensor) -> Result<Vec<[f64; 2]>> {
         let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.to_vec1::<f64>();
         let (found, right) = match self {
             Targets::Classes(right) | Targets::NextTokens(right) => {

@@ -96,9 +96,9 @@ impl Trainer {
             network.parameters.train(name)?;
         }
         let batch = self.batch()?;
-        let loss = batch.target.loss(&network.forward(&batch.input)?);
-        let gradients = loss
-            .and_then(|loss| loss.backward())
+        let gradients = network
+            .outcome(&batch)
+            .and_then(|outcome| outcome.loss.backward())
             .map_err(candle_error)?;
         let vars: BTreeMap<&str, &Var> = network.parameters.trained().collect();
         let gradient = |name: &String| match gradients.get(vars[name.as_str()]) {

@@ -10,7 +10,7 @@ use lora_pro_core::Error;
 use lora_pro_models::{Forward, Input, Model, Parameters};
 use serde::{Deserialize, Serialize};
 
-use crate::examples::{Examples, Metric};
+use crate::examples::{Batch, Examples, Metric, Outcome};
 
 /// A model with its numbers.
 #[derive(Clone, Debug)]
@@ -52,6 +52,12 @@ impl Network {
         self.model.forward(&pass, input).map_err(candle_error)
     }
 
+    /// How it does on a batch, nothing dropped.
+    pub(crate) fn outcome(&self, batch: &Batch) -> candle_core::Result<Outcome> {
+        let pass = Forward::evaluation(&self.parameters);
+        batch.outcome(self.model.as_ref(), &pass)
+    }
+
     /// How well it does on the examples. Rejects an empty set.
     pub fn evaluate(&self, examples: &dyn Examples) -> Result<Score, Error> {
         let mut order: Vec<u32> = (0..examples.len() as u32).collect();
@@ -60,12 +66,12 @@ impl Network {
         let mut pairs = Vec::new();
         for rows in order.chunks(EVALUATED) {
             let batch = examples.batch(rows)?;
-            let output = self.forward(&batch.input)?;
-            let mean = batch.target.loss(&output).and_then(|loss| scalar(&loss));
-            loss += mean.map_err(candle_error)? * batch.target.count() as f64;
+            let outcome = self.outcome(&batch).map_err(candle_error)?;
+            let mean = scalar(&outcome.loss).map_err(candle_error)?;
+            loss += mean * batch.target.count() as f64;
             count += batch.target.count();
             metric = Some(batch.target.metric());
-            pairs.extend(batch.target.pairs(&output).map_err(candle_error)?);
+            pairs.extend(outcome.pairs);
         }
         let empty = || Error::invalid(examples.name(), "examples", 0, "at least 1");
         let metric = metric.ok_or_else(empty)?;

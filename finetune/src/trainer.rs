@@ -167,10 +167,8 @@ impl Trainer {
         let stream = (self.steps_done() * self.run.micro_batches + part) as u64;
         let (dropout, seed) = (self.run.lora_dropout, self.run.seed ^ DROPOUT);
         let pass = Forward::training(&self.parameters, dropout, seed, stream);
-        let output = self.base.model.forward(&pass, &batch.input);
-        output
-            .and_then(|output| batch.target.loss(&output))
-            .map_err(candle_error)
+        let outcome = batch.outcome(self.base.model.as_ref(), &pass);
+        Ok(outcome.map_err(candle_error)?.loss)
     }
 
     fn largest_update(&self) -> f64 {

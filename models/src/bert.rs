@@ -1,12 +1,12 @@
 //! BERT-style encoders with a classifier on top, as transformers' `BertForSequenceClassification`:
 //! Devlin et al., "BERT", <https://arxiv.org/abs/1810.04805>.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
 
 use crate::activation::Activation;
-use crate::attention::{attention, hide_padding};
 use crate::forward::Forward;
+use crate::fused::Heads;
 use crate::model::{Input, Model, Tokens};
 use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple, check_probability};
 
@@ -136,21 +136,20 @@ impl Bert {
         let words = rows("word_embeddings", &tokens.ids)?;
         let types = rows("token_type_embeddings", &tokens.types)?;
         let sum = (words + types)?.broadcast_add(&rows("position_embeddings", &places)?)?;
-        let normed = self.norm(pass, EMBEDDINGS, &sum)?;
+        let normed = self.norm(pass, EMBEDDINGS, &sum.to_dtype(DType::F32)?)?;
         pass.dropout(&normed, self.config.hidden_dropout_prob)
     }
 
     /// One layer: attention, then two maps with an activation between them; N x T x H.
-    fn layer(&self, pass: &Forward<'_>, index: usize, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    fn layer(&self, pass: &Forward<'_>, index: usize, x: &Tensor, heads: &Heads) -> Result<Tensor> {
         let config = &self.config;
         let name = |part: &str| layer_name(index, part);
         let map = |part: &str, x: &Tensor| pass.linear(&name(part), x);
         let [query, key, value, mixed, up, down] = MAPS;
 
         let (q, k, v) = (map(query, x)?, map(key, x)?, map(value, x)?);
-        let heads = config.num_attention_heads;
         let dropout = config.attention_probs_dropout_prob;
-        let attended = attention(pass, [&q, &k, &v], heads, Some(mask), dropout)?;
+        let attended = pass.attention([&q, &k, &v], heads, dropout)?;
         let attended = pass.dropout(&map(mixed, &attended)?, config.hidden_dropout_prob)?;
         let x = self.norm(pass, &name("attention.output"), &(attended + x)?)?;
 
@@ -183,9 +182,12 @@ impl Model for Bert {
     fn forward(&self, pass: &Forward<'_>, input: &Input) -> Result<Tensor> {
         let tokens = input.tokens()?;
         let mut hidden = self.embed(pass, tokens)?;
-        let mask = hide_padding(&tokens.mask, hidden.dtype())?;
+        let heads = Heads {
+            tokens: Some(tokens.present()?),
+            ..Heads::alike(self.config.num_attention_heads)
+        };
         for index in 0..self.config.num_hidden_layers {
-            hidden = self.layer(pass, index, &hidden, &mask)?;
+            hidden = self.layer(pass, index, &hidden, &heads)?;
         }
         let first = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let pooled = pass.linear(POOLER, &first)?.tanh()?;

@@ -1,13 +1,13 @@
-//! Parameters in one pass through a model. Everything here can be differentiated: candle's fused
-//! operations (its softmax, norms and rotary embedding) cannot.
+//! Parameters in one pass through a model.
 
 use std::cell::RefCell;
 
-use candle_core::{D, DType, Module, Result, Tensor};
+use candle_core::{Module, Result, Tensor};
 use lora_pro_candle::linear;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::fused::{self, Heads, Kept};
 use crate::parameters::Parameters;
 
 /// One pass: a model's parameters and, in training, dropout.
@@ -70,44 +70,40 @@ impl<'p> Forward<'p> {
 
     /// (x - mean) / sqrt(variance + eps) over the last dimension, times weight, plus bias.
     pub fn layer_norm(&self, module: &str, x: &Tensor, eps: f64) -> Result<Tensor> {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let bias = self.parameters.tensor(&format!("{module}.bias"))?;
-        self.scaled_to_unit(module, &centred, eps)?
-            .broadcast_add(bias)
+        let number = |kind: &str| self.parameters.tensor(&format!("{module}.{kind}"));
+        fused::layer_norm(x, number("weight")?, number("bias")?, eps)
     }
 
     /// x / sqrt(mean of squares + eps) over the last dimension, times weight.
     pub fn rms_norm(&self, module: &str, x: &Tensor, eps: f64) -> Result<Tensor> {
-        self.scaled_to_unit(module, x, eps)
-    }
-
-    fn scaled_to_unit(&self, module: &str, x: &Tensor, eps: f64) -> Result<Tensor> {
-        let size = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
         let weight = self.parameters.tensor(&format!("{module}.weight"))?;
-        x.broadcast_div(&size)?
-            .broadcast_mul(&weight.to_dtype(x.dtype())?)
+        fused::rms_norm(x, weight, eps)
     }
 
     /// In training, zeroes each entry with probability `p` and divides the others by 1 - p.
     pub fn dropout(&self, x: &Tensor, p: f64) -> Result<Tensor> {
-        let Some(dropout) = &self.dropout else {
-            return Ok(x.clone());
-        };
-        if p <= 0.0 {
-            return Ok(x.clone());
+        match self.kept(x.elem_count(), p) {
+            Some(kept) => fused::dropout(x, kept),
+            None => Ok(x.clone()),
         }
-        let below = (p * (u32::MAX as f64 + 1.0)) as u32;
-        let kept = (1.0 / (1.0 - p)) as f32;
-        let mut random = dropout.random.borrow_mut();
-        let factors: Vec<f32> = (0..x.elem_count())
-            .map(|_| if random.next_u32() < below { 0.0 } else { kept })
-            .collect();
-        let factors = Tensor::from_vec(factors, x.shape(), x.device())?;
-        x.mul(&factors.to_dtype(x.dtype())?)
     }
 
-    /// Softmax over the last dimension.
-    pub fn softmax(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::softmax(&x.to_dtype(DType::F32)?, D::Minus1)?.to_dtype(x.dtype())
+    /// What dropout with probability `p` keeps of so many entries; `None` where it keeps all.
+    fn kept(&self, count: usize, p: f64) -> Option<Kept> {
+        let dropout = self.dropout.as_ref().filter(|_| p > 0.0)?;
+        Some(Kept::draw(count, p, &mut *dropout.random.borrow_mut()))
+    }
+
+    /// Attention of queries, N x T x h d, to keys and values, N x S x g d; `dropout` is the probability with
+    /// which a training pass drops an entry of the softmax.
+    pub(crate) fn attention(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        heads: &Heads,
+        dropout: f64,
+    ) -> Result<Tensor> {
+        let (rows, queries, _) = q.dims3()?;
+        let count = rows * heads.count * queries * k.dim(1)?;
+        fused::attention([q, k, v], heads, self.kept(count, dropout))
     }
 }

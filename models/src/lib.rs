@@ -14,7 +14,8 @@
 //! | `bert` | BERT-style encoders that classify or regress |
 //! | `llama` | Llama-style decoders: language models, or classification by the last token |
 //! | `vit` | image encoders that classify |
-//! | `attention`, `rotary`, `activation` | parts of the models |
+//! | `rotary`, `activation` | parts of the models |
+//! | `fused` | norms, activations, attention, dropout and loss as single operations of candle's graph |
 //! | `load`, `files`, `hub`, `gguf` | models from files: a folder of Hugging Face's layout, a name on its hub, a GGUF file |
 //! | `pretrained` | what a model's files must hold |
 //! | `text` | text to tokens |
@@ -22,10 +23,10 @@
 #![warn(missing_debug_implementations)]
 
 mod activation;
-mod attention;
 mod bert;
 mod files;
 mod forward;
+mod fused;
 mod gguf;
 mod hub;
 mod llama;
@@ -46,7 +47,7 @@ pub use hub::find;
 pub use llama::{Llama, LlamaConfig};
 pub use load::{Loaded, Task, load};
 pub use mlp::Mlp;
-pub use model::{Input, Model, Tokens};
+pub use model::{Input, Model, NextTokens, Tokens};
 pub use parameters::Parameters;
 pub use rotary::RopeParameters;
 pub use text::{TextTokenizer, TokenRow};

@@ -1,16 +1,18 @@
 //! Decoders after Llama, as transformers' `LlamaForCausalLM` and its kin Mistral and Qwen2: Touvron et
 //! al., "LLaMA", <https://arxiv.org/abs/2302.13971>.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result, Tensor};
 use lora_pro_candle::linear;
 use serde::Deserialize;
 
 use crate::activation::Activation;
-use crate::attention::{grouped_attention, hide_padding_and_future, split};
 use crate::forward::Forward;
-use crate::model::{Input, Model, Tokens};
+use crate::fused::{Heads, gate, linear_cross_entropy};
+use crate::model::{Input, Model, NextTokens, Tokens};
 use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple};
-use crate::rotary::{RopeParameters, Rotary, rotate};
+use crate::rotary::{RopeParameters, Rotary};
 
 /// What is used of a decoder's `config.json`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -169,31 +171,25 @@ impl Llama {
     }
 
     /// x + attention(norm(x)), then x + SwiGLU(norm(x)); N x T x H.
-    fn layer(
-        &self,
-        pass: &Forward<'_>,
-        index: usize,
-        x: Tensor,
-        tables: &[Tensor; 2],
-        mask: &Tensor,
-    ) -> Result<Tensor> {
+    fn layer(&self, pass: &Forward<'_>, index: usize, x: Tensor, heads: &Heads) -> Result<Tensor> {
         let config = &self.config;
         let map = |part: &str, x: &Tensor| pass.linear(&layer_name(index, part), x);
         let norm = |part: &str, x: &Tensor| {
             pass.rms_norm(&layer_name(index, part), x, config.rms_norm_eps)
         };
-        let [query, key, value, mixed, gate, up, down] = MAPS;
+        let [query, key, value, mixed, gated, up, down] = MAPS;
 
         let normed = norm(NORMS[0], &x)?;
-        let heads = |part, heads| split(&map(part, &normed)?, heads);
-        let q = rotate(&heads(query, config.num_attention_heads)?, tables)?;
-        let k = rotate(&heads(key, config.groups())?, tables)?;
-        let v = heads(value, config.groups())?;
-        let attended = grouped_attention(pass, [&q, &k, &v], Some(mask), 0.0)?;
+        let (q, k, v) = (
+            map(query, &normed)?,
+            map(key, &normed)?,
+            map(value, &normed)?,
+        );
+        let attended = pass.attention([&q, &k, &v], heads, 0.0)?;
         let x = (x + map(mixed, &attended)?)?;
 
         let normed = norm(NORMS[1], &x)?;
-        let inner = (config.hidden_act.apply(&map(gate, &normed)?)? * map(up, &normed)?)?;
+        let inner = gate(config.hidden_act, &map(gated, &normed)?, &map(up, &normed)?)?;
         x + map(down, &inner)?
     }
 
@@ -207,20 +203,34 @@ impl Llama {
         let mut x = pass
             .embedding(EMBEDDING, &tokens.ids)?
             .to_dtype(DType::F32)?;
-        let tables = self.rotary.tables(positions, x.device())?;
-        let mask = hide_padding_and_future(&tokens.mask, x.dtype())?;
+        let heads = Heads {
+            count: self.config.num_attention_heads,
+            groups: self.config.groups(),
+            tokens: Some(tokens.present()?),
+            causal: true,
+            angles: Some(Arc::new(self.rotary.angles(positions))),
+        };
         for index in 0..self.config.num_hidden_layers {
-            x = self.layer(pass, index, x, &tables, &mask)?;
+            x = self.layer(pass, index, x, &heads)?;
         }
         pass.rms_norm(NORM, &x, self.config.rms_norm_eps)
     }
 
+    /// The normed vectors at the wanted positions, K x H.
+    fn wanted(&self, pass: &Forward<'_>, tokens: &Tokens) -> Result<Tensor> {
+        let vectors = self.hidden(pass, tokens)?.flatten(0, 1)?;
+        match &tokens.wanted {
+            Some(wanted) => vectors.index_select(wanted, 0),
+            None => Ok(vectors),
+        }
+    }
+
     /// Logits over the vocabulary for vectors, K x H.
     fn logits(&self, pass: &Forward<'_>, vectors: &Tensor) -> Result<Tensor> {
-        if !self.config.tie_word_embeddings {
-            return pass.linear(LM_HEAD, vectors);
+        match self.config.tie_word_embeddings {
+            true => linear(&pass.parameters().linear(EMBEDDING)?, vectors),
+            false => pass.linear(LM_HEAD, vectors),
         }
-        linear(&pass.parameters().linear(EMBEDDING)?, vectors)
     }
 }
 
@@ -248,17 +258,34 @@ impl Model for Llama {
 
     fn forward(&self, pass: &Forward<'_>, input: &Input) -> Result<Tensor> {
         let tokens = input.tokens()?;
-        let vectors = self.hidden(pass, tokens)?.flatten(0, 1)?;
         if self.outputs.is_some() {
-            return pass.linear(
-                SCORE,
-                &vectors.index_select(&last_tokens(&tokens.mask)?, 0)?,
-            );
+            let vectors = self.hidden(pass, tokens)?.flatten(0, 1)?;
+            let last = vectors.index_select(&last_tokens(&tokens.mask)?, 0)?;
+            return pass.linear(SCORE, &last);
         }
-        match &tokens.wanted {
-            Some(wanted) => self.logits(pass, &vectors.index_select(wanted, 0)?),
-            None => self.logits(pass, &vectors),
+        self.logits(pass, &self.wanted(pass, tokens)?)
+    }
+
+    fn next_tokens(
+        &self,
+        pass: &Forward<'_>,
+        tokens: &Tokens,
+        next: &Tensor,
+    ) -> Result<NextTokens> {
+        if self.outputs.is_some() {
+            candle_core::bail!("this model classifies: it tells no next tokens");
         }
+        let vectors = self.wanted(pass, tokens)?;
+        let head = match self.config.tie_word_embeddings {
+            true => EMBEDDING,
+            false => LM_HEAD,
+        };
+        let head = pass.parameters().linear(head)?;
+        if head.weight().track_op() || pass.parameters().adapter(LM_HEAD).is_some() {
+            return NextTokens::of(&self.logits(pass, &vectors)?, next);
+        }
+        let (loss, right) = linear_cross_entropy(&vectors, head.weight(), &next.to_vec1()?)?;
+        Ok(NextTokens { loss, right })
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a model is, and what goes into it.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
+use candle_nn::loss::cross_entropy;
 
 use crate::forward::Forward;
 
@@ -29,6 +31,38 @@ pub trait Model: Debug + Send + Sync {
     /// The output: N x classes, or N x 1 in regression. A language model gives logits over its
     /// vocabulary, K x V, for the K positions that [`Tokens::wanted`] names.
     fn forward(&self, pass: &Forward<'_>, input: &Input) -> Result<Tensor>;
+
+    /// How well a language model tells `next`, K, the tokens after the positions that [`Tokens::wanted`]
+    /// names.
+    fn next_tokens(
+        &self,
+        pass: &Forward<'_>,
+        tokens: &Tokens,
+        next: &Tensor,
+    ) -> Result<NextTokens> {
+        let logits = self.forward(pass, &Input::Tokens(tokens.clone()))?;
+        NextTokens::of(&logits, next)
+    }
+}
+
+/// How well a language model tells the next tokens.
+#[derive(Clone, Debug)]
+pub struct NextTokens {
+    /// The mean cross-entropy.
+    pub loss: Tensor,
+    /// For each token, whether it is the one that the model finds likeliest.
+    pub right: Vec<bool>,
+}
+
+impl NextTokens {
+    /// From logits over the vocabulary, K x V, and the tokens that are right.
+    pub(crate) fn of(logits: &Tensor, next: &Tensor) -> Result<Self> {
+        let right = logits.argmax(D::Minus1)?.eq(next)?.to_vec1::<u8>()?;
+        Ok(NextTokens {
+            loss: cross_entropy(logits, next)?,
+            right: right.into_iter().map(|one| one != 0).collect(),
+        })
+    }
 }
 
 /// What goes into a model, N examples at once.
@@ -54,6 +88,14 @@ pub struct Tokens {
     /// For language models: positions in the rows laid end to end, each below N T, whose logits are
     /// wanted; K, u32. `None` wants all of them.
     pub wanted: Option<Tensor>,
+}
+
+impl Tokens {
+    /// Whether there is a token, row by row.
+    pub(crate) fn present(&self) -> Result<Arc<[bool]>> {
+        let mask = self.mask.flatten_all()?.to_vec1::<u32>()?;
+        Ok(mask.into_iter().map(|one| one != 0).collect())
+    }
 }
 
 impl Input {

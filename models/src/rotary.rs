@@ -3,7 +3,6 @@
 
 use std::f32::consts::TAU;
 
-use candle_core::{D, Device, Result, Tensor};
 use serde::Deserialize;
 
 /// How the frequencies of rotation follow from the place in a head's vector.
@@ -24,7 +23,7 @@ pub struct RopeParameters {
     pub original_max_position_embeddings: Option<usize>,
 }
 
-/// Angles for each position and each half of a head's vector.
+/// How fast each pair of a head's vector turns from position to position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rotary {
     frequencies: Vec<f32>,
@@ -89,27 +88,54 @@ impl Rotary {
         Ok(Rotary { frequencies })
     }
 
-    /// Cosine and sine for positions 0 to T - 1; each T x d.
-    pub(crate) fn tables(&self, positions: usize, device: &Device) -> Result<[Tensor; 2]> {
-        let half = self.frequencies.len();
-        let frequencies = Tensor::from_slice(&self.frequencies, (1, half), device)?;
-        let places: Vec<f32> = (0..positions).map(|place| place as f32).collect();
-        let places = Tensor::from_vec(places, (positions, 1), device)?;
-        let angles = places.matmul(&frequencies)?;
-        let angles = Tensor::cat(&[&angles, &angles], 1)?;
-        Ok([angles.cos()?, angles.sin()?])
+    /// For positions 0 to `positions` - 1.
+    pub(crate) fn angles(&self, positions: usize) -> Angles {
+        let angle = |position| {
+            let turns = self.frequencies.iter();
+            turns.map(move |frequency| position as f32 * frequency)
+        };
+        let all: Vec<f32> = (0..positions).flat_map(angle).collect();
+        Angles {
+            pairs: self.frequencies.len(),
+            cos: all.iter().map(|angle| angle.cos()).collect(),
+            sin: all.iter().map(|angle| angle.sin()).collect(),
+        }
     }
 }
 
-/// Each pair of x, N x h x T x d, turned by its angle.
-pub(crate) fn rotate(x: &Tensor, [cos, sin]: &[Tensor; 2]) -> Result<Tensor> {
-    let half = x.dim(D::Minus1)? / 2;
-    let (first, second) = (
-        x.narrow(D::Minus1, 0, half)?,
-        x.narrow(D::Minus1, half, half)?,
-    );
-    let turned = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?;
-    x.broadcast_mul(cos)? + turned.broadcast_mul(sin)?
+/// Cosine and sine of the angles for each position and each pair of a head's vector.
+#[derive(Debug)]
+pub(crate) struct Angles {
+    pairs: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Angles {
+    /// Whether they are for so many positions and heads of this width.
+    pub(crate) fn fit(&self, positions: usize, width: usize) -> bool {
+        self.cos.len() == positions * self.pairs && width == 2 * self.pairs
+    }
+
+    /// Turns a head's vector.
+    pub(crate) fn turn(&self, vector: &mut [f32], position: usize) {
+        self.rotate(vector, position, 1.0);
+    }
+
+    /// Undoes [`Angles::turn`], which is what a gradient's way back does.
+    pub(crate) fn turn_back(&self, vector: &mut [f32], position: usize) {
+        self.rotate(vector, position, -1.0);
+    }
+
+    fn rotate(&self, vector: &mut [f32], position: usize, direction: f32) {
+        let place = position * self.pairs..(position + 1) * self.pairs;
+        let angles = self.cos[place.clone()].iter().zip(&self.sin[place]);
+        let (first, second) = vector.split_at_mut(self.pairs);
+        for ((x, y), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+            let sin = direction * sin;
+            (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+        }
+    }
 }
 
 #[cfg(test)]

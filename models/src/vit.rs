@@ -7,8 +7,8 @@ use lora_pro_candle::linear;
 use serde::Deserialize;
 
 use crate::activation::Activation;
-use crate::attention::attention;
 use crate::forward::Forward;
+use crate::fused::Heads;
 use crate::model::{Input, Model};
 use crate::pretrained::{Pretrained, Shapes, check_layers, check_multiple, check_probability};
 
@@ -165,9 +165,9 @@ impl Vit {
             map(key, &normed)?,
             map(value, &normed)?,
         );
-        let heads = config.num_attention_heads;
+        let heads = Heads::alike(config.num_attention_heads);
         let dropout = config.attention_probs_dropout_prob;
-        let attended = attention(pass, [&q, &k, &v], heads, None, dropout)?;
+        let attended = pass.attention([&q, &k, &v], &heads, dropout)?;
         let x = (x + drop(&map(mixed, &attended)?)?)?;
 
         let inner = config.hidden_act.apply(&map(up, &norm(NORMS[1], &x)?)?)?;

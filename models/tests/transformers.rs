@@ -96,6 +96,34 @@ fn vit() {
     compare("vit", Task::Classify(3), input);
 }
 
+/// Loss and gradients without the logits are those of the logits; a head that is trained needs them.
+#[test]
+fn a_decoder_tells_the_next_tokens() {
+    let input = tokens(&expected("llama"));
+    let next = Tensor::new(&[5u32, 0, 39, 7, 7, 1, 20], &Device::Cpu).unwrap();
+    let told = |trained: &str| {
+        let mut loaded = load(folder("llama"), Task::LanguageModel, 0, Precision::F32).unwrap();
+        let watched = "model.layers.0.self_attn.q_proj.weight";
+        loaded.parameters.train(watched).unwrap();
+        if trained != watched {
+            loaded.parameters.train(trained).unwrap();
+        }
+        let pass = Forward::evaluation(&loaded.parameters);
+        let told = loaded.model.next_tokens(&pass, &input, &next).unwrap();
+        let mut gradients = told.loss.backward().unwrap();
+        let var = loaded
+            .parameters
+            .trained()
+            .find(|(name, _)| *name == watched);
+        (told, gradients.remove(var.unwrap().1).unwrap())
+    };
+    let (own, gradient) = told("model.layers.0.self_attn.q_proj.weight");
+    let (composed, expected) = told("lm_head.weight");
+    assert_eq!(own.right, composed.right);
+    assert!(difference(&own.loss, &composed.loss) < 1e-6);
+    assert!(difference(&gradient, &expected) < 1e-5);
+}
+
 /// Only the vector of a row's last token decides: padding makes no difference.
 #[test]
 fn a_decoder_classifies_by_the_last_token() {
