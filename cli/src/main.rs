@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-use commands::{bench, compare, conform, gap, info, replay, train};
+use commands::{bench, compare, conform, gap, info, merge, predict, replay, train};
 use failure::Failure;
 
 /// Kept stable: scripts depend on them.
@@ -75,6 +75,9 @@ Examples:
   lora-pro train --out run1                  LoRA-Pro on the digits, adapter in run1
   lora-pro train --out run1 --resume         go on where it was interrupted
   lora-pro train --data rows.csv --method lora --rank 8 --lr 1e-3 --out run2
+  lora-pro train --model downloads/minilm --data reviews.tsv --out run3
+  lora-pro predict --adapter run3 --data new.tsv
+  lora-pro merge --adapter run3 --out merged
   lora-pro gap --method lora                 how far LoRA's steps are from full fine-tuning's
   lora-pro replay conformance/vectors/00-full.safetensors --backend reference
   lora-pro bench                             how fast, against what this machine can do
@@ -91,6 +94,8 @@ Results go to standard output, progress and notes to standard error.
 enum Command {
     Compare(compare::CompareArgs),
     Train(train::TrainArgs),
+    Predict(predict::PredictArgs),
+    Merge(merge::MergeArgs),
     Gap(gap::GapArgs),
     Replay(replay::ReplayArgs),
     Bench(bench::BenchArgs),
@@ -105,6 +110,8 @@ fn main() -> ExitCode {
     let result = match &command {
         Command::Compare(args) => compare::run(args),
         Command::Train(args) => train::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Gap(args) => gap::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Bench(args) => bench::run(args),

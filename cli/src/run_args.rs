@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, ValueEnum};
+use lora_pro_candle::{PeftAdapter, Targets};
 use lora_pro_core::{Config, Damping, Error, Method, Preset, Scale, XChoice};
-use lora_pro_finetune::{Experiment, MethodSpec, RunConfig, Trainable};
+use lora_pro_finetune::{Experiment, MethodSpec, RunConfig, Task, Trainable, Trainer, base_of};
+use lora_pro_models::{labels, read_adapted_config, usual_labels};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -68,6 +70,10 @@ pub struct Settings {
     /// LoRA-Pro's mode [default: factored]
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<Mode>,
+    /// A folder with an adapter of an earlier run or of PEFT, to go on from: its factors, ranks, alphas
+    /// and modules are taken; also its model, where --model names none
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Rank r of every adapter
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
@@ -139,6 +145,8 @@ pub struct Plan {
     pub source: Source,
     /// The run.
     pub run: RunConfig,
+    /// The adapter that it goes on from.
+    pub adapter: Option<PeftAdapter>,
     /// True where nothing about the run was asked for: all of it is the default.
     pub by_default: bool,
 }
@@ -146,9 +154,10 @@ pub struct Plan {
 impl RunArgs {
     /// Reads the file, lets the command line win, fills in defaults.
     pub fn plan(&self, choice: &Choice) -> Result<Plan, Failure> {
-        let settings = self.merged()?;
+        let mut settings = self.merged()?;
+        let adapter = settings.start()?;
         let source = settings.source.load(choice)?;
-        let run = settings.run(&source)?;
+        let run = settings.run(&source, adapter.as_ref())?;
         let asked = Settings {
             source: SourceArgs {
                 pretrain_steps: settings.source.pretrain_steps,
@@ -159,6 +168,7 @@ impl RunArgs {
         Ok(Plan {
             source,
             run,
+            adapter,
             by_default: asked == Settings::default(),
         })
     }
@@ -230,8 +240,73 @@ impl OptimizerArgs {
     }
 }
 
+impl Plan {
+    /// The run at its start, on `task`.
+    pub fn start(&self, task: &Task, choice: &Choice) -> Result<Trainer, Failure> {
+        let (data, run, backend) = (task.train.clone(), self.run.clone(), choice.make()?);
+        Ok(match &self.adapter {
+            Some(adapter) => Trainer::continuing(&task.base, data, run, adapter, backend)?,
+            None => Trainer::new(&task.base, data, run, backend)?,
+        })
+    }
+}
+
 impl Settings {
-    fn run(&self, source: &Source) -> Result<RunConfig, Failure> {
+    /// The adapter to go on from, whose base is the model where none is named.
+    fn start(&mut self) -> Result<Option<PeftAdapter>, Failure> {
+        let Some(folder) = &self.adapter else {
+            return Ok(None);
+        };
+        let refuse = |what: &str, why: &str| {
+            let folder = folder.display();
+            let message = format!("{what} does not go with the adapter in {folder}: {why}");
+            Err(Failure::Input(message))
+        };
+        let mut fixed = given(&serde_json::json!({ "rank": self.rank, "alpha": self.alpha }))?;
+        fixed.extend(given(&self.targets)?);
+        if let Some(field) = fixed.keys().next() {
+            return refuse(field, "it has ranks, alphas and modules of its own");
+        }
+        let adapter = PeftAdapter::load(folder)?;
+        match self.method {
+            Some(MethodName::FullFt) => {
+                return refuse(
+                    "method full-ft",
+                    "full fine-tuning has none; merge it first",
+                );
+            }
+            Some(MethodName::RsLora) if !adapter.config.use_rslora => {
+                return refuse("method rslora", "its scale is alpha / r");
+            }
+            _ => {}
+        }
+        if self.source.model.is_none() {
+            self.source.model = Some(base_of(&adapter, folder)?.into());
+        }
+        Ok(Some(adapter))
+    }
+
+    /// Rejects data with other classes than the adapter to go on from has.
+    fn check_classes(&self, source: &Source) -> Result<(), Failure> {
+        let (Some(folder), Some(model)) = (&self.adapter, &source.model) else {
+            return Ok(());
+        };
+        let named = read_adapted_config(folder)?.as_ref().and_then(labels);
+        let own = labels(&model.files.config);
+        match (named, own) {
+            (Some(named), Some(own)) if named != own && named != usual_labels(named.len()) => {
+                let reason = format!(
+                    "its classes are {}, but those of the data are {}",
+                    named.join(", "),
+                    own.join(", ")
+                );
+                Err(Error::file(folder, reason).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn run(&self, source: &Source, adapter: Option<&PeftAdapter>) -> Result<RunConfig, Failure> {
         let experiment = &source.experiment;
         let method = self.method.unwrap_or_default();
         if self.mode.is_some() && method != MethodName::LoraPro {
@@ -250,16 +325,39 @@ impl Settings {
             MethodName::FullFt => Trainable::Weights,
             _ => Trainable::Adapters { rank, scale },
         };
-        Ok(RunConfig {
+        let dropout = adapter.map(|adapter| adapter.config.lora_dropout);
+        let dropout = self.lora_dropout.or(dropout);
+        let run = RunConfig {
             trainable,
             config: self.config(experiment, method, steps)?,
             seed: self.seed.unwrap_or(0),
             batch,
             micro_batches: self.micro_batches.unwrap_or(experiment.micro_batches),
-            lora_dropout: self.lora_dropout.unwrap_or(experiment.lora_dropout),
-            targets: self.targets.targets().unwrap_or_default(),
+            lora_dropout: dropout.unwrap_or(experiment.lora_dropout),
+            targets: self.targets(source, trainable),
             steps,
-        })
+        };
+        let Some(adapter) = adapter else {
+            return Ok(run);
+        };
+        self.check_classes(source)?;
+        Ok(run.continuing(adapter, &source.task.base)?)
+    }
+
+    /// The targets; with adapters, what the model's files lack is trained as a whole, so that the
+    /// adapter's files hold all that was not there before.
+    fn targets(&self, source: &Source, trainable: Trainable) -> Targets {
+        let mut targets = self.targets.targets().unwrap_or_default();
+        let made = source.model.iter().flat_map(|model| &model.made);
+        if matches!(trainable, Trainable::Adapters { .. }) {
+            for module in made {
+                let saved = targets.modules_to_save.get_or_insert_default();
+                if !saved.contains(module) {
+                    saved.push(module.clone());
+                }
+            }
+        }
+        targets
     }
 
     /// Steps, as asked for or as in the experiment.

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lora_pro_finetune::{
-    Dataset, Experiment, LanguageTask, SmallTask, TargetKind, Task, TextSource, TextTask,
+    Dataset, Experiment, LanguageTask, PreparedText, SmallTask, TargetKind, Task, TextSource,
+    TextTask,
 };
-use lora_pro_models::Precision;
+use lora_pro_models::{ModelFiles, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::Choice;
@@ -71,15 +72,58 @@ pub struct SourceArgs {
     pub pretrain_steps: Option<usize>,
 }
 
+impl Dtype {
+    pub fn precision(self) -> Precision {
+        match self {
+            Dtype::F32 => Precision::F32,
+            Dtype::Stored => Precision::AsStored,
+        }
+    }
+}
+
 /// The network and the examples, and the experiment that suits them.
 pub struct Source {
     /// Network and examples.
     pub task: Task,
     /// The defaults of a run or a comparison.
     pub experiment: Experiment,
-    /// Where an adapter says that its frozen network comes from; `None` where the network was made
-    /// here and is saved beside the adapter.
-    pub model: Option<PathBuf>,
+    /// The pre-trained model; `None` where the network was made here and is saved beside the adapter.
+    pub model: Option<PretrainedModel>,
+}
+
+/// What is known of a pre-trained model besides its network.
+pub struct PretrainedModel {
+    /// As it was named: where an adapter says that its frozen network comes from.
+    pub name: String,
+    /// Configuration and tokenizer.
+    pub files: ModelFiles,
+    /// Modules beside the head that its files lack.
+    pub made: Vec<String>,
+}
+
+impl PretrainedModel {
+    fn new(name: &str, folder: PathBuf, prepared: &PreparedText) -> Self {
+        let head = prepared.task.base.model.head();
+        let modules = prepared
+            .made
+            .iter()
+            .filter_map(|name| name.rsplit_once('.'));
+        let modules = modules.map(|(module, _)| module);
+        let mut made: Vec<String> = modules
+            .filter(|module| Some(*module) != head)
+            .map(String::from)
+            .collect();
+        made.dedup();
+        PretrainedModel {
+            name: name.into(),
+            files: ModelFiles {
+                config: prepared.config.clone(),
+                tokenizer: prepared.tokenizer.clone(),
+                source: folder,
+            },
+            made,
+        }
+    }
 }
 
 /// The text that is trained on by default, as `scripts/fetch-models.sh` names it.
@@ -133,7 +177,7 @@ impl SourceArgs {
         let kind = match self.task.unwrap_or_default() {
             TaskName::Classify => TargetKind::Class,
             TaskName::Regress => TargetKind::Score,
-            TaskName::Lm => return self.language(folder),
+            TaskName::Lm => return self.language(model, folder),
         };
         let data = match &self.data {
             Some(data) => data.into(),
@@ -147,13 +191,13 @@ impl SourceArgs {
             note(&format!("new, since the model's files lack it: {made}"));
         }
         Ok(Source {
+            model: Some(PretrainedModel::new(model, folder, &prepared)),
             experiment: Experiment::for_text(prepared.task.train.len()),
             task: prepared.task,
-            model: Some(folder),
         })
     }
 
-    fn language(&self, folder: PathBuf) -> Result<Source, Failure> {
+    fn language(&self, model: &str, folder: PathBuf) -> Result<Source, Failure> {
         let missing = "--task lm needs --data: a JSON-lines file with `prompt` and `completion`, \
                        with `messages`, or with `text`";
         let data = self.data.as_ref();
@@ -168,18 +212,15 @@ impl SourceArgs {
             ));
         }
         Ok(Source {
+            model: Some(PretrainedModel::new(model, folder, &prepared)),
             experiment: Experiment::for_language(prepared.task.train.len()),
             task: prepared.task,
-            model: Some(folder),
         })
     }
 
     /// What the options say of any task on text.
     fn set(&self, source: &mut TextSource) {
-        source.precision = match self.dtype.unwrap_or_default() {
-            Dtype::F32 => Precision::F32,
-            Dtype::Stored => Precision::AsStored,
-        };
+        source.precision = self.dtype.unwrap_or_default().precision();
         source.held_out = [self.validation_data.clone(), self.test_data.clone()];
         if let Some(length) = self.max_length {
             source.max_length = length;

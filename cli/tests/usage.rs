@@ -22,7 +22,9 @@ fn help_teaches_methods_and_exit_codes() {
     ] {
         assert!(help.contains(word), "{word}");
     }
-    for name in ["compare", "train", "gap", "replay", "bench"] {
+    for name in [
+        "compare", "train", "predict", "merge", "gap", "replay", "bench",
+    ] {
         let help = succeeds(folder.path(), &[name, "--help"]).stdout;
         assert!(help.contains("Examples:"), "{name}");
     }
@@ -185,7 +187,7 @@ fn configuration_files_are_checked() {
       |        ^
     string values must be quoted, expected literal string
     ");
-    assert_snapshot!(train("ranks = 4"), @"error: run.toml: unknown field `ranks`, expected one of `model`, `data`, `task`, `validation_data`, `test_data`, `dtype`, `max_length`, `pretrain_steps`, `method`, `mode`, `rank`, `alpha`, `target_modules`, `exclude_modules`, `layers_to_transform`, `rank_pattern`, `alpha_pattern`, `modules_to_save`, `steps`, `batch`, `seed`, `epochs`, `micro_batches`, `lora_dropout`, `optimizer`");
+    assert_snapshot!(train("ranks = 4"), @"error: run.toml: unknown field `ranks`, expected one of `model`, `data`, `task`, `validation_data`, `test_data`, `dtype`, `max_length`, `pretrain_steps`, `method`, `mode`, `adapter`, `rank`, `alpha`, `target_modules`, `exclude_modules`, `layers_to_transform`, `rank_pattern`, `alpha_pattern`, `modules_to_save`, `steps`, `batch`, `seed`, `epochs`, `micro_batches`, `lora_dropout`, `optimizer`");
     assert_snapshot!(train("rank = \"four\""), @r#"error: run.toml: invalid type: string "four", expected usize"#);
     assert_snapshot!(train("[optimizer]\nlearning_rate = 1e-3"), @"error: the optimizer's settings: unknown field `learning_rate`, use one of amsgrad, beta1, beta2, damping, decay_base, eps, lr, lr_ratio, maximize, method, moment_dtype, momentum, rounding, update_clip, weight_decay, x, preset, groups, max_grad_norm, on_non_finite, schedule");
     assert_snapshot!(train("[optimizer]\nbeta2 = 1.5"), @"error: the optimizer: beta2 is 1.5, but it must be in [0, 1)");

@@ -10,13 +10,16 @@ use crate::run::{RunConfig, Trainable};
 pub(crate) const HEAD: &str = "head";
 
 /// The network's parameters with what `run` trains at its start: adapters ([`Parameters::adapt`]) on
-/// the adapted modules or variables in the place of weights, and the head.
+/// the adapted modules or variables in the place of weights, and the head. Adapters that are there
+/// already stay as they are.
 pub(crate) fn adapted(base: &Network, run: &RunConfig) -> Result<Parameters, Error> {
     let (mut parameters, model) = (base.parameters.clone(), base.model.as_ref());
     match run.trainable {
         Trainable::Adapters { .. } => {
             for module in run.modules(model)? {
-                parameters.adapt(&module.name, module.rank, module.scale, run.seed)?;
+                if parameters.adapter(&module.name).is_none() {
+                    parameters.adapt(&module.name, module.rank, module.scale, run.seed)?;
+                }
             }
         }
         Trainable::Weights => {

@@ -9,6 +9,7 @@
 //! | `network` | a model with its numbers, and how well it does |
 //! | `task`, `domain_shift`, `pretrain` | a small network for such data, and what fine-tuning sees anew |
 //! | `run`, `adapted`, `trainer`, `checkpoint` | one run: what fixes it, what it trains, its steps, saving and resuming |
+//! | `fine_tuned` | what was fine-tuned: to predict with, to be merged and saved |
 //! | `gap`, `distance`, `matrix` | ‖g − E‖ / ‖g‖; how far from full fine-tuning's weights; the algebra for both |
 //! | `setup`, `method_spec`, `candidate`, `compare`, `run_log`, `comparison` | an experiment, the methods, what it changes for some, all runs, those that are done, what they found |
 //!
@@ -65,6 +66,7 @@ mod data;
 mod distance;
 mod domain_shift;
 mod examples;
+mod fine_tuned;
 mod gap;
 mod language_task;
 mod matrix;
@@ -89,10 +91,11 @@ pub use data::Dataset;
 pub use distance::distance;
 pub use domain_shift::DomainShift;
 pub use examples::{Batch, Examples, Metric, Targets};
+pub use fine_tuned::{FineTuned, FineTunedSource, LanguageLoss, base_of};
 pub use gap::{Gap, GapPoint, gap_curve};
 pub use language_task::LanguageTask;
 pub use method_spec::{METHODS, MethodSpec, Trains};
-pub use network::{Network, Score};
+pub use network::{Network, Score, correlation};
 pub use pretrain::pretrain;
 pub use run::{RunConfig, Trainable};
 pub use run_log::RunLog;
@@ -100,7 +103,7 @@ pub use setup::{Experiment, Pretraining, SmallTask};
 pub use task::Task;
 pub use text::{
     ChatTemplate, LanguageDataset, LanguageExample, Message, Role, Segment, Split, Target,
-    TargetKind, TextColumns, TextDataset, TextExample,
+    TargetKind, TextColumns, TextDataset, TextExample, UnlabelledText,
 };
 pub use text_source::{PreparedText, TextSource};
 pub use text_task::TextTask;

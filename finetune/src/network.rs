@@ -102,14 +102,21 @@ impl Network {
         self.parameters.save(path)
     }
 
-    /// The network with an adapter merged ([`Parameters::with_adapter`]).
-    pub fn with_adapter(&self, adapter: &PeftAdapter) -> Result<Self, Error> {
+    /// The network with an adapter on its modules ([`Parameters::with_adapter`]).
+    pub fn adapted(&self, adapter: &PeftAdapter) -> Result<Self, Error> {
         let saved: Vec<&str> = adapter.saved().map(|(name, _)| name).collect();
         self.check_not_shared(&saved)?;
-        let adapted = self.parameters.with_adapter(adapter)?;
         Ok(Network {
-            parameters: adapted.merged().map_err(candle_error)?,
-            ..self.clone()
+            model: self.model.clone(),
+            parameters: self.parameters.with_adapter(adapter)?,
+        })
+    }
+
+    /// The network with its adapters merged into the weights.
+    pub fn merged(&self) -> Result<Self, Error> {
+        Ok(Network {
+            model: self.model.clone(),
+            parameters: self.parameters.merged().map_err(candle_error)?,
         })
     }
 
@@ -160,7 +167,7 @@ pub(crate) fn scalar(loss: &Tensor) -> candle_core::Result<f64> {
 }
 
 /// Pearson's correlation; 0 where one side is constant.
-fn correlation(pairs: &[[f64; 2]]) -> f64 {
+pub fn correlation(pairs: &[[f64; 2]]) -> f64 {
     let count = pairs.len().max(1) as f64;
     let mean = |side: usize| pairs.iter().map(|pair| pair[side]).sum::<f64>() / count;
     let means = [mean(0), mean(1)];

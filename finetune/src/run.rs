@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lora_pro_candle::Targets;
+use lora_pro_candle::{PeftAdapter, Targets};
 use lora_pro_core::{Config, Error, Scale};
 use lora_pro_models::Model;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::examples::Examples;
+use crate::network::Network;
 
 /// Which parts of the network are trained. The head always is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +90,35 @@ impl RunConfig {
                 Err(Error::invalid("the run", "lora_dropout", value, expected))
             }
         }
+    }
+
+    /// The same for what goes on from `adapter`, on `base`: with its modules, ranks and scales, and with
+    /// what it trained as a whole.
+    ///
+    /// Rejects an adapter that does not fit.
+    pub fn continuing(mut self, adapter: &PeftAdapter, base: &Network) -> Result<Self, Error> {
+        let adapted = base.adapted(adapter)?;
+        let mut config = PeftAdapter::new("", adapted.parameters.adapters())?.config;
+        let head = base.model.head();
+        let saved = adapter
+            .saved()
+            .filter_map(|(name, _)| name.rsplit_once('.'));
+        let saved = saved.map(|(module, _)| module);
+        let mut saved: Vec<String> = saved
+            .filter(|module| Some(*module) != head)
+            .map(String::from)
+            .collect();
+        saved.dedup();
+        config.targets.modules_to_save = (!saved.is_empty()).then_some(saved);
+        self.trainable = Trainable::Adapters {
+            rank: config.r,
+            scale: match config.use_rslora {
+                true => Scale::RsLora(config.lora_alpha),
+                false => Scale::Alpha(config.lora_alpha),
+            },
+        };
+        self.targets = config.targets;
+        Ok(self)
     }
 
     /// The modules that carry adapters, or would, with rank and scale.

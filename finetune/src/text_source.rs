@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lora_pro_core::Error;
-use lora_pro_models::{Loaded, Precision, TextTokenizer, load};
+use lora_pro_models::{Loaded, Precision, TextTokenizer, load, set_labels};
 
 use crate::examples::Examples;
+use crate::fine_tuned::no_tokenizer;
 use crate::network::Network;
 use crate::task::Task;
 use crate::text::Split;
@@ -29,7 +30,7 @@ pub struct TextSource {
 }
 
 /// Fixes the split and the start of what the model's files lack.
-const SEED: u64 = 0;
+pub(crate) const SEED: u64 = 0;
 
 impl TextSource {
     /// The usual settings: a fifth of the data to test on, a tenth to validate on.
@@ -54,13 +55,8 @@ impl TextSource {
         task: lora_pro_models::Task,
     ) -> Result<(Loaded, TextTokenizer), Error> {
         let loaded = load(&self.model, task, SEED, self.precision)?;
-        let missing = || {
-            Error::file(
-                &self.model,
-                "it has no tokenizer.json, but the data are text",
-            )
-        };
-        let tokenizer = loaded.tokenizer.as_ref().ok_or_else(missing)?;
+        let tokenizer = loaded.tokenizer.as_ref();
+        let tokenizer = tokenizer.ok_or_else(|| no_tokenizer(&self.model))?;
         let tokenizer = tokenizer.with_max_length(self.max_length.min(tokenizer.max_length()))?;
         Ok((loaded, tokenizer))
     }
@@ -100,6 +96,10 @@ impl TextSource {
         [train, validation, test]: [E; 3],
         classes: Vec<String>,
     ) -> PreparedText {
+        let mut config = loaded.config.clone();
+        if !classes.is_empty() {
+            set_labels(&mut config, &classes);
+        }
         PreparedText {
             task: Task {
                 name,
@@ -114,7 +114,7 @@ impl TextSource {
             },
             classes,
             tokenizer,
-            config: loaded.config,
+            config,
             made: loaded.made,
         }
     }
@@ -129,7 +129,7 @@ pub struct PreparedText {
     pub classes: Vec<String>,
     /// The tokenizer, cutting at the task's length.
     pub tokenizer: TextTokenizer,
-    /// `config.json` for this task.
+    /// `config.json` for this task, with the names of the classes.
     pub config: serde_json::Value,
     /// Tensors that the model's files lack and that were made anew.
     pub made: Vec<String>,

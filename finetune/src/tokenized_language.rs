@@ -20,6 +20,7 @@ pub struct TokenizedLanguage {
 /// A text, and for each of its tokens whether it is learned.
 #[derive(Clone, Debug)]
 struct LanguageRow {
+    number: usize,
     tokens: TokenRow,
     learned: Vec<bool>,
 }
@@ -35,8 +36,9 @@ impl TokenizedLanguage {
         template: &ChatTemplate,
         end: Option<u32>,
     ) -> Result<Self, Error> {
-        let rows = data.examples.iter();
-        let rows = rows.map(|example| LanguageRow::new(example, tokenizer, template, end));
+        let rows = data.examples.iter().enumerate();
+        let rows = rows
+            .map(|(number, example)| LanguageRow::new(number, example, tokenizer, template, end));
         let mut rows = rows.collect::<Result<Vec<_>, Error>>()?;
         rows.retain(|row| row.targets().next().is_some());
         if rows.is_empty() {
@@ -60,6 +62,11 @@ impl TokenizedLanguage {
         self.dropped
     }
 
+    /// The place of an example in its file, from 0.
+    pub fn number(&self, row: usize) -> usize {
+        self.rows.get(row).map_or(row, |row| row.number)
+    }
+
     /// The examples at `indices`; those that are not there are left out.
     pub fn part(&self, indices: &[usize]) -> Self {
         let rows = indices.iter().filter_map(|&index| self.rows.get(index));
@@ -76,6 +83,7 @@ impl LanguageRow {
     /// Each stretch of text is tokenized by itself, so that none of the prompt's tokens reaches into
     /// the completion.
     fn new(
+        number: usize,
         example: &LanguageExample,
         tokenizer: &TextTokenizer,
         template: &ChatTemplate,
@@ -96,7 +104,11 @@ impl LanguageRow {
         learned.truncate(tokenizer.max_length());
         let types = vec![0; ids.len()];
         let tokens = TokenRow { ids, types };
-        Ok(LanguageRow { tokens, learned })
+        Ok(LanguageRow {
+            number,
+            tokens,
+            learned,
+        })
     }
 
     /// Positions whose next token is learned, and that token.

@@ -52,6 +52,33 @@ impl Trainer {
     ) -> Result<Self, Error> {
         run.validate(data.len())?;
         let parameters = adapted(base, &run)?;
+        Self::start(base, parameters, data, run, backend)
+    }
+
+    /// A run that goes on from `adapter`, by [`RunConfig::continuing`]. Its checkpoints are loaded as
+    /// those of any run.
+    ///
+    /// Refuses an adapter that does not fit as well.
+    pub fn continuing(
+        base: &Network,
+        data: Arc<dyn Examples>,
+        run: RunConfig,
+        adapter: &PeftAdapter,
+        backend: Box<dyn Backend>,
+    ) -> Result<Self, Error> {
+        run.validate(data.len())?;
+        let run = run.continuing(adapter, base)?;
+        let parameters = adapted(&base.adapted(adapter)?, &run)?;
+        Self::start(base, parameters, data, run, backend)
+    }
+
+    fn start(
+        base: &Network,
+        parameters: Parameters,
+        data: Arc<dyn Examples>,
+        run: RunConfig,
+        backend: Box<dyn Backend>,
+    ) -> Result<Self, Error> {
         let mut optimizer = LoraPro::new(backend, run.config.clone())?;
         let head = base
             .model
@@ -252,10 +279,11 @@ impl Trainer {
 
     /// The network as trained so far, adapters merged.
     pub fn network(&self) -> Result<Network, Error> {
-        Ok(Network {
+        let network = Network {
             model: self.base.model.clone(),
-            parameters: self.parameters.merged().map_err(candle_error)?,
-        })
+            parameters: self.parameters.clone(),
+        };
+        network.merged()
     }
 
     /// The adapter as trained so far, with the head and what else was trained, in PEFT's form; `base_name` tells where the

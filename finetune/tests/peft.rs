@@ -33,7 +33,7 @@ fn saved_loaded_and_merged_it_is_the_trained_network() {
             parameters: Parameters::load(&base).unwrap(),
             ..task.base.clone()
         };
-        let merged = read.with_adapter(&loaded).unwrap();
+        let merged = read.adapted(&loaded).unwrap().merged().unwrap();
         assert_eq!(weights(&merged), weights(&trainer.network().unwrap()));
         assert_ne!(weights(&merged), weights(&task.base));
     }
@@ -107,7 +107,7 @@ fn what_is_no_adapter_is_refused() {
         .targets
         .rank_pattern
         .insert("layers.1".into(), 3);
-    let error = task.base.with_adapter(&wrong).unwrap_err().to_string();
+    let error = task.base.adapted(&wrong).unwrap_err().to_string();
     let expected =
         "tensor `base_model.model.layers.1.lora_A.weight` is [2, 12], but [3, 12] is needed";
     assert!(error.contains(expected), "{error}");
@@ -142,7 +142,7 @@ fn targets_choose_modules_ranks_and_alphas() {
         found.unwrap()
     });
     assert_eq!(found, [(2, Scale::Alpha(5.0)), (3, Scale::Alpha(4.0))]);
-    let merged = task.base.with_adapter(&loaded).unwrap();
+    let merged = task.base.adapted(&loaded).unwrap().merged().unwrap();
     assert_eq!(weights(&merged), weights(&two.network().unwrap()));
 
     let error = start(|targets| {

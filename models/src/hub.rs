@@ -9,6 +9,7 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use lora_pro_core::Error;
 
 use crate::files::{INDEX, TOKENIZER, WEIGHTS, shards};
+use crate::model_files::TOKENIZER_CONFIG;
 
 /// The longest wait for the hub's first answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,6 +54,8 @@ fn fetch(model: &str) -> Result<PathBuf, String> {
         Err(error) => Err(reason(error)),
     };
     optional(TOKENIZER)?;
+    // Only copied beside what is trained: a model does without, also when there is no network.
+    let _ = repo.get(TOKENIZER_CONFIG);
     if optional(WEIGHTS)?.is_none() {
         let index = repo.get(INDEX).map_err(reason)?;
         for shard in shards(&index).map_err(|error| error.to_string())? {

@@ -18,6 +18,8 @@
 //! | `fused` | norms, activations, attention, dropout and loss as single operations of candle's graph |
 //! | `load`, `files`, `hub`, `gguf` | models from files: a folder of Hugging Face's layout, a name on its hub, a GGUF file |
 //! | `pretrained` | what a model's files must hold |
+//! | `head` | what `config.json` says of a model's task and classes |
+//! | `model_files` | models to files: configuration and tokenizer beside the tensors |
 //! | `text` | text to tokens |
 
 #![warn(missing_debug_implementations)]
@@ -28,11 +30,13 @@ mod files;
 mod forward;
 mod fused;
 mod gguf;
+mod head;
 mod hub;
 mod llama;
 mod load;
 mod mlp;
 mod model;
+mod model_files;
 mod parameters;
 mod pretrained;
 mod rotary;
@@ -43,11 +47,13 @@ pub use activation::Activation;
 pub use bert::{Bert, BertConfig};
 pub use files::Precision;
 pub use forward::Forward;
+pub use head::{labels, set_labels, usual_labels};
 pub use hub::find;
 pub use llama::{Llama, LlamaConfig};
-pub use load::{Loaded, Task, load};
+pub use load::{Loaded, Task, load, read_config};
 pub use mlp::Mlp;
 pub use model::{Input, Model, NextTokens, Tokens};
+pub use model_files::{ModelFiles, check_new, read_adapted_config, stated_length};
 pub use parameters::Parameters;
 pub use rotary::RopeParameters;
 pub use text::{TextTokenizer, TokenRow};

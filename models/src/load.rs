@@ -14,6 +14,7 @@ use tokenizers::Tokenizer;
 use crate::bert::Bert;
 use crate::files::{CONFIG, Precision, TOKENIZER, read_folder, read_json};
 use crate::gguf::{self, Gguf};
+use crate::head::{labels, set_labels, usual_labels};
 use crate::llama::Llama;
 use crate::model::Model;
 use crate::parameters::Parameters;
@@ -68,6 +69,14 @@ pub fn load(
     match gguf::find(folder)? {
         Some(file) => load_gguf(file, task, seed, precision),
         None => load_folder(folder, task, seed, precision),
+    }
+}
+
+/// The configuration of a model, as [`load`] finds it.
+pub fn read_config(folder: &Path) -> Result<Value, Error> {
+    match gguf::find(folder)? {
+        Some(file) => Gguf::open(file)?.config(),
+        None => read_json(&folder.join(CONFIG)),
     }
 }
 
@@ -170,38 +179,33 @@ fn outputs(task: Task) -> usize {
     }
 }
 
-/// What transformers needs to know of the head.
+/// What transformers needs to know of the head. Names of the outputs are kept where they fit.
 fn describe(config: &mut Value, task: Task) {
-    let Some(config) = config.as_object_mut() else {
-        return;
-    };
-    if task == Task::LanguageModel {
-        return;
-    }
-    let label = |class: usize| format!("LABEL_{class}");
-    let labels = (0..outputs(task)).map(label);
-    let id2label: BTreeMap<String, String> = labels
-        .clone()
-        .enumerate()
-        .map(|(class, label)| (class.to_string(), label))
-        .collect();
-    let label2id: BTreeMap<String, usize> = labels.zip(0..).collect();
-    let problem = match task {
-        Task::Regress => "regression",
-        _ => "single_label_classification",
-    };
-    let kind = config.get("model_type").and_then(Value::as_str);
-    let class = match kind.unwrap_or_default() {
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    let class = match kind {
         "bert" => "BertForSequenceClassification",
         "mistral" => "MistralForSequenceClassification",
         "qwen2" => "Qwen2ForSequenceClassification",
         "vit" => "ViTForImageClassification",
         _ => "LlamaForSequenceClassification",
     };
-    config.insert("architectures".into(), json!([class]));
-    config.insert("id2label".into(), json!(id2label));
-    config.insert("label2id".into(), json!(label2id));
-    config.insert("problem_type".into(), json!(problem));
+    let (class, problem) = match task {
+        Task::LanguageModel => (class.replace("SequenceClassification", "CausalLM"), None),
+        Task::Regress => (class.into(), Some("regression")),
+        Task::Classify(_) => (class.into(), Some("single_label_classification")),
+    };
+    if let Some(config) = config.as_object_mut() {
+        config.insert("architectures".into(), json!([class]));
+        config.extend(problem.map(|problem| ("problem_type".into(), problem.into())));
+    }
+    if task != Task::LanguageModel {
+        let fit = |labels: &Vec<String>| labels.len() == outputs(task);
+        let labels = labels(config).filter(fit);
+        set_labels(
+            config,
+            &labels.unwrap_or_else(|| usual_labels(outputs(task))),
+        );
+    }
 }
 
 /// The tensors of a model, and what came of the files.

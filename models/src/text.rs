@@ -88,6 +88,15 @@ impl TextTokenizer {
         &self.tokenizer
     }
 
+    /// What `tokenizer.json` says of it, without the length.
+    pub(crate) fn json(&self) -> Result<String, Error> {
+        let mut whole = self.tokenizer.clone();
+        let json = whole
+            .with_truncation(None)
+            .and_then(|whole| whole.to_string(true));
+        json.map_err(|error| Error::encoding(error.to_string()))
+    }
+
     /// A text, or a pair of texts, as tokens, with special tokens.
     pub fn encode(&self, text: &str, second: Option<&str>) -> Result<TokenRow, Error> {
         let encoding = match second {

@@ -1,7 +1,7 @@
 """Every law, mode and storage type on torch tensors with odd strides, by the project's conformance kit.
 
-The kit is a program in Rust: the command in LORA_PRO_KIT, or what cargo makes of this checkout. It tries 2 random
-cases for each law; LORA_PRO_CASES=100 makes it thorough, in about ten minutes a test.
+The kit is a program in Rust (command.py). It tries 2 random cases for each law; LORA_PRO_CASES=100 makes it thorough,
+in about ten minutes a test.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command import COMMAND, ROOT, needs_command
 
-ROOT = Path(__file__).parents[2]
-KIT = shlex.split(os.environ.get("LORA_PRO_KIT", "cargo run --quiet --release --package lora-pro-cli --"))
 CASES = int(os.environ.get("LORA_PRO_CASES", "2"))
 BACKENDS = [("cpu", "padded"), ("torch", "transposed")]
 DTYPES = ["f64", "f32", "bf16", "f16"]
 METHODS = ["lora", "sgd", "efficient", "factored", "full"]
 
-pytestmark = pytest.mark.skipif(shutil.which(KIT[0]) is None, reason=f"the kit needs {KIT[0]}, which is not here")
+pytestmark = needs_command
 
 
 def conform(subject: list[str], options: list[str], report: Path) -> tuple[int, str, list[dict]]:
     """The kit's exit code, what it printed, and the cells of its record."""
     subject = [sys.executable, str(Path(__file__).with_name("conformance_subject.py")), *subject]
-    command = [*KIT, "conform", "--command", shlex.join(subject), "--report", str(report), *options]
+    command = [*COMMAND, "conform", "--command", shlex.join(subject), "--report", str(report), *options]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     record = report / "record.jsonl"
     lines = map(json.loads, record.read_text().splitlines()) if record.exists() else []

@@ -1,7 +1,7 @@
 //! `lora-pro gap`: how far a method's steps are from full fine-tuning's.
 
 use clap::Args;
-use lora_pro_finetune::{GapPoint, Trainable, Trainer, gap_curve};
+use lora_pro_finetune::{GapPoint, Trainable, gap_curve};
 
 use crate::backends::Choice;
 use crate::failure::Failure;
@@ -42,8 +42,7 @@ pub fn run(args: &GapArgs) -> Result<(), Failure> {
             "full fine-tuning has no gap: its E is g".into(),
         ));
     }
-    let task = plan.source.task;
-    let mut trainer = Trainer::new(&task.base, task.train, plan.run, choice.make()?)?;
+    let mut trainer = plan.start(&plan.source.task, &choice)?;
     let progress = Progress::new();
     let told = |done, all| progress.set(done, all, "steps");
     let curve = gap_curve(&mut trainer, args.every as usize, &told)?;

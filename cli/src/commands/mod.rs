@@ -5,5 +5,7 @@ pub mod compare;
 pub mod conform;
 pub mod gap;
 pub mod info;
+pub mod merge;
+pub mod predict;
 pub mod replay;
 pub mod train;

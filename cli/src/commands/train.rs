@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::output::{note, say};
 use crate::progress::Progress;
 use crate::run_args::{Plan, RunArgs};
+use crate::source::PretrainedModel;
 use crate::train_log::{Evaluation, Step, TrainLog};
 
 /// Names in the output folder, beside PEFT's.
@@ -23,12 +24,17 @@ const LOG: &str = "log.jsonl";
 
 /// Fine-tune once; save a PEFT adapter and a checkpoint
 ///
-/// The network is pre-trained first, in seconds, on a part of the data. Then its hidden weights
-/// are trained by the chosen method. DIR gets adapter_config.json and adapter_model.safetensors
-/// in PEFT's names, the network that they belong to as base_model.safetensors, and
-/// checkpoint.safetensors, which holds everything that continuing needs. log.jsonl tells loss,
-/// learning rate and time of every step, and every evaluation. Files are replaced as a whole:
-/// interrupted at any moment, the run resumes to the last bit.
+/// With --model, a pre-trained transformer learns to classify texts, to score them, or to write what
+/// follows (--task). Without, a small network is pre-trained first, in seconds, on a part of the data,
+/// and its hidden weights are trained by the chosen method.
+///
+/// DIR gets the adapter in PEFT's files, adapter_config.json and adapter_model.safetensors; and
+/// checkpoint.safetensors, which holds everything that continuing needs. Beside them stand
+/// model_config.json with the names of the classes and the tokenizer's files, or a small network
+/// itself as base_model.safetensors. Full fine-tuning of a transformer has no adapter: at its end DIR
+/// is a model in Hugging Face's layout. log.jsonl tells loss, learning rate and time of every step, and
+/// every evaluation. Files are replaced as a whole: interrupted at any moment, the run resumes to the
+/// last bit.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,
@@ -40,6 +46,8 @@ Examples:
   lora-pro train --model downloads/minilm --target-modules query,value \
     --rank-pattern value=16 --modules-to-save pooler --out run4
   lora-pro train --model downloads/minilm --epochs 5 --evaluate-every 50 --patience 3 --out run5
+  lora-pro train --adapter run4 --data more.tsv --lr 1e-4 --out run6
+  lora-pro train --model downloads/minilm --method full-ft --lr 1e-4 --out model
 
 A configuration file sets the same and more; `[optimizer]` takes every field of the optimizer:
   method = \"lora-pro\"
@@ -67,7 +75,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     save_every: u32,
     /// Steps between two evaluations on the validation split. The adapter in DIR is then the best so
-    /// far: the one with the highest accuracy, or whatever the task measures
+    /// far, or with full-ft the model: the one with the highest accuracy, or whatever the task measures
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     evaluate_every: Option<u32>,
     /// Stop early, after K evaluations in a row that were not better than the best
@@ -98,16 +106,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let trainer = match saved {
         true => resumed(&plan, &task, &checkpoint, &choice)?,
-        false => Trainer::new(
-            &task.base,
-            task.train.clone(),
-            plan.run.clone(),
-            choice.make()?,
-        )?,
+        false => plan.start(&task, &choice)?,
     };
     std::fs::create_dir_all(&args.out).map_err(|error| Error::file(&args.out, error))?;
-    if plan.source.model.is_none() {
-        trainer.base().save(&base)?;
+    let model = plan.source.model.as_ref();
+    match model {
+        Some(model) if has_adapters(&trainer) => model.files.save_for_adapter(&args.out)?,
+        Some(_) => {}
+        None => trainer.base().save(&base)?,
     }
     let log = args.out.join(LOG);
     Training {
@@ -115,8 +121,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         trainer,
         task,
         out: &args.out,
-        base: plan.source.model.as_deref().unwrap_or(Path::new(BASE)),
-        unit: match plan.source.model {
+        model,
+        unit: match model {
             Some(_) => "tokens",
             None => "examples",
         },
@@ -125,6 +131,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         patience: args.patience.map(|patience| patience as usize),
     }
     .run()
+}
+
+fn has_adapters(trainer: &Trainer) -> bool {
+    matches!(trainer.run().trainable, Trainable::Adapters { .. })
 }
 
 /// The saved run, which must be the one that is asked for, if anything is.
@@ -153,8 +163,8 @@ struct Training<'p> {
     task: Task,
     log: TrainLog,
     out: &'p Path,
-    /// What the adapter calls its frozen network.
-    base: &'p Path,
+    /// The pre-trained model, if it is one.
+    model: Option<&'p PretrainedModel>,
     /// What [`Trainer::tokens`] counts.
     unit: &'static str,
     save_every: usize,
@@ -237,7 +247,7 @@ impl Training<'_> {
         let test = better.then(|| network.evaluate(self.task.test.as_ref()));
         let step = self.trainer.steps_done();
         if better {
-            self.save_adapter()?;
+            self.save_trained()?;
         }
         let test = test.transpose()?;
         Ok(self.log.evaluation(Evaluation {
@@ -247,20 +257,34 @@ impl Training<'_> {
         })?)
     }
 
-    /// The adapter first: it is never older than the checkpoint, unless it is the best of several.
+    /// The adapter first: it is never older than the checkpoint, unless it is the best of several. A
+    /// whole model waits for the end of the run: it is large, and going on takes the checkpoint alone.
     fn save(&mut self) -> Result<(), Failure> {
-        if self.evaluate_every.is_none() || self.log.best().is_none() {
-            self.save_adapter()?;
+        let kept = self.evaluate_every.is_some() && self.log.best().is_some();
+        if !kept && (self.has_adapters() || self.trainer.finished()) {
+            self.save_trained()?;
         }
         Ok(self.trainer.save(&self.out.join(CHECKPOINT))?)
     }
 
-    fn save_adapter(&self) -> Result<(), Failure> {
-        if matches!(self.trainer.run().trainable, Trainable::Adapters { .. }) {
-            let base = self.base.display().to_string();
-            self.trainer.peft(&base)?.save(self.out)?;
+    /// The adapter; or the whole model, if it was one before and its weights are trained.
+    fn save_trained(&self) -> Result<(), Failure> {
+        match self.model {
+            _ if self.has_adapters() => {
+                let base = self.model.map_or(BASE, |model| &model.name);
+                self.trainer.peft(base)?.save(self.out)?;
+            }
+            Some(model) => {
+                let network = self.trainer.network()?;
+                model.files.save_model(&network.parameters, self.out)?;
+            }
+            None => {}
         }
         Ok(())
+    }
+
+    fn has_adapters(&self) -> bool {
+        has_adapters(&self.trainer)
     }
 
     /// How well the network does that is kept, on the validation split and the test split.
@@ -276,7 +300,9 @@ impl Training<'_> {
     }
 
     fn result(&self) -> Result<(), Failure> {
-        let [validation, test] = self.scores()?.map(|score| 100.0 * score.value);
+        let [validation, test] = self.scores()?;
+        let metric = test.metric.name();
+        let [validation, test] = [validation, test].map(|score| 100.0 * score.value);
         let losses = &self.trainer.history().losses;
         let loss = losses
             .last()
@@ -286,7 +312,7 @@ impl Training<'_> {
             format!(", best at step {}", best.step)
         });
         say(&format!(
-            "steps {}, loss {loss}{best}, accuracy {test:.1} % (validation {validation:.1} %), in {}",
+            "steps {}, loss {loss}{best}, {metric} {test:.1} % (validation {validation:.1} %), in {}",
             self.trainer.steps_done(),
             self.out.display()
         ))

@@ -1,6 +1,8 @@
 //! Runs the program and looks at what it says.
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
+pub mod tiny;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use lora_pro_core::Error;
+use lora_pro_models::usual_labels;
 
-use super::rows::{Row, TargetKind, TextColumns, read_rows};
+use super::rows::{Row, TargetKind, Targets, TextColumns, read_rows};
 
 /// More classes are taken for a mistake: the model's head would have that many rows.
 const MOST_CLASSES: usize = 1000;
@@ -19,6 +20,52 @@ pub struct TextExample {
     pub second: Option<String>,
     /// Its class or its score.
     pub target: Target,
+}
+
+/// A text, or a pair of texts, of which something is to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnlabelledText {
+    /// The text, or the first of a pair.
+    pub first: String,
+    /// The second text of a pair.
+    pub second: Option<String>,
+    /// What is right, where the file says it.
+    pub target: Option<Target>,
+}
+
+impl UnlabelledText {
+    /// The texts of a file as [`TextDataset::read`] reads it, which may lack the column of targets.
+    /// Classes that have only the names `LABEL_0` and so on go by their numbers as well.
+    ///
+    /// Rejects a class that is none of `classes`, and a score that is no number.
+    pub fn read(
+        path: &Path,
+        kind: TargetKind,
+        classes: &[String],
+        columns: &TextColumns,
+    ) -> Result<Vec<Self>, Error> {
+        let rows = read_rows(path, columns, Targets::IfThere(kind))?;
+        let mut indices = indices(classes);
+        let numbers: Vec<String> = (0..classes.len()).map(|class| class.to_string()).collect();
+        if classes == usual_labels(classes.len()) {
+            indices.extend(numbers.iter().map(String::as_str).zip(0..));
+        }
+        let text = |row: Row| {
+            let target = match row.target.is_empty() {
+                true => None,
+                false => {
+                    let target = target(kind, &indices, &row);
+                    Some(target.map_err(|reason| Error::file(path, reason))?)
+                }
+            };
+            Ok(UnlabelledText {
+                first: row.first,
+                second: row.second,
+                target,
+            })
+        };
+        rows.into_iter().map(text).collect()
+    }
 }
 
 /// What is to be told of a text.
@@ -63,7 +110,7 @@ impl TextDataset {
     /// # Ok::<(), lora_pro_core::Error>(())
     /// ```
     pub fn read(path: &Path, kind: TargetKind, columns: &TextColumns) -> Result<Self, Error> {
-        let rows = read_rows(path, columns, Some(kind))?;
+        let rows = read_rows(path, columns, Targets::Needed(kind))?;
         let classes = match kind {
             TargetKind::Class => classes(&rows).map_err(|reason| Error::file(path, reason))?,
             TargetKind::Score => Vec::new(),
@@ -76,7 +123,7 @@ impl TextDataset {
     /// Another file of the same task, such as one to test on: with classes of `self` alone, and pairs
     /// if `self` has pairs.
     pub fn read_like(&self, path: &Path, columns: &TextColumns) -> Result<Self, Error> {
-        let rows = read_rows(path, columns, Some(self.kind))?;
+        let rows = read_rows(path, columns, Targets::Needed(self.kind))?;
         let data = Self::of_rows(path, self.kind, self.classes.clone(), rows)?;
         if data.has_pairs() != self.has_pairs() {
             let texts = |data: &Self| {
@@ -95,18 +142,6 @@ impl TextDataset {
             return Err(Error::file(path, reason));
         }
         Ok(data)
-    }
-
-    /// The texts of a file without targets, or whose targets are not looked at.
-    pub fn read_texts(
-        path: &Path,
-        columns: &TextColumns,
-    ) -> Result<Vec<(String, Option<String>)>, Error> {
-        let rows = read_rows(path, columns, None)?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (row.first, row.second))
-            .collect())
     }
 
     /// True where an example is a pair of texts.
@@ -138,15 +173,9 @@ impl TextDataset {
         classes: Vec<String>,
         rows: Vec<Row>,
     ) -> Result<Self, Error> {
-        let indices = (0..)
-            .zip(&classes)
-            .map(|(index, name)| (name.as_str(), index));
-        let indices: HashMap<&str, u32> = indices.collect();
+        let indices = indices(&classes);
         let example = |row: Row| {
-            let target = match kind {
-                TargetKind::Class => class(&indices, &row),
-                TargetKind::Score => score(&row),
-            };
+            let target = target(kind, &indices, &row);
             Ok(TextExample {
                 target: target.map_err(|reason| Error::file(path, reason))?,
                 first: row.first,
@@ -216,6 +245,19 @@ fn is_fraction(label: &str) -> bool {
     label
         .parse::<f64>()
         .is_ok_and(|number| number.is_finite() && number.fract() != 0.0)
+}
+
+/// The classes' numbers by their names.
+fn indices(classes: &[String]) -> HashMap<&str, u32> {
+    let names = classes.iter().map(String::as_str);
+    names.zip(0..).collect()
+}
+
+fn target(kind: TargetKind, indices: &HashMap<&str, u32>, row: &Row) -> Result<Target, String> {
+    match kind {
+        TargetKind::Class => class(indices, row),
+        TargetKind::Score => score(row),
+    }
 }
 
 fn class(indices: &HashMap<&str, u32>, row: &Row) -> Result<Target, String> {

@@ -16,7 +16,7 @@ mod rows;
 mod split;
 mod table;
 
-pub use labelled::{Target, TextDataset, TextExample};
+pub use labelled::{Target, TextDataset, TextExample, UnlabelledText};
 pub use language::{ChatTemplate, LanguageDataset, LanguageExample, Message, Role, Segment};
 pub use rows::{TargetKind, TextColumns};
 pub use split::Split;

@@ -52,6 +52,13 @@ fn target_names(kind: TargetKind) -> &'static [&'static str] {
     }
 }
 
+/// Whether a file needs a column of targets.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Targets {
+    Needed(TargetKind),
+    IfThere(TargetKind),
+}
+
 /// The columns of one file.
 struct Chosen {
     first: String,
@@ -59,18 +66,18 @@ struct Chosen {
     target: Option<String>,
 }
 
-/// The rows of a file; those of an unlabelled one, where `target` is `None`, need no target column.
+/// The rows of a file.
 pub(super) fn read_rows(
     path: &Path,
     columns: &TextColumns,
-    target: Option<TargetKind>,
+    targets: Targets,
 ) -> Result<Vec<Row>, Error> {
     let format = Format::of(path)?;
     let text = read_text(path)?;
     let rows = match format {
-        Format::Csv => table::csv(&text).and_then(|records| table_rows(records, columns, target)),
-        Format::Tsv => table_rows(table::tsv(&text), columns, target),
-        Format::JsonLines => json_rows(&text, columns, target),
+        Format::Csv => table::csv(&text).and_then(|records| table_rows(records, columns, targets)),
+        Format::Tsv => table_rows(table::tsv(&text), columns, targets),
+        Format::JsonLines => json_rows(&text, columns, targets),
     };
     let rows = rows.map_err(|reason| Error::file(path, reason))?;
     match rows.is_empty() {
@@ -82,13 +89,13 @@ pub(super) fn read_rows(
 fn table_rows(
     records: Vec<Record>,
     columns: &TextColumns,
-    target: Option<TargetKind>,
+    targets: Targets,
 ) -> Result<Vec<Row>, String> {
     let mut records = records.into_iter();
     let (line, names) = records.next().ok_or("the file is empty")?;
     let names: Vec<&str> = names.iter().map(|name| name.trim()).collect();
     let chosen = columns
-        .choose(&names, target)
+        .choose(&names, targets)
         .map_err(|reason| format!("line {line}, which must name the columns: {reason}"))?;
     records
         .map(|(line, fields)| {
@@ -108,11 +115,7 @@ fn table_rows(
         .collect()
 }
 
-fn json_rows(
-    text: &str,
-    columns: &TextColumns,
-    target: Option<TargetKind>,
-) -> Result<Vec<Row>, String> {
+fn json_rows(text: &str, columns: &TextColumns, targets: Targets) -> Result<Vec<Row>, String> {
     let mut chosen = None;
     let lines = (1..).zip(text.lines());
     lines
@@ -122,7 +125,7 @@ fn json_rows(
                 serde_json::from_str(text).map_err(|error| json_error(line, &error))?;
             if chosen.is_none() {
                 let names: Vec<&str> = object.keys().map(String::as_str).collect();
-                let found = columns.choose(&names, target);
+                let found = columns.choose(&names, targets);
                 chosen = Some(found.map_err(|reason| format!("line {line}: {reason}"))?);
             }
             let field = |name: &str| match object.get(name) {
@@ -150,7 +153,7 @@ pub(super) fn json_error(line: usize, error: &serde_json::Error) -> String {
 }
 
 impl TextColumns {
-    fn choose(&self, names: &[&str], target: Option<TargetKind>) -> Result<Chosen, String> {
+    fn choose(&self, names: &[&str], targets: Targets) -> Result<Chosen, String> {
         let mut seen = HashSet::new();
         if let Some(name) = names.iter().find(|name| !seen.insert(**name)) {
             return Err(format!("two columns are named `{name}`"));
@@ -164,9 +167,10 @@ impl TextColumns {
         Ok(Chosen {
             first: needed("text", &self.first, FIRST)?,
             second: find("second text", &self.second, SECOND, names)?,
-            target: target
-                .map(|kind| needed("target", &self.target, target_names(kind)))
-                .transpose()?,
+            target: match targets {
+                Targets::Needed(kind) => Some(needed("target", &self.target, target_names(kind))?),
+                Targets::IfThere(kind) => find("target", &self.target, target_names(kind), names)?,
+            },
         })
     }
 }
